@@ -1,0 +1,2 @@
+//! disrust.
+pub mod protocol;
