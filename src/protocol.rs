@@ -1,6 +1,6 @@
 //! The wire format, as pure functions over bytes: what a request and an answer look like.
 //!
-//! It is not a parser with state (that is the module connections) and knows no socket.
+//! It is not a parser with state (that is [`crate::connections`]) and knows no socket.
 //! Both ends use it: the server to find frames and write answers, the clients of this workspace to do the reverse.
 //! All integers and floats are little-endian.
 //!
@@ -107,6 +107,11 @@ impl RequestLayout {
     /// Bytes of a whole request of `num_vectors` vectors.
     pub const fn request_bytes(self, num_vectors: u32) -> usize {
         REQUEST_HEADER_BYTES + num_vectors as usize * self.row_bytes
+    }
+
+    /// Vectors in `requests` whole requests of `request_bytes` bytes together.
+    pub const fn rows_of(self, request_bytes: usize, requests: u32) -> usize {
+        (request_bytes - requests as usize * REQUEST_HEADER_BYTES) / self.row_bytes
     }
 
     /// Bytes of the largest request.

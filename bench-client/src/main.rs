@@ -1,1 +1,48 @@
-fn main() {}
+//! `client`: the client of the disrust inference server, from its arguments to its exit status.
+//!
+//! It is not a load generator for latency claims: `bench` is a closed loop, which slows down with the server that it
+//! measures. The journey of a command: [`args`] reads it, [`smoke`], [`pipeline`] or [`bench`] carries it out over
+//! connections from [`connect`], with rows from [`rows`] and answers checked by [`answers`]; whatever is not right comes
+//! back as a [`failure::Failure`].
+//!
+//! Invariants: exit status 0 means that every answer was checked and right; 1 that one was not, or that the server or
+//! this machine failed; 2 that the command line was wrong. Every wait has a bound (`--timeout`), so it always ends.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod args;
+mod bench;
+mod closed_loop;
+mod connect;
+mod failure;
+mod pipeline;
+mod processor_time;
+mod report;
+mod rows;
+mod smoke;
+mod table;
+
+use std::io;
+use std::process::ExitCode;
+
+use args::{Arguments, Mode};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    match run(&args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("client: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let out = &mut io::stdout();
+    match &arguments.mode {
+        None | Some(Mode::Smoke) => smoke::run(&arguments.target, out),
+        Some(Mode::Pipeline) => pipeline::run(&arguments.target, out),
+        Some(Mode::Bench(plan)) => bench::run(&arguments.target, plan, out),
+    }
+}

@@ -1,0 +1,194 @@
+//! The command line: `client [PORT] [smoke | pipeline | bench CONNS REQUESTS]`, and the bounds of what it may ask for.
+//!
+//! It is the only file that names clap, and it does nothing but read: what it returns is plain data.
+//!
+//! Invariants: every number is inside its bounds below, so nothing behind this file checks them again.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, value_parser};
+use disrust::protocol::{FEATURE_DIM, MAX_VECTORS_PER_REQUEST};
+
+/// The largest `--features`.
+///
+/// Larger: `bench` holds a window of the largest requests encoded, 1 GiB of them at this bound and [`WINDOW_MAX`].
+/// Smaller: a server with such a model could not be tried.
+const FEATURES_MAX: i64 = 4096;
+
+/// The largest `--window` of `bench`. Larger: memory, see [`FEATURES_MAX`]. Smaller: bursts of more answers than one
+/// vectored write takes (512 or 1024 of them) would go untried.
+const WINDOW_MAX: i64 = 1024;
+
+/// The most connections of `bench`. Larger: one address pair has no more ports. Smaller: only limits what is tried.
+const CONNECTIONS_MAX: i64 = 65_535;
+
+/// The longest `--timeout`. Larger: a stalled run looks like one that will not end. Smaller: only limits patience.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+/// Reads the process's arguments; on a usage error or `--help` it prints what clap has to say and ends the process.
+pub fn parse() -> Arguments {
+    Arguments::parse()
+}
+
+/// Talks to a disrust server and checks every answer against the sum model.
+#[derive(Debug, Clone, PartialEq, Parser)]
+#[command(name = "client", version, subcommand_precedence_over_arg = true)]
+pub struct Arguments {
+    /// Whom to talk to, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// What to do; `smoke` if it is left out.
+    #[command(subcommand)]
+    pub mode: Option<Mode>,
+}
+
+/// The server, and what every mode needs to know about it.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Target {
+    /// The port that the server listens on.
+    #[arg(value_name = "PORT", default_value_t = 9900, value_parser = value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// The name or address of the server.
+    #[arg(long, global = true, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Features in a vector, as the server has them.
+    #[arg(long, global = true, default_value_t = FEATURE_DIM as u32, value_parser = value_parser!(u32).range(1..=FEATURES_MAX))]
+    pub features: u32,
+    /// Gives up when the server lets us wait for so long (`500ms`, `10s`).
+    #[arg(long, global = true, default_value = "10s", value_parser = timeout)]
+    pub timeout: Duration,
+    /// Seed of the random vectors; the same seed sends the same bytes.
+    #[arg(long, global = true, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Mode {
+    /// A few requests of every kind, valid and not: does the server keep its contract?
+    Smoke,
+    /// 1000 requests of mixed sizes on one connection, sent while their answers are read.
+    Pipeline,
+    /// Throughput: a closed loop over many connections, every answer verified.
+    Bench(Plan),
+}
+
+/// What `bench` is to do.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Plan {
+    /// Connections.
+    #[arg(value_name = "CONNS", value_parser = value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    pub connections: u32,
+    /// Requests in total, shared out over the connections as they become free to send.
+    #[arg(value_parser = value_parser!(u64).range(1..))]
+    pub requests: u64,
+    /// The most requests of one connection that wait for their answers.
+    #[arg(long, default_value_t = 16, value_parser = value_parser!(u32).range(1..=WINDOW_MAX))]
+    pub window: u32,
+    /// Vectors in a request.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=i64::from(MAX_VECTORS_PER_REQUEST)))]
+    pub vectors: u32,
+    /// Also reports the CPU time of this process, the server, on this machine.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+}
+
+/// A duration that a socket takes as its timeout, which 0 is not.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if timeout < Duration::from_millis(1) || timeout > TIMEOUT_MAX {
+        return Err("not between 1ms and 1h".to_owned());
+    }
+    Ok(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Arguments {
+        Arguments::try_parse_from(line.split_whitespace()).expect("a valid command line")
+    }
+
+    fn refused(line: &str) -> bool {
+        Arguments::try_parse_from(line.split_whitespace()).is_err()
+    }
+
+    /// The promise: the port may stand first or be left out, before any mode or none.
+    #[test]
+    fn the_port_comes_first_or_not_at_all() {
+        let bench =
+            Mode::Bench(Plan { connections: 64, requests: 1_000_000, window: 16, vectors: 1, server_pid: None });
+        for (mode_words, mode) in [
+            ("", None),
+            ("smoke", Some(Mode::Smoke)),
+            ("pipeline", Some(Mode::Pipeline)),
+            ("bench 64 1000000", Some(bench)),
+        ] {
+            for (port_word, port) in [("", 9900), ("9900", 9900), ("7", 7)] {
+                let arguments = parsed(&format!("client {port_word} {mode_words}"));
+                assert_eq!((arguments.target.port, &arguments.mode), (port, &mode), "{port_word} {mode_words}");
+            }
+        }
+    }
+
+    /// The promise: with no flags it is the server's own defaults that are met.
+    #[test]
+    fn the_defaults_meet_the_server() {
+        let target = parsed("client").target;
+        assert_eq!((target.host.as_str(), target.port, target.features), ("127.0.0.1", 9900, 16));
+        assert_eq!((target.timeout, target.seed), (Duration::from_secs(10), 1));
+    }
+
+    /// The promise: the flags of every mode may stand before or behind the mode's name.
+    #[test]
+    fn common_flags_stand_anywhere() {
+        for line in [
+            "client --features 4 --host ::1 --seed 9 --timeout 1s 80 pipeline",
+            "client 80 pipeline --features 4 --host ::1 --seed 9 --timeout 1s",
+            "client 80 --features 4 --host ::1 pipeline --seed 9 --timeout 1s",
+        ] {
+            let Arguments { target, mode } = parsed(line);
+            assert_eq!((target.port, target.features, target.host.as_str(), target.seed), (80, 4, "::1", 9), "{line}");
+            assert_eq!((target.timeout, mode), (Duration::from_secs(1), Some(Mode::Pipeline)), "{line}");
+        }
+    }
+
+    /// The promise: `bench` takes its own flags on any side of its numbers.
+    #[test]
+    fn bench_takes_its_flags() {
+        let plan = Plan { connections: 2, requests: 3, window: 64, vectors: 5, server_pid: Some(7) };
+        for line in [
+            "client bench 2 3 --window 64 --vectors 5 --server-pid 7",
+            "client 9900 bench --window 64 2 --vectors 5 3 --server-pid 7",
+        ] {
+            assert_eq!(parsed(line).mode, Some(Mode::Bench(plan.clone())), "{line}");
+        }
+    }
+
+    /// The promise: a number outside its bounds, a wrong word or a missing one is a usage error.
+    #[test]
+    fn what_is_out_of_bounds_is_refused() {
+        for line in [
+            "client 0",
+            "client 65536",
+            "client nonsense",
+            "client pipeline 9900",
+            "client 9900 9901",
+            "client bench",
+            "client bench 64",
+            "client bench 0 1",
+            "client bench 1 0",
+            "client bench 1 1 --window 0",
+            "client bench 1 1 --window 1025",
+            "client bench 1 1 --vectors 65",
+            "client --features 0",
+            "client --features 4097",
+            "client --timeout 0s",
+            "client --timeout 2h",
+            "client --window 4",
+        ] {
+            assert!(refused(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What can go wrong, and how it is told: one message that names the connection, the request and what to try.
+//!
+//! It decides nothing: every failure ends the command with exit status 1.
+//!
+//! Invariants: connections and requests are counted from 0, a request within its connection.
+
+use std::io;
+use std::time::Duration;
+
+use disrust::protocol::{BadAnswer, ErrorCode};
+use nix::errno::Errno;
+use thiserror::Error;
+
+/// Why the command ends with exit status 1.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// There is no connection.
+    #[error("cannot connect to {address}: {source}\n{}", connect_advice(source))]
+    Connect {
+        /// The address as the command line has it.
+        address: String,
+        /// What the last address that was tried gave.
+        source: io::Error,
+    },
+    /// A connection did not do what it should.
+    #[error("connection {connection}, request {request}: {fault}")]
+    At {
+        /// The connection, in the order in which they were made.
+        connection: usize,
+        /// The request, in the order in which this connection sent them.
+        request: u64,
+        /// What was wrong.
+        fault: Fault,
+    },
+    /// The server's CPU time is out of reach.
+    #[error(
+        "cannot read the CPU time of process {process}: {source}\n\
+         Is --server-pid the server's, and on this machine? It is read from /proc/{process}/task/*/schedstat."
+    )]
+    ServerTime {
+        /// The process that was asked for.
+        process: u32,
+        /// What reading gave.
+        source: io::Error,
+    },
+    /// This machine refused something that is not the server's doing.
+    #[error("cannot {action}: {source}")]
+    Local {
+        /// What was tried.
+        action: &'static str,
+        /// What came of it.
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    /// For `map_err`: this machine refused `action`.
+    pub fn local<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> Failure {
+        move |error| Failure::Local { action, source: error.into() }
+    }
+
+    /// For `map_err`: something was wrong at `request` of `connection`.
+    pub fn at(connection: usize, request: u64) -> impl Fn(Fault) -> Failure {
+        move |fault| Failure::At { connection, request, fault }
+    }
+}
+
+/// What was wrong with an answer, or with the connection that owed it.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// The request could not be sent.
+    #[error("cannot send: {0}")]
+    Send(io::Error),
+    /// The answer could not be received.
+    #[error("cannot receive: {0}")]
+    Receive(io::Error),
+    /// Nothing came, or nothing was taken, for the whole timeout.
+    #[error("the server stalled: nothing moved for {} (see --timeout)", humantime::format_duration(*.0))]
+    Stalled(Duration),
+    /// The stream ended where an answer was owed.
+    #[error("the server closed the connection, with {0} bytes of the answer sent")]
+    ClosedEarly(usize),
+    /// Scores were owed.
+    #[error("error answer: {0} (code {code})", code = *.0 as u8)]
+    ErrorAnswer(ErrorCode),
+    /// The bytes are no answer.
+    #[error("not an answer: {0}")]
+    NotAnAnswer(#[from] BadAnswer),
+    /// The answer is to another number of vectors.
+    #[error("wrong answer: {received} scores, expected {expected}")]
+    ScoreCount {
+        /// Vectors of the request.
+        expected: usize,
+        /// Scores of the answer.
+        received: usize,
+    },
+    /// A score is not the sum of its vector's features, to the last bit.
+    #[error(
+        "wrong answer: the score of vector {vector} is {received:?} ({:#010x}), expected {expected:?} ({:#010x}); \
+         the server must serve the sum model",
+        received.to_bits(), expected.to_bits()
+    )]
+    Score {
+        /// The vector, counted from 0 within its request.
+        vector: usize,
+        /// The sum.
+        expected: f32,
+        /// The score.
+        received: f32,
+    },
+    /// An answer that is not whole yet is wrong already.
+    #[error("wrong answer: its byte {index} is {received:#04x}, expected {expected:#04x} (the rest has not come yet)")]
+    Byte {
+        /// The byte, counted from 0 within the answer.
+        index: usize,
+        /// What the right answer has there.
+        expected: u8,
+        /// What came.
+        received: u8,
+    },
+    /// An error answer was owed, and scores came.
+    #[error("{received} scores came where an error answer was due: {expected} (code {code})", code = *expected as u8)]
+    NoError {
+        /// The error that was due.
+        expected: ErrorCode,
+        /// Scores of the answer.
+        received: usize,
+    },
+    /// More came than was asked for.
+    #[error("{0} bytes came that answer nothing")]
+    Unasked(usize),
+    /// The server keeps a connection open that it should have closed.
+    #[error("all answers are there, but the server does not end the stream (waited {}, see --timeout)", humantime::format_duration(*.0))]
+    NoEnd(Duration),
+}
+
+fn connect_advice(error: &io::Error) -> &'static str {
+    let descriptors = [Errno::EMFILE, Errno::ENFILE];
+    if error.raw_os_error().is_some_and(|code| descriptors.contains(&Errno::from_raw(code))) {
+        return "Too many connections for this process: raise `ulimit -n`, or ask for fewer.";
+    }
+    "Is the server running? Start it with `cargo run --release`.\n\
+     If it listens elsewhere: `client PORT --host HOST`."
+}

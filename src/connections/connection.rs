@@ -1,0 +1,699 @@
+//! One connection's state machine: every event that concerns it goes in, the operation that is due next comes out.
+//!
+//! It performs nothing: [`Connection::next_step`] names one operation at a time, and the I/O thread carries it out.
+//! So the order of a connection's life is decided in this one place, from facts alone.
+//!
+//! Invariants
+//! - Events, and so answers, are numbered; they come back in that order (asserted).
+//! - At most one receive is armed and at most one send is in the kernel.
+//! - The descriptor is closed only when no operation is in the kernel, and the slot freed only when besides no request
+//!   is in flight. So neither the kernel nor the batch processor ever works for a connection that does not exist.
+//! - Answers owed (in flight and unsent) and request bytes in flight are bounded: above the limit, receiving stops.
+//! - Once gone, a connection sends nothing more.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::framing::{Burst, PartialRequest};
+use super::send_buffer::SendBuffer;
+use crate::blocks::{Block, BlockPool};
+use crate::event::{ConnectionId, InferenceEvent, Response};
+use crate::limits::{ANSWER_BYTES_OWED_MAX, DRAIN_QUIET, LINGER, REQUEST_BYTES_IN_FLIGHT_MAX};
+use crate::protocol::{ANSWER_HEADER_BYTES, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
+
+/// How a receive is armed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shots {
+    /// One completion, one buffer: for a peer whose input fills whole buffers, so that it cannot take all of them.
+    One,
+    /// A completion for each arrival until it is cancelled or fails.
+    Many,
+}
+
+/// What the I/O thread has to do next for a connection.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this block.
+    Send(Box<Block>),
+    /// Arm a receive.
+    Receive(Shots),
+    /// Cancel the armed receive; its final completion is still to come.
+    CancelReceive,
+    /// Tell the peer that no more answers come (FIN).
+    HalfClose,
+    /// Shut both directions down, so that the operations in the kernel complete.
+    Abort,
+    /// Close the descriptor.
+    Close,
+    /// Free the slot.
+    Free,
+}
+
+/// How far the server's drain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drain {
+    /// The server serves.
+    No,
+    /// Requests are still taken, for what was sent before the peer could know; quiet connections are closed.
+    LastCall,
+    /// Requests are refused; quiet connections are closed.
+    Refuse,
+    /// Requests are refused; every connection is closed as soon as it is owed nothing.
+    Finish,
+}
+
+/// The turn of the event loop in which something happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// Its time on the monotonic clock, read once a turn.
+    pub now_ns: u64,
+    /// How far the server's drain is.
+    pub drain: Drain,
+}
+
+/// What a receive brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// These requests go to the batch processor, in this event but for its `io_thread` and `buffer`.
+    Taken(Burst),
+    /// No whole request, or none that is taken: the buffer goes home.
+    Nothing,
+}
+
+/// Deadlines that every connection is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From a request's first byte to its last; and without progress in sending answers.
+    pub request: Option<Duration>,
+    /// Without a request or an answer under way.
+    pub idle: Option<Duration>,
+}
+
+/// Which deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// A request was not completed in time.
+    Request,
+    /// The peer does not read its answers.
+    Send,
+    /// The connection was idle for too long.
+    Idle,
+    /// The peer did not close after the half-close.
+    Linger,
+}
+
+/// The receiving side's operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receive {
+    Unarmed,
+    Armed(Shots),
+    /// A cancel is under way; the armed receive still completes.
+    Cancelling,
+    /// The pool had no buffer; the I/O thread keeps the connection in its queue for the next ones.
+    Starved,
+}
+
+/// Why a connection is being closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It is open.
+    No,
+    /// After what is owed: half-close, wait for the peer's end, close.
+    Graceful,
+    /// Half-closed at the time in `since_ns`; what comes in is discarded.
+    HalfClosed { since_ns: u64 },
+    /// Nothing more is sent; `shut` says that both directions have been shut down.
+    Gone { shut: bool },
+    /// As before, and the descriptor is closed.
+    Closed,
+}
+
+/// One connection; owned by its I/O thread. `S` is the kernel's name for a socket.
+#[derive(Debug)]
+pub struct Connection<S> {
+    /// Its slot, and its number among the slot's tenants.
+    pub id: ConnectionId,
+    /// Its socket.
+    pub socket: S,
+    receive: Receive,
+    ending: Ending,
+    /// The peer has shut down its sending side.
+    peer_finished: bool,
+    /// A bad count came; nothing behind it can be read.
+    framing_lost: bool,
+    /// The last receive filled its buffer.
+    fills_buffers: bool,
+    partial: PartialRequest,
+    sends: SendBuffer,
+    /// Number of the next event, and of the next response.
+    event_sequence: u32,
+    response_sequence: u32,
+    request_bytes_in_flight: usize,
+    /// Bytes of the answers to the requests in flight, if the model does not fail.
+    answer_bytes_in_flight: usize,
+    /// Requests to refuse once the answers owed are in the send buffer.
+    refused: u32,
+    /// When the last byte came.
+    received_at_ns: u64,
+    /// When the partial request's first byte came.
+    request_began_ns: u64,
+    /// When a send last made progress, or answers began to wait.
+    sent_at_ns: u64,
+}
+
+impl<S: Copy> Connection<S> {
+    /// A connection that has just been accepted.
+    pub fn new(id: ConnectionId, socket: S, now_ns: u64) -> Connection<S> {
+        Connection {
+            id,
+            socket,
+            receive: Receive::Unarmed,
+            ending: Ending::No,
+            peer_finished: false,
+            framing_lost: false,
+            fills_buffers: false,
+            partial: PartialRequest::default(),
+            sends: SendBuffer::default(),
+            event_sequence: 0,
+            response_sequence: 0,
+            request_bytes_in_flight: 0,
+            answer_bytes_in_flight: 0,
+            refused: 0,
+            received_at_ns: now_ns,
+            request_began_ns: now_ns,
+            sent_at_ns: now_ns,
+        }
+    }
+
+    // ---- A request comes in.
+
+    /// `buffer[headroom..headroom + received]` was received.
+    pub fn received(
+        &mut self,
+        layout: RequestLayout,
+        buffer: &mut [u8],
+        headroom: usize,
+        received: usize,
+        turn: Turn,
+        partials: &mut BlockPool,
+    ) -> Received {
+        self.received_at_ns = turn.now_ns;
+        self.fills_buffers = headroom + received == buffer.len();
+        if self.discards() {
+            return Received::Nothing;
+        }
+        let had_begun = self.partial.has_begun();
+        let (burst, outcome) = self.partial.join(layout, buffer, headroom, received, partials);
+        if outcome.is_err() {
+            self.framing_lost = true;
+            self.end_gracefully();
+        }
+        if self.partial.has_begun() && !(had_begun && burst.requests == 0) {
+            self.request_began_ns = turn.now_ns;
+        }
+        if burst.requests == 0 {
+            return Received::Nothing;
+        }
+        if turn.drain >= Drain::Refuse {
+            self.refused += burst.requests;
+            return Received::Nothing;
+        }
+        Received::Taken(burst)
+    }
+
+    /// The event for requests that [`Connection::received`] handed out; they are in flight from now on.
+    pub fn publish(&mut self, burst: Burst, io_thread: u16, buffer: u16) -> InferenceEvent {
+        let narrow = |size: usize| u32::try_from(size).expect("a buffer's sizes fit 32 bits");
+        self.request_bytes_in_flight += burst.request_bytes;
+        self.answer_bytes_in_flight += answers(burst.requests, burst.rows as usize);
+        let sequence = self.event_sequence;
+        self.event_sequence = sequence.wrapping_add(1);
+        InferenceEvent {
+            connection: self.id,
+            io_thread,
+            buffer,
+            offset: narrow(burst.offset),
+            request_bytes: narrow(burst.request_bytes),
+            requests: u16::try_from(burst.requests).expect("a pool's geometry bounds the requests of a buffer"),
+            rows: burst.rows,
+            sequence,
+        }
+    }
+
+    /// The receive completed for the last time and has to be armed anew, if it is still wanted.
+    pub fn receive_ended(&mut self) {
+        assert!(self.receive_in_kernel(), "a receive ends once");
+        self.receive = Receive::Unarmed;
+    }
+
+    /// The peer has shut down its sending side. A request that it left unfinished is dropped.
+    pub fn end_received(&mut self, partials: &mut BlockPool) {
+        self.peer_finished = true;
+        self.partial.clear(partials);
+    }
+
+    /// The receive ended because the pool was empty. The I/O thread queues the connection for buffers.
+    pub fn starve(&mut self) {
+        assert!(self.receive == Receive::Unarmed, "the receive has ended");
+        self.receive = Receive::Starved;
+    }
+
+    /// There are buffers again.
+    pub fn feed(&mut self) {
+        if self.receive == Receive::Starved {
+            self.receive = Receive::Unarmed;
+        }
+    }
+
+    // ---- An answer goes out.
+
+    /// The answers to the oldest event in flight have come back. Returns whether they will be sent; if not, the
+    /// connection is gone.
+    pub fn answered(
+        &mut self,
+        layout: RequestLayout,
+        response: &Response,
+        answer_bytes: &[u8],
+        turn: Turn,
+        blocks: &mut BlockPool,
+    ) -> bool {
+        assert!(response.connection == self.id, "a response reaches the connection that asked");
+        assert!(response.sequence == self.response_sequence, "answers come in request order");
+        self.response_sequence = self.response_sequence.wrapping_add(1);
+        let request_bytes = response.request_bytes as usize;
+        let requests = u32::from(response.requests);
+        self.request_bytes_in_flight -= request_bytes;
+        self.answer_bytes_in_flight -= answers(requests, layout.rows_of(request_bytes, requests));
+        if self.is_gone() {
+            return false;
+        }
+        if self.sends.unsent_bytes() == 0 {
+            self.sent_at_ns = turn.now_ns;
+        }
+        self.sends.append(answer_bytes, blocks);
+        true
+    }
+
+    /// A send completed: `block` comes back, `sent` bytes of which the peer's side has taken.
+    pub fn send_completed(&mut self, block: Box<Block>, sent: usize, turn: Turn, blocks: &mut BlockPool) {
+        self.sends.send_completed(block, sent, blocks);
+        self.sent_at_ns = turn.now_ns;
+        if self.is_gone() {
+            self.sends.clear(blocks);
+        }
+    }
+
+    // ---- It ends.
+
+    /// Gives the connection up: the peer can't be reached, or its time is over. Nothing more is sent.
+    pub fn abandon(&mut self, blocks: &mut BlockPool, partials: &mut BlockPool) {
+        if !self.is_gone() {
+            self.ending = Ending::Gone { shut: false };
+            self.partial.clear(partials);
+            self.sends.clear(blocks);
+        }
+    }
+
+    /// Closes the connection once everything owed is sent.
+    pub fn end_gracefully(&mut self) {
+        if self.ending == Ending::No {
+            self.ending = Ending::Graceful;
+        }
+    }
+
+    /// Which deadline has passed, if any.
+    pub fn expired(&self, timeouts: Timeouts, now_ns: u64) -> Option<Expiry> {
+        let passed = |since_ns: u64, limit: Duration| now_ns.saturating_sub(since_ns) > nanoseconds(limit);
+        let passed_if = |since_ns: u64, limit: Option<Duration>| limit.is_some_and(|limit| passed(since_ns, limit));
+        match self.ending {
+            Ending::Gone { .. } | Ending::Closed => None,
+            Ending::HalfClosed { since_ns } => passed(since_ns, LINGER).then_some(Expiry::Linger),
+            Ending::No | Ending::Graceful => {
+                let waits_for_peer = self.receive_in_kernel() && self.wants_receive();
+                if self.sends.unsent_bytes() > 0 {
+                    passed_if(self.sent_at_ns, timeouts.request).then_some(Expiry::Send)
+                } else if self.partial.has_begun() {
+                    (waits_for_peer && passed_if(self.request_began_ns, timeouts.request)).then_some(Expiry::Request)
+                } else if self.owes_nothing() {
+                    passed_if(self.received_at_ns.max(self.sent_at_ns), timeouts.idle).then_some(Expiry::Idle)
+                } else {
+                    None
+                }
+            }
+        }
+    }
+
+    // ---- What is due.
+
+    /// The next operation that is due, marked as begun. Call it until there is none.
+    pub fn next_step(&mut self, turn: Turn, blocks: &mut BlockPool) -> Option<Step> {
+        self.refuse_when_due(blocks);
+        match self.ending {
+            Ending::Gone { shut: false } if self.holds_kernel() => {
+                self.ending = Ending::Gone { shut: true };
+                Some(Step::Abort)
+            }
+            Ending::Gone { .. } if !self.holds_kernel() => {
+                self.ending = Ending::Closed;
+                Some(Step::Close)
+            }
+            Ending::Gone { .. } => None,
+            Ending::Closed => (!self.has_in_flight()).then_some(Step::Free),
+            Ending::No | Ending::Graceful | Ending::HalfClosed { .. } => self.next_open_step(turn),
+        }
+    }
+
+    fn next_open_step(&mut self, turn: Turn) -> Option<Step> {
+        if self.sends.can_send() {
+            return Some(Step::Send(self.sends.send()));
+        }
+        if self.owes_nothing() {
+            if self.peer_finished && self.receive == Receive::Unarmed {
+                self.ending = Ending::Closed;
+                return Some(Step::Close);
+            }
+            if !matches!(self.ending, Ending::HalfClosed { .. }) && self.should_half_close(turn) {
+                self.ending = Ending::HalfClosed { since_ns: turn.now_ns };
+                return Some(Step::HalfClose);
+            }
+        }
+        match self.receive {
+            Receive::Unarmed if self.wants_receive() => {
+                let shots = if self.fills_buffers { Shots::One } else { Shots::Many };
+                self.receive = Receive::Armed(shots);
+                Some(Step::Receive(shots))
+            }
+            Receive::Armed(Shots::Many) if !self.wants_receive() => {
+                self.receive = Receive::Cancelling;
+                Some(Step::CancelReceive)
+            }
+            Receive::Unarmed | Receive::Armed(_) | Receive::Cancelling | Receive::Starved => None,
+        }
+    }
+
+    /// Appends the refusals, and the error answer of a lost framing, once every answer owed before them is there.
+    fn refuse_when_due(&mut self, blocks: &mut BlockPool) {
+        if self.has_in_flight() || self.is_gone() {
+            return;
+        }
+        for _ in 0..std::mem::take(&mut self.refused) {
+            self.sends.append(&ErrorCode::Closing.answer(), blocks);
+        }
+        if std::mem::take(&mut self.framing_lost) {
+            self.sends.append(&ErrorCode::BadVectorCount.answer(), blocks);
+        }
+    }
+
+    fn should_half_close(&self, turn: Turn) -> bool {
+        let quiet = turn.now_ns.saturating_sub(self.received_at_ns) >= nanoseconds(DRAIN_QUIET);
+        match turn.drain {
+            _ if self.ending == Ending::Graceful => true,
+            Drain::No => false,
+            Drain::LastCall => quiet && !self.partial.has_begun(),
+            Drain::Refuse => quiet,
+            Drain::Finish => true,
+        }
+    }
+
+    // ---- Facts.
+
+    /// Whether nothing more is sent.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.ending, Ending::Gone { .. } | Ending::Closed)
+    }
+
+    /// Whether requests are in flight between this thread and the batch processor.
+    pub fn has_in_flight(&self) -> bool {
+        self.event_sequence != self.response_sequence
+    }
+
+    /// Whether everything received has been answered and everything answered has been sent.
+    fn owes_nothing(&self) -> bool {
+        !self.has_in_flight() && self.sends.unsent_bytes() == 0 && self.refused == 0 && !self.framing_lost
+    }
+
+    /// Whether what comes in is thrown away.
+    fn discards(&self) -> bool {
+        self.ending != Ending::No
+    }
+
+    fn wants_receive(&self) -> bool {
+        let owed = self.answer_bytes_in_flight + self.sends.unsent_bytes() + self.refused as usize * ERROR_ANSWER_BYTES;
+        let within_limits = owed < ANSWER_BYTES_OWED_MAX && self.request_bytes_in_flight < REQUEST_BYTES_IN_FLIGHT_MAX;
+        !self.peer_finished && !self.is_gone() && (self.discards() || within_limits)
+    }
+
+    fn receive_in_kernel(&self) -> bool {
+        matches!(self.receive, Receive::Armed(_) | Receive::Cancelling)
+    }
+
+    fn holds_kernel(&self) -> bool {
+        self.receive_in_kernel() || self.sends.send_in_kernel()
+    }
+}
+
+/// Bytes of the answers to `requests` requests that hold `rows` vectors together.
+fn answers(requests: u32, rows: usize) -> usize {
+    requests as usize * ANSWER_HEADER_BYTES + rows * F32_BYTES
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::write_request;
+
+    const LAYOUT: RequestLayout = RequestLayout::new(1);
+    const HEADROOM: usize = LAYOUT.request_bytes_max();
+    const TIMEOUTS: Timeouts = Timeouts { request: Some(Duration::from_secs(30)), idle: Some(Duration::from_secs(5)) };
+
+    /// A connection with what its thread would lend it; the test plays the thread and the batch processor.
+    struct Bench {
+        connection: Connection<()>,
+        turn: Turn,
+        blocks: BlockPool,
+        partials: BlockPool,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let id = ConnectionId { slot: 3, generation: 7 };
+            Bench {
+                connection: Connection::new(id, (), 0),
+                turn: Turn { now_ns: 0, drain: Drain::No },
+                blocks: BlockPool::new(1024, 1),
+                partials: BlockPool::new(HEADROOM, 1),
+            }
+        }
+
+        fn receive(&mut self, bytes: &[u8]) -> Option<InferenceEvent> {
+            let mut buffer = vec![0; HEADROOM];
+            buffer.extend_from_slice(bytes);
+            buffer.push(0);
+            let received =
+                self.connection.received(LAYOUT, &mut buffer, HEADROOM, bytes.len(), self.turn, &mut self.partials);
+            match received {
+                Received::Taken(burst) => Some(self.connection.publish(burst, 0, 0)),
+                Received::Nothing => None,
+            }
+        }
+
+        fn answer(&mut self, event: InferenceEvent) -> bool {
+            let bytes = vec![1; answers(u32::from(event.requests), event.rows as usize)];
+            let response = Response {
+                connection: event.connection,
+                buffer: event.buffer,
+                requests: event.requests,
+                request_bytes: event.request_bytes,
+                offset: event.offset,
+                answer_bytes: bytes.len() as u32,
+                sequence: event.sequence,
+            };
+            self.connection.answered(LAYOUT, &response, &bytes, self.turn, &mut self.blocks)
+        }
+
+        fn step(&mut self) -> Option<Step> {
+            self.connection.next_step(self.turn, &mut self.blocks)
+        }
+
+        /// Carries out one send whole and returns its bytes.
+        fn send(&mut self) -> Vec<u8> {
+            let Some(Step::Send(block)) = self.step() else { panic!("a send is due") };
+            let bytes = block.content().to_vec();
+            self.connection.send_completed(block, bytes.len(), self.turn, &mut self.blocks);
+            bytes
+        }
+
+        fn end_of_stream(&mut self) {
+            self.connection.receive_ended();
+            self.connection.end_received(&mut self.partials);
+        }
+
+        fn assert_freed(&mut self) {
+            assert!(matches!(self.step(), Some(Step::Close)));
+            assert!(matches!(self.step(), Some(Step::Free)));
+            assert_eq!((self.blocks.lent(), self.partials.lent()), (0, 0));
+        }
+    }
+
+    fn requests(count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        (0..count).for_each(|_| write_request(LAYOUT, &[1.0], &mut bytes));
+        bytes
+    }
+
+    #[test]
+    fn a_half_closed_peer_gets_every_answer_before_the_close() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(Shots::Many))));
+        let Some(event) = bench.receive(&requests(2)) else { panic!("two requests") };
+        bench.end_of_stream();
+        assert!(bench.step().is_none(), "the answers are owed");
+        assert!(bench.answer(event));
+        assert_eq!(bench.send().len(), 10);
+        bench.assert_freed();
+    }
+
+    #[test]
+    fn a_bad_count_is_answered_after_the_answers_owed_then_the_peer_may_read_and_close() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        let mut bytes = requests(2);
+        bytes.extend([0, 0, 0, 0, 9, 9]);
+        let Some(event) = bench.receive(&bytes) else { panic!("two requests") };
+        assert!(bench.step().is_none());
+        assert!(bench.answer(event));
+        assert!(bench.send().ends_with(&[1, 0, 1]));
+        assert!(matches!(bench.step(), Some(Step::HalfClose)));
+        assert!(bench.receive(&requests(1)).is_none(), "what follows is thrown away");
+        assert!(bench.step().is_none());
+        bench.end_of_stream();
+        bench.assert_freed();
+    }
+
+    #[test]
+    fn a_slot_is_freed_only_after_the_last_completion_and_the_last_response() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        let (Some(first), Some(second)) = (bench.receive(&requests(1)), bench.receive(&requests(1))) else {
+            panic!("two events")
+        };
+        assert!(bench.answer(first));
+        let Some(Step::Send(block)) = bench.step() else { panic!("a send is due") };
+        bench.connection.abandon(&mut bench.blocks, &mut bench.partials);
+        assert!(matches!(bench.step(), Some(Step::Abort)));
+        assert!(bench.step().is_none());
+        bench.connection.receive_ended();
+        assert!(bench.step().is_none(), "the send is still in the kernel");
+        bench.connection.send_completed(block, 0, bench.turn, &mut bench.blocks);
+        assert!(matches!(bench.step(), Some(Step::Close)));
+        assert!(bench.step().is_none(), "a request is still in flight");
+        assert!(!bench.answer(second), "its answer goes nowhere");
+        assert!(matches!(bench.step(), Some(Step::Free)));
+        assert_eq!((bench.blocks.lent(), bench.partials.lent()), (0, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "answers come in request order")]
+    fn answers_out_of_order_are_a_defect() {
+        let mut bench = Bench::new();
+        let (Some(_), Some(second)) = (bench.receive(&requests(1)), bench.receive(&requests(1))) else {
+            panic!("two events")
+        };
+        bench.answer(second);
+    }
+
+    #[test]
+    #[should_panic(expected = "reaches the connection that asked")]
+    fn a_response_for_a_former_tenant_of_the_slot_is_a_defect() {
+        let mut bench = Bench::new();
+        let Some(mut event) = bench.receive(&requests(1)) else { panic!("an event") };
+        event.connection.generation -= 1;
+        bench.answer(event);
+    }
+
+    #[test]
+    fn receiving_stops_at_the_limit_and_goes_on_when_answers_have_left() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(Shots::Many))));
+        let mut owed = 0;
+        while owed < ANSWER_BYTES_OWED_MAX {
+            let Some(event) = bench.receive(&requests(1000)) else { panic!("requests") };
+            assert!(bench.answer(event));
+            owed += 5000;
+        }
+        let Some(Step::Send(block)) = bench.step() else { panic!("a send is due") };
+        assert!(matches!(bench.step(), Some(Step::CancelReceive)));
+        assert!(bench.step().is_none());
+        bench.connection.receive_ended();
+        assert!(bench.step().is_none(), "nothing is received above the limit");
+        let bytes = block.content().len();
+        bench.connection.send_completed(block, bytes, bench.turn, &mut bench.blocks);
+        let mut received_again = false;
+        while let Some(step) = bench.step() {
+            match step {
+                Step::Send(block) => {
+                    let bytes = block.content().len();
+                    bench.connection.send_completed(block, bytes, bench.turn, &mut bench.blocks);
+                }
+                Step::Receive(_) => received_again = true,
+                step => panic!("not due: {step:?}"),
+            }
+        }
+        assert!(received_again);
+    }
+
+    #[test]
+    fn a_draining_server_takes_then_refuses_in_order_then_closes() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        bench.turn.drain = Drain::LastCall;
+        let Some(taken) = bench.receive(&requests(1)) else { panic!("taken until the last call is over") };
+        bench.turn.drain = Drain::Refuse;
+        assert!(bench.receive(&requests(2)).is_none());
+        assert!(bench.step().is_none(), "refusals wait for the answers before them");
+        assert!(bench.answer(taken));
+        assert_eq!(bench.send(), [1, 1, 1, 1, 1, 0, 4, 0, 4]);
+        assert!(bench.step().is_none(), "it is not quiet yet");
+        bench.turn.now_ns += nanoseconds(DRAIN_QUIET);
+        assert!(matches!(bench.step(), Some(Step::HalfClose)));
+        bench.end_of_stream();
+        bench.assert_freed();
+    }
+
+    #[test]
+    fn deadlines_pass_for_the_peer_that_is_late_and_not_for_the_one_we_keep_waiting() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        let at = |seconds: u64| seconds * 1_000_000_000 + 1;
+        assert_eq!(bench.connection.expired(TIMEOUTS, at(4)), None);
+        assert_eq!(bench.connection.expired(TIMEOUTS, at(5)), Some(Expiry::Idle));
+        assert!(bench.receive(&requests(1)[..5]).is_none());
+        assert_eq!(bench.connection.expired(TIMEOUTS, at(29)), None);
+        assert_eq!(bench.connection.expired(TIMEOUTS, at(30)), Some(Expiry::Request));
+        bench.turn.now_ns = at(29);
+        let Some(event) = bench.receive(&requests(1)[5..]) else { panic!("a whole request") };
+        assert_eq!(bench.connection.expired(TIMEOUTS, at(100)), None, "the model is slow, not the peer");
+        assert!(bench.answer(event));
+        assert_eq!(bench.connection.expired(TIMEOUTS, at(59)), None);
+        assert_eq!(bench.connection.expired(TIMEOUTS, at(60)), Some(Expiry::Send));
+    }
+
+    #[test]
+    fn a_lingering_peer_is_given_up() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        bench.connection.end_gracefully();
+        assert!(matches!(bench.step(), Some(Step::HalfClose)));
+        assert_eq!(bench.connection.expired(TIMEOUTS, nanoseconds(LINGER)), None);
+        assert_eq!(bench.connection.expired(TIMEOUTS, nanoseconds(LINGER) + 1), Some(Expiry::Linger));
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection<i32>>() <= 256, "{} bytes", size_of::<Connection<i32>>());
+    }
+}

@@ -1,0 +1,201 @@
+//! Finds whole requests in what a connection received, however the network cut it.
+//!
+//! It moves bytes only where a request straddles two receives: the beginning waits in a block, and is copied before
+//! the end when that has come. It knows nothing of answers or of the socket.
+//!
+//! Invariant: the bytes that came in, in order, are the requests handed out, then what [`PartialRequest`] holds; a bad
+//! count is seen as soon as its fourth byte is there.
+#![forbid(unsafe_code)]
+
+use crate::blocks::{Block, BlockPool};
+use crate::protocol::{BadVectorCount, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
+
+/// The whole requests of one receive: where they lie in its buffer, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Burst {
+    /// Where the first request starts, in bytes from the buffer's beginning.
+    pub offset: usize,
+    /// Bytes of all requests together.
+    pub request_bytes: usize,
+    /// How many requests.
+    pub requests: u32,
+    /// Vectors of all requests together.
+    pub rows: u32,
+}
+
+/// The beginning of a request whose end has not come yet.
+#[derive(Debug, Default)]
+pub struct PartialRequest {
+    block: Option<Box<Block>>,
+}
+
+impl PartialRequest {
+    /// Whether a request has begun.
+    pub fn has_begun(&self) -> bool {
+        self.block.is_some()
+    }
+
+    /// Takes what was received into `buffer[headroom..headroom + received]` and finds the whole requests in it, the
+    /// begun one included. The rest begins the next request.
+    ///
+    /// Returns the requests, and the bad count behind them if the framing is lost there.
+    pub fn join(
+        &mut self,
+        layout: RequestLayout,
+        buffer: &mut [u8],
+        headroom: usize,
+        received: usize,
+        blocks: &mut BlockPool,
+    ) -> (Burst, Result<(), BadVectorCount>) {
+        let end = headroom + received;
+        let mut offset = headroom;
+        if let Some(mut block) = self.block.take() {
+            match first_request(layout, block.content(), &buffer[headroom..end]) {
+                Ok(Some(_)) => {
+                    offset -= block.content().len();
+                    buffer[offset..headroom].copy_from_slice(block.content());
+                    blocks.give(block);
+                }
+                Ok(None) => {
+                    let taken = block.append(&buffer[headroom..end]);
+                    assert!(taken == received, "a block holds any request");
+                    self.block = Some(block);
+                    return (Burst::default(), Ok(()));
+                }
+                Err(bad) => {
+                    blocks.give(block);
+                    return (Burst::default(), Err(bad));
+                }
+            }
+        }
+        let (burst, outcome) = scan(layout, &buffer[offset..end], offset);
+        let rest = &buffer[offset + burst.request_bytes..end];
+        if outcome.is_ok() && !rest.is_empty() {
+            let mut block = blocks.take();
+            let taken = block.append(rest);
+            assert!(taken == rest.len(), "a block holds any request");
+            self.block = Some(block);
+        }
+        (burst, outcome)
+    }
+
+    /// Drops the begun request.
+    pub fn clear(&mut self, blocks: &mut BlockPool) {
+        if let Some(block) = self.block.take() {
+            blocks.give(block);
+        }
+    }
+}
+
+/// Bytes of the request that starts with `head` and goes on with `tail`, if it is complete.
+fn first_request(layout: RequestLayout, head: &[u8], tail: &[u8]) -> Result<Option<usize>, BadVectorCount> {
+    let mut header = [0; REQUEST_HEADER_BYTES];
+    let from_head = head.len().min(REQUEST_HEADER_BYTES);
+    let from_tail = REQUEST_HEADER_BYTES - from_head;
+    if tail.len() < from_tail {
+        return Ok(None);
+    }
+    header[..from_head].copy_from_slice(&head[..from_head]);
+    header[from_head..].copy_from_slice(&tail[..from_tail]);
+    let request_bytes = layout.request_bytes(read_vector_count(header)?);
+    Ok((head.len() + tail.len() >= request_bytes).then_some(request_bytes))
+}
+
+/// Walks over whole requests from the front of `bytes`, which lie at `offset` of their buffer.
+fn scan(layout: RequestLayout, bytes: &[u8], offset: usize) -> (Burst, Result<(), BadVectorCount>) {
+    let mut burst = Burst { offset, ..Burst::default() };
+    loop {
+        let rest = &bytes[burst.request_bytes..];
+        let Some(header) = rest.first_chunk::<REQUEST_HEADER_BYTES>() else { return (burst, Ok(())) };
+        let num_vectors = match read_vector_count(*header) {
+            Ok(num_vectors) => num_vectors,
+            Err(bad) => return (burst, Err(bad)),
+        };
+        let request_bytes = layout.request_bytes(num_vectors);
+        if rest.len() < request_bytes {
+            return (burst, Ok(()));
+        }
+        burst.request_bytes += request_bytes;
+        burst.requests += 1;
+        burst.rows += num_vectors;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::write_request;
+
+    const LAYOUT: RequestLayout = RequestLayout::new(2);
+    const HEADROOM: usize = LAYOUT.request_bytes_max();
+
+    fn stream() -> Vec<u8> {
+        let mut stream = Vec::new();
+        for count in [1, 3, 64, 2, 1] {
+            let rows: Vec<f32> = (0..2 * count).map(|feature| (100 * count + feature) as f32).collect();
+            write_request(LAYOUT, &rows, &mut stream);
+        }
+        stream
+    }
+
+    /// Feeds `pieces` as one receive each; returns all requests found, joined, and how it ended.
+    fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, u32, Result<(), BadVectorCount>) {
+        let mut blocks = BlockPool::new(LAYOUT.request_bytes_max(), 1);
+        let (mut partial, mut found, mut requests) = (PartialRequest::default(), Vec::new(), 0);
+        for piece in pieces {
+            let mut buffer = vec![0xee; HEADROOM];
+            buffer.extend_from_slice(piece);
+            let (burst, outcome) = partial.join(LAYOUT, &mut buffer, HEADROOM, piece.len(), &mut blocks);
+            found.extend_from_slice(&buffer[burst.offset..burst.offset + burst.request_bytes]);
+            requests += burst.requests;
+            if outcome.is_err() {
+                assert!(!partial.has_begun());
+                return (found, requests, outcome);
+            }
+        }
+        assert_eq!(blocks.lent(), usize::from(partial.has_begun()));
+        partial.clear(&mut blocks);
+        assert_eq!(blocks.lent(), 0);
+        (found, requests, Ok(()))
+    }
+
+    #[test]
+    fn requests_are_found_however_the_stream_is_cut_in_two() {
+        let stream = stream();
+        for cut in 0..=stream.len() {
+            let (head, tail) = stream.split_at(cut);
+            assert_eq!(feed([head, tail]), (stream.clone(), 5, Ok(())), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn requests_are_found_in_pieces_of_any_one_size() {
+        let stream = stream();
+        for size in 1..stream.len() {
+            assert_eq!(feed(stream.chunks(size)), (stream.clone(), 5, Ok(())), "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_bad_count_is_seen_on_its_fourth_byte_behind_all_good_requests() {
+        for count in [0_u32, 65, u32::MAX] {
+            let mut bytes = stream();
+            let good = bytes.len();
+            bytes.extend(count.to_le_bytes());
+            for cut in 0..=bytes.len() {
+                let (head, tail) = bytes.split_at(cut);
+                let expected = (bytes[..good].to_vec(), 5, Err(BadVectorCount { count }));
+                assert_eq!(feed([head, tail]), expected, "cut at {cut}");
+            }
+            assert_eq!(feed([&bytes[..good + 3]]).2, Ok(()), "three bytes decide nothing");
+        }
+    }
+
+    #[test]
+    fn an_unfinished_request_is_not_handed_out() {
+        let stream = stream();
+        let (found, requests, outcome) = feed([&stream[..stream.len() - 1]]);
+        assert_eq!((requests, outcome), (4, Ok(())));
+        assert_eq!(found, &stream[..stream.len() - LAYOUT.request_bytes(1)]);
+    }
+}

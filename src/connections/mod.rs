@@ -1,0 +1,11 @@
+//! What a connection is, without any I/O: which bytes are whole requests, what is owed to the peer, and which
+//! operation is due next. The I/O thread carries that out ([`crate::io_thread`]).
+//!
+//! Nothing here makes a system call, reads a clock, or knows another connection.
+#![forbid(unsafe_code)]
+
+mod connection;
+pub mod framing;
+mod send_buffer;
+
+pub use connection::{Connection, Drain, Expiry, Received, Shots, Step, Timeouts, Turn};

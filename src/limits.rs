@@ -1,0 +1,186 @@
+//! Every bound of the server, in one place: what breaks if it is larger, what if it is smaller.
+//!
+//! Not here: what the wire format fixes ([`crate::protocol`]), and what a flag sets ([`crate::config`]).
+//!
+//! The bounds prove each other. Every event in flight holds a buffer, so a thread has at most its pool's count of
+//! events in flight; the request ring holds that many of every thread and each response queue that many of its own
+//! thread. So publishing and pushing a response cannot fail, and the code asserts it.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use crate::protocol::{F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes};
+
+/// Threads that may do I/O. Larger: more rings and pools than any one batch processor feeds. Smaller: a large
+/// machine cannot be used.
+pub const IO_THREADS_MAX: usize = 64;
+
+/// Features of a vector. Larger: one request outgrows a receive buffer by far and the pool's memory with it. Smaller:
+/// wide models cannot be served.
+pub const FEATURE_DIM_MAX: usize = 4096;
+
+/// Receive buffers of a thread. Larger: the ring recycles them first in, first out, so all of the pool passes through
+/// the cache. Smaller: more connections than this that send at the same moment run out of buffers and wait a turn.
+pub const BUFFERS_PER_THREAD: u16 = 256;
+
+/// Bytes that one receive takes at most, unless a request is larger. Larger: the pool outgrows the cache. Smaller:
+/// more completions, and more bytes copied for requests that straddle two buffers.
+pub const RECEIVE_BYTES: usize = 16 * 1024;
+
+/// Bytes of receive buffers of a thread that are aimed at when requests are large.
+pub const POOL_BYTES: usize = BUFFERS_PER_THREAD as usize * RECEIVE_BYTES;
+
+/// The fewest buffers of a thread, however large they are: fewer would let a single connection starve the others.
+pub const BUFFERS_PER_THREAD_MIN: u16 = 16;
+
+/// Entries of a thread's submission queue. Larger: more locked memory for each ring. Smaller: more submissions a turn.
+pub const SUBMISSION_ENTRIES: u32 = 512;
+
+/// Entries of a thread's completion queue. Larger: more locked memory. Smaller: it overflows sooner, which ends
+/// multishot operations and costs a new submission for each.
+pub const COMPLETION_ENTRIES: u32 = 4 * SUBMISSION_ENTRIES;
+
+/// Answer bytes that a connection may be owed, in flight and unsent together, before receiving from it stops.
+/// Larger: a peer that does not read holds more memory. Smaller: deep pipelines stall on the round trip.
+pub const ANSWER_BYTES_OWED_MAX: usize = 64 * 1024;
+
+/// Request bytes of one connection that may be in flight before receiving from it stops.
+/// Larger: a greedy connection delays its neighbours for longer. Smaller: it is served in more turns.
+pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 256 * 1024;
+
+/// Bytes of a block of unsent answers. Larger: a slow peer that is owed little holds more. Smaller: a deep pipeline
+/// of large requests needs more sends for its answers.
+pub const SEND_BLOCK_BYTES: usize = 16 * 1024;
+
+/// Blocks that a thread keeps for reuse even when nobody has used them for a while. Larger: more memory at rest.
+/// Smaller: the first burst after a pause allocates.
+pub const SEND_BLOCKS_RETAINED: usize = 64;
+
+/// Blocks for requests that are only partly received, kept likewise.
+pub const PARTIAL_BLOCKS_RETAINED: usize = 64;
+
+/// How often a thread looks at its clocks: deadlines, accept retries, drain. Larger: they fire later. Smaller: an
+/// idle server wakes more often.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// The longest time between two looks at all connections' deadlines.
+pub const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// After a failed accept (descriptors exhausted) a thread waits this long, times the number of threads, before it
+/// tries again, so that all threads together try at most eight times a second.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(125);
+
+/// After the server has half-closed a connection, the peer has this long to read what it was sent and close.
+/// Larger: a peer that does neither holds its descriptor for longer. Smaller: closing with unread input resets the
+/// connection, and a slow peer loses answers that were sent to it.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// A drain takes requests as ever for this long, for what was sent before the peers could know of it.
+pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
+
+/// After the last call, requests are refused for this long at most before the connection is half-closed.
+pub const DRAIN_REFUSE: Duration = Duration::from_secs(1);
+
+/// In a drain, a connection that owes nothing and has received nothing for this long is half-closed.
+pub const DRAIN_QUIET: Duration = Duration::from_millis(100);
+
+/// A batch processor that has been inside the model for this long is taken for hung, and the process ends.
+/// Larger: clients wait for longer before their connections break. Smaller: a slow model is killed at work.
+pub const MODEL_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// Descriptors that are left for everything that is not a connection, beside three for each I/O thread.
+pub const DESCRIPTORS_RESERVED: usize = 16;
+
+/// Connections that may wait to be accepted on one listener; the kernel caps it at net.core.somaxconn.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// A peer that has vanished is given up after this long without an acknowledgement (TCP_USER_TIMEOUT), and an idle
+/// one is probed as often (SO_KEEPALIVE).
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Slots of connections that an operation's token can name (28 bits).
+pub const CONNECTIONS_MAX: usize = 1 << 28;
+
+const _: () = assert!(BUFFERS_PER_THREAD.is_power_of_two() && BUFFERS_PER_THREAD <= 1 << 15, "a provided-buffer ring");
+const _: () = assert!(BUFFERS_PER_THREAD_MIN.is_power_of_two() && BUFFERS_PER_THREAD_MIN <= BUFFERS_PER_THREAD);
+const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two());
+const _: () = assert!(SEND_BLOCK_BYTES > answer_bytes(MAX_VECTORS_PER_REQUEST), "a block holds any answer");
+const _: () = assert!(
+    RECEIVE_BYTES * IO_THREADS_MAX * (BUFFERS_PER_THREAD as usize) < u32::MAX as usize,
+    "offsets and row counts fit 32 bits"
+);
+
+/// The sizes of one thread's buffer pool, for one layout of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolGeometry {
+    /// How many buffers; a power of two.
+    pub buffers: u16,
+    /// Bytes before each receive area, for the part of a request that came with the connection's previous buffer.
+    pub headroom_bytes: usize,
+    /// Bytes that the kernel may fill.
+    pub receive_bytes: usize,
+}
+
+impl PoolGeometry {
+    /// Sizes a pool so that any request fits one buffer with its headroom and the pool stays near [`POOL_BYTES`].
+    pub fn for_layout(layout: RequestLayout) -> PoolGeometry {
+        let headroom_bytes = layout.request_bytes_max().next_multiple_of(64);
+        let receive_bytes = RECEIVE_BYTES.max(headroom_bytes);
+        let fitting = (POOL_BYTES / receive_bytes).max(usize::from(BUFFERS_PER_THREAD_MIN));
+        let buffers = u16::try_from(1 << fitting.ilog2()).unwrap_or(BUFFERS_PER_THREAD).min(BUFFERS_PER_THREAD);
+        PoolGeometry { buffers, headroom_bytes, receive_bytes }
+    }
+
+    /// Bytes of one buffer, headroom and receive area.
+    pub const fn buffer_bytes(self) -> usize {
+        self.headroom_bytes + self.receive_bytes
+    }
+
+    /// The most vectors that the complete requests of one buffer can hold.
+    pub const fn rows_per_buffer_max(self, layout: RequestLayout) -> usize {
+        self.buffer_bytes() / layout.row_bytes()
+    }
+
+    /// The most complete requests that one buffer can hold.
+    pub const fn requests_per_buffer_max(self, layout: RequestLayout) -> usize {
+        self.buffer_bytes() / layout.request_bytes_min()
+    }
+}
+
+/// Slots of the request ring that `io_threads` pools of `buffers` buffers can never fill.
+pub fn request_ring_slots(io_threads: usize, buffers: u16) -> usize {
+    (io_threads * usize::from(buffers)).next_power_of_two().max(64)
+}
+
+const _: () = assert!(
+    (RECEIVE_BYTES + REQUEST_HEADER_BYTES + MAX_VECTORS_PER_REQUEST as usize * F32_BYTES)
+        / (REQUEST_HEADER_BYTES + F32_BYTES)
+        < u16::MAX as usize,
+    "the requests of one buffer are counted in 16 bits"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_holds_any_request_and_its_counts_fit_their_types() {
+        for feature_dim in 1..=FEATURE_DIM_MAX {
+            let layout = RequestLayout::new(feature_dim);
+            let geometry = PoolGeometry::for_layout(layout);
+            assert!(geometry.buffers.is_power_of_two() && geometry.buffers >= BUFFERS_PER_THREAD_MIN);
+            assert!(geometry.headroom_bytes >= layout.request_bytes_max());
+            assert!(geometry.receive_bytes >= layout.request_bytes_max());
+            assert!(geometry.requests_per_buffer_max(layout) <= usize::from(u16::MAX));
+            assert!(
+                request_ring_slots(IO_THREADS_MAX, geometry.buffers) >= IO_THREADS_MAX * usize::from(geometry.buffers)
+            );
+        }
+    }
+
+    #[test]
+    fn the_usual_pool_is_the_documented_one() {
+        let geometry = PoolGeometry::for_layout(RequestLayout::new(16));
+        assert_eq!((geometry.buffers, geometry.receive_bytes), (BUFFERS_PER_THREAD, RECEIVE_BYTES));
+    }
+}

@@ -1,0 +1,225 @@
+//! The seam between the server and whatever scores: rows in, one score a row out.
+//!
+//! A model sees all vectors of a poll at once, as they lie in the receive buffers; one that needs a contiguous matrix
+//! gathers it ([`Rows::gather`]). It knows no connection and no wire format. [`Sum`] is the default model.
+//!
+//! Invariant: the scores' slice has exactly one place a row, so a model cannot return a wrong number of them.
+#![forbid(unsafe_code)]
+
+use thiserror::Error;
+
+use crate::protocol::{F32_BYTES, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
+
+/// Scores vectors. Owned by the batch processor's thread, called by nobody else.
+pub trait Model: Send {
+    /// What to call the model in logs and the banner.
+    fn name(&self) -> &str;
+
+    /// Features in each vector (>= 1); constant for the model's life.
+    fn feature_dim(&self) -> usize;
+
+    /// Scores `rows` (shape `[rows.count(), feature_dim]`) into `scores` (shape `[rows.count()]`), in order.
+    ///
+    /// A score must depend on its own row alone: which rows come together is an accident of timing.
+    ///
+    /// # Errors
+    /// If these rows can't be scored. The batch processor then asks again for each request by itself, so that one
+    /// request that the model fails on costs no other request its answer. A panic counts as an error.
+    fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError>;
+}
+
+/// Why a model could not score the rows that it was given.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct PredictError(pub String);
+
+/// The vectors of one or many requests, where they lie.
+pub struct Rows<'a> {
+    source: Source<'a>,
+    layout: RequestLayout,
+    count: usize,
+}
+
+/// Calls back with the bytes of each run of requests.
+type EachRun<'a> = &'a dyn Fn(&mut dyn FnMut(&[u8]));
+
+enum Source<'a> {
+    /// Vectors without headers: those of one request.
+    Vectors(&'a [u8]),
+    /// Runs of whole requests, headers and all.
+    Requests(EachRun<'a>),
+}
+
+impl<'a> Rows<'a> {
+    /// The vectors of one request, without its header.
+    ///
+    /// # Panics
+    /// If `bytes` is not a whole number of vectors.
+    pub fn of_request(layout: RequestLayout, bytes: &'a [u8]) -> Rows<'a> {
+        assert!(bytes.len().is_multiple_of(layout.row_bytes()), "whole vectors");
+        Rows { source: Source::Vectors(bytes), layout, count: bytes.len() / layout.row_bytes() }
+    }
+
+    /// The `count` vectors of all the requests in the runs that `each_run` yields. The requests are complete and valid.
+    pub(crate) fn of_runs(layout: RequestLayout, count: usize, each_run: EachRun<'a>) -> Rows<'a> {
+        Rows { source: Source::Requests(each_run), layout, count }
+    }
+
+    /// How many vectors.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Features in each vector.
+    pub fn feature_dim(&self) -> usize {
+        self.layout.feature_dim()
+    }
+
+    /// Calls `each` with the bytes of the vectors of one request after the other: `feature_dim` little-endian f32 for
+    /// each vector, at any alignment.
+    pub fn for_each_request(&self, mut each: impl FnMut(&[u8])) {
+        match self.source {
+            Source::Vectors(bytes) => each(bytes),
+            Source::Requests(each_run) => {
+                each_run(&mut |run| {
+                    requests(self.layout, run).for_each(|request| each(&request[REQUEST_HEADER_BYTES..]))
+                });
+            }
+        }
+    }
+
+    /// Copies the vectors into `matrix`, row by row (shape `[count, feature_dim]`).
+    ///
+    /// # Panics
+    /// If `matrix` has not exactly that many elements.
+    pub fn gather(&self, matrix: &mut [f32]) {
+        assert!(matrix.len() == self.count * self.feature_dim(), "a matrix of count × feature_dim");
+        let mut places = matrix.iter_mut();
+        self.for_each_request(|rows| {
+            for (feature, place) in rows.as_chunks::<F32_BYTES>().0.iter().zip(&mut places) {
+                *place = f32::from_le_bytes(*feature);
+            }
+        });
+    }
+}
+
+/// Splits a run of complete, valid requests into requests, headers and all.
+///
+/// # Panics
+/// If the run is not that: whoever framed it was wrong.
+pub(crate) fn requests(layout: RequestLayout, mut run: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let header = *run.first_chunk::<REQUEST_HEADER_BYTES>()?;
+        let num_vectors = read_vector_count(header).expect("the I/O thread framed valid requests");
+        let (request, rest) = run.split_at(layout.request_bytes(num_vectors));
+        run = rest;
+        Some(request)
+    })
+}
+
+/// The default model: the sum of a vector's features, added from left to right.
+///
+/// The order is fixed so that the same vector always gives the same bits.
+#[derive(Debug, Clone)]
+pub struct Sum {
+    feature_dim: usize,
+}
+
+impl Sum {
+    /// Sums vectors of `feature_dim` features (>= 1).
+    pub fn new(feature_dim: usize) -> Sum {
+        assert!(feature_dim >= 1, "a vector has at least one feature");
+        Sum { feature_dim }
+    }
+}
+
+impl Model for Sum {
+    fn name(&self) -> &str {
+        "sum"
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.feature_dim
+    }
+
+    fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+        let mut places = scores.iter_mut();
+        rows.for_each_request(|request| {
+            // The usual width is known to the compiler, which unrolls it.
+            let (wide, rest) = request.as_chunks::<{ 16 * F32_BYTES }>();
+            if self.feature_dim == 16 && rest.is_empty() {
+                wide.iter().zip(&mut places).for_each(|(row, place)| *place = sum(row));
+            } else {
+                let rows = request.chunks_exact(self.feature_dim * F32_BYTES);
+                rows.zip(&mut places).for_each(|(row, place)| *place = sum(row));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Adds the features of one row from left to right.
+#[inline(always)]
+fn sum(row: &[u8]) -> f32 {
+    let (features, _) = row.as_chunks::<F32_BYTES>();
+    features.iter().map(|feature| f32::from_le_bytes(*feature)).fold(-0.0, |sum, feature| sum + feature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::write_request;
+
+    fn scores(feature_dim: usize, rows: &[f32]) -> Vec<f32> {
+        let layout = RequestLayout::new(feature_dim);
+        let mut run = Vec::new();
+        write_request(layout, rows, &mut run);
+        let mut scores = vec![f32::NAN; rows.len() / feature_dim];
+        let outcome =
+            Sum::new(feature_dim).predict(&Rows::of_request(layout, &run[REQUEST_HEADER_BYTES..]), &mut scores);
+        assert!(outcome.is_ok());
+        scores
+    }
+
+    #[test]
+    fn features_are_added_from_left_to_right() {
+        let row: Vec<f32> = (0..16).map(|index| 1.0e7 / (index as f32 + 0.1)).collect();
+        let expected = row.iter().fold(0.0, |sum, feature| sum + feature);
+        assert_eq!(scores(16, &row), [expected]);
+        assert_eq!(scores(3, &[1.0e8, 1.0, -1.0e8, 1.0, 2.0, 3.0]), [0.0, 6.0]);
+    }
+
+    #[test]
+    fn special_values_stay_in_their_row() {
+        let mut rows = vec![1.0; 5 * 16];
+        rows[3] = f32::NAN;
+        rows[16] = f32::INFINITY;
+        rows[32..48].fill(-0.0);
+        rows[48..64].fill(f32::from_bits(1));
+        let scores = scores(16, &rows);
+        assert!(scores[0].is_nan() && scores[1].is_infinite());
+        assert_eq!(scores[2].to_bits(), (-0.0f32).to_bits());
+        assert_eq!(scores[3].to_bits(), 16);
+        assert_eq!(scores[4], 16.0);
+    }
+
+    #[test]
+    fn runs_of_requests_are_seen_as_one_batch_in_order() {
+        let layout = RequestLayout::new(2);
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        write_request(layout, &[1.0, 2.0, 3.0, 4.0], &mut first);
+        write_request(layout, &[5.0, 6.0], &mut first);
+        write_request(layout, &[7.0, 8.0], &mut second);
+        let each_run = |each: &mut dyn FnMut(&[u8])| {
+            each(&first);
+            each(&second);
+        };
+        let rows = Rows::of_runs(layout, 4, &each_run);
+        let mut matrix = [0.0; 8];
+        rows.gather(&mut matrix);
+        assert_eq!(matrix, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        let mut scores = [0.0; 4];
+        assert!(Sum::new(2).predict(&rows, &mut scores).is_ok());
+        assert_eq!(scores, [3.0, 7.0, 11.0, 15.0]);
+    }
+}
