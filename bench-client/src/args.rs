@@ -52,7 +52,8 @@ pub struct Target {
     #[arg(long, global = true, default_value = "127.0.0.1")]
     pub host: String,
     /// Features in a vector, as the server has them.
-    #[arg(long, global = true, default_value_t = FEATURE_DIM as u32, value_parser = value_parser!(u32).range(1..=FEATURES_MAX))]
+    #[arg(long, global = true, default_value_t = FEATURE_DIM as u32)]
+    #[arg(value_parser = value_parser!(u32).range(1..=FEATURES_MAX))]
     pub features: u32,
     /// Gives up when the server lets us wait for so long (`500ms`, `10s`).
     #[arg(long, global = true, default_value = "10s", value_parser = timeout)]

@@ -79,7 +79,8 @@ impl<'a> ClosedLoop<'a> {
         let mut round = Round::new(self.table, requests, window)?;
         for connection in &mut self.connections {
             connection.answers_in_round = 0;
-            connection.send(&mut round, round.elapsed_ns())?;
+            let now_ns = round.elapsed_ns();
+            connection.send(&mut round, now_ns)?;
         }
         while round.answers < requests {
             self.wait()?;

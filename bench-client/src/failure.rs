@@ -130,7 +130,10 @@ pub enum Fault {
     #[error("{0} bytes came that answer nothing")]
     Unasked(usize),
     /// The server keeps a connection open that it should have closed.
-    #[error("all answers are there, but the server does not end the stream (waited {}, see --timeout)", humantime::format_duration(*.0))]
+    #[error(
+        "all answers are there, but the server does not end the stream (waited {}, see --timeout)",
+        humantime::format_duration(*.0)
+    )]
     NoEnd(Duration),
 }
 

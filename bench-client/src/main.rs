@@ -1,9 +1,10 @@
 //! `client`: the client of the disrust inference server, from its arguments to its exit status.
 //!
 //! It is not a load generator for latency claims: `bench` is a closed loop, which slows down with the server that it
-//! measures. The journey of a command: [`args`] reads it, [`smoke`], [`pipeline`] or [`bench`] carries it out over
-//! connections from [`connect`], with rows from [`rows`] and answers checked by [`answers`]; whatever is not right comes
-//! back as a [`failure::Failure`].
+//! measures. The journey of a command: [`args`] reads it; [`smoke`], [`pipeline`] or [`mod@bench`] carries it out over
+//! connections from [`mod@connect`], with vectors and their true scores from [`rows`]. The first two read answers with
+//! [`answers`]; `bench` runs its [`closed_loop`] over a pre-encoded [`table`], takes [`processor_time`] around it and
+//! prints a [`report`]. Whatever is not right comes back as a [`failure::Failure`].
 //!
 //! Invariants: exit status 0 means that every answer was checked and right; 1 that one was not, or that the server or
 //! this machine failed; 2 that the command line was wrong. Every wait has a bound (`--timeout`), so it always ends.

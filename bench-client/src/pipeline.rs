@@ -20,7 +20,8 @@ use crate::connect::connect;
 use crate::failure::{Failure, Fault};
 use crate::rows;
 
-/// Requests on the connection: about 2 MB of them, more than the socket's buffers hold. Larger: slower, and more memory.
+/// Requests on the connection: about 2 MB of them. Larger: slower, and more memory. Smaller: the
+/// sockets' buffers might hold them all, and nothing would be sent while answers are read.
 const REQUEST_COUNT: usize = 1000;
 
 /// All requests, encoded one after the other, and what they should be answered.
@@ -67,7 +68,8 @@ fn exchange(stream: &TcpStream, requests: &Requests, timeout: Duration) -> Resul
         let sender = scope.spawn(|| send_all(stream, requests, timeout));
         let read = read_all(stream, requests, timeout);
         if read.is_err() {
-            // The sender may still be waiting for room that nobody will make. If this fails, the stream is down already.
+            // The sender may still be waiting for room that nobody will make. If this fails, the stream is
+            // down already.
             let _ = stream.shutdown(Shutdown::Both);
         }
         let sent = sender.join().unwrap_or_else(|panic| resume_unwind(panic));

@@ -100,7 +100,7 @@ impl Table {
         if expected == received { Ok(()) } else { Err(self.mismatch(from, start, received)) }
     }
 
-    /// Finds the first wrong answer in `received`, which is not what `answers` has at `start`, and what is wrong with it.
+    /// Finds the first wrong answer in `received`, which differs from `answers` at `start`, and what is wrong with it.
     #[cold]
     fn mismatch(&self, from: u64, start: usize, received: &[u8]) -> Mismatch {
         let same_bytes =

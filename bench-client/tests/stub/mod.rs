@@ -1,0 +1,196 @@
+//! A server for the client's tests: threads and blocking sockets, right or wrong as a test wants it.
+//!
+//! It is no model of the real server: it bounds nothing and trusts its client.
+//!
+//! Invariants: it listens on loopback only, on a port that the kernel chose; a connection's thread ends with the
+//! connection, and all of them with the test process.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::thread;
+
+use disrust::protocol::{
+    ErrorCode, F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes,
+    read_vector_count, write_answer,
+};
+
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// How the stub answers. A number is the request at which it goes wrong, counted from 0 on each connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Keeps the contract.
+    Right,
+    /// Keeps the contract, one byte a segment.
+    RightByteByByte,
+    /// Flips the lowest bit of the request's last score.
+    WrongBit(u64),
+    /// Adds the features from right to left.
+    WrongOrderOfAdding,
+    /// Swaps the request's answer with the next one.
+    OutOfOrder(u64),
+    /// Sends half of the request's answer and closes.
+    CutMidFrame(u64),
+    /// Closes in place of the request's answer.
+    Closes(u64),
+    /// Sends an error answer in place of the request's answer.
+    ErrorAnswer(u64),
+    /// Sends an answer that no protocol knows.
+    Nonsense(u64),
+    /// Sends the request's answer with one score more.
+    ExtraScore(u64),
+    /// Sends the request's answer twice.
+    Twice(u64),
+    /// Answers nothing from the request on, and keeps the connection open.
+    Silent(u64),
+    /// Does not close after a bad request or after the client has shut down its sending side.
+    NeverCloses,
+    /// Closes after a bad request without an error answer.
+    NoErrorAnswer,
+    /// Takes a bad request for one that the model failed on.
+    OtherErrorAnswer,
+}
+
+/// Starts a stub server and returns its port.
+pub fn start(layout: RequestLayout, behaviour: Behaviour) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+    let port = listener.local_addr().expect("a bound listener has an address").port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.expect("accepting on loopback");
+            // The client may hang up whenever it has seen enough, so errors are not the stub's to judge.
+            thread::spawn(move || Connection::new(stream, layout, behaviour).serve());
+        }
+    });
+    port
+}
+
+struct Connection {
+    stream: TcpStream,
+    layout: RequestLayout,
+    behaviour: Behaviour,
+    request: u64,
+    /// Answers that go out together.
+    out: Vec<u8>,
+    /// The answer that waits for the next one to overtake it.
+    held_back: Vec<u8>,
+}
+
+/// What follows an answer.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Close,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, layout: RequestLayout, behaviour: Behaviour) -> Connection {
+        Connection { stream, layout, behaviour, request: 0, out: Vec::new(), held_back: Vec::new() }
+    }
+
+    fn serve(mut self) -> io::Result<()> {
+        self.stream.set_nodelay(true)?;
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        let mut filled = 0;
+        loop {
+            let received = self.stream.read(&mut buffer[filled..])?;
+            if received == 0 {
+                return self.close();
+            }
+            filled += received;
+            let (taken, next) = self.answer_all(&buffer[..filled]);
+            self.send()?;
+            if next == Next::Close {
+                return self.close();
+            }
+            buffer.copy_within(taken..filled, 0);
+            filled -= taken;
+        }
+    }
+
+    /// Ends our side, then waits for the client to end its own, so that no answer is lost to a reset.
+    fn close(mut self) -> io::Result<()> {
+        if !matches!(self.behaviour, Behaviour::NeverCloses | Behaviour::Silent(_)) {
+            self.stream.shutdown(Shutdown::Write)?;
+            return io::copy(&mut self.stream, &mut io::sink()).map(drop);
+        }
+        loop {
+            thread::park();
+        }
+    }
+
+    /// Answers the whole requests in `bytes`; returns the bytes that they took.
+    fn answer_all(&mut self, bytes: &[u8]) -> (usize, Next) {
+        let mut taken = 0;
+        while let Some(header) = bytes[taken..].first_chunk::<REQUEST_HEADER_BYTES>() {
+            let Ok(vectors) = read_vector_count(*header) else {
+                match self.behaviour {
+                    Behaviour::NoErrorAnswer => {}
+                    Behaviour::OtherErrorAnswer => self.out.extend_from_slice(&ErrorCode::ModelFailed.answer()),
+                    _ => self.out.extend_from_slice(&ErrorCode::BadVectorCount.answer()),
+                }
+                return (taken, Next::Close);
+            };
+            let Some(request) = bytes[taken..].get(..self.layout.request_bytes(vectors)) else { break };
+            taken += request.len();
+            if self.answer(&request[REQUEST_HEADER_BYTES..]) == Next::Close {
+                return (taken, Next::Close);
+            }
+            self.request += 1;
+        }
+        (taken, Next::GoOn)
+    }
+
+    fn answer(&mut self, rows: &[u8]) -> Next {
+        let mut answer = vec![0; answer_bytes(MAX_VECTORS_PER_REQUEST)];
+        let bytes = write_answer(&self.scores(rows), &mut answer);
+        answer.truncate(bytes);
+        match self.behaviour {
+            Behaviour::WrongBit(at) if at == self.request => {
+                let last_score = answer.len() - F32_BYTES;
+                answer[last_score] ^= 1;
+            }
+            Behaviour::OutOfOrder(at) if at == self.request => {
+                self.held_back = answer;
+                return Next::GoOn;
+            }
+            Behaviour::CutMidFrame(at) if at == self.request => {
+                self.out.extend_from_slice(&answer[..answer.len() / 2]);
+                return Next::Close;
+            }
+            Behaviour::Closes(at) if at == self.request => return Next::Close,
+            Behaviour::ErrorAnswer(at) if at == self.request => answer = ErrorCode::Shed.answer().to_vec(),
+            Behaviour::Nonsense(at) if at == self.request => answer = vec![99; 10],
+            Behaviour::ExtraScore(at) if at == self.request => {
+                answer[0] += 1;
+                answer.extend_from_slice(&[0; F32_BYTES]);
+            }
+            Behaviour::Twice(at) if at == self.request => self.out.extend_from_slice(&answer),
+            Behaviour::Silent(at) if at <= self.request => return Next::GoOn,
+            _ => {}
+        }
+        self.out.extend_from_slice(&answer);
+        self.out.append(&mut self.held_back);
+        Next::GoOn
+    }
+
+    fn scores(&self, rows: &[u8]) -> Vec<f32> {
+        let score = |row: &[u8]| {
+            let features = row.as_chunks::<F32_BYTES>().0.iter().map(|feature| f32::from_le_bytes(*feature));
+            match self.behaviour {
+                Behaviour::WrongOrderOfAdding => features.rev().fold(0.0, |sum, feature| sum + feature),
+                _ => features.fold(0.0, |sum, feature| sum + feature),
+            }
+        };
+        rows.chunks_exact(self.layout.row_bytes()).map(score).collect()
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let segment_bytes = if self.behaviour == Behaviour::RightByteByByte { 1 } else { self.out.len().max(1) };
+        for segment in self.out.chunks(segment_bytes) {
+            self.stream.write_all(segment)?;
+        }
+        self.out.clear();
+        Ok(())
+    }
+}
