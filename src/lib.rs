@@ -1,11 +1,23 @@
 //! disrust.
+pub mod batch_processor;
 pub mod blocks;
 pub mod buffer_pool;
+pub mod config;
 pub mod connections;
+pub mod control;
+pub mod cpu_list;
 pub mod event;
+pub mod io_thread;
+pub mod kernel;
 pub mod limits;
+pub mod logging;
+pub mod metrics;
 pub mod model;
+pub mod placement;
 pub mod protocol;
 pub mod response_queue;
+pub mod server;
 pub mod sync;
+pub mod threads;
+pub mod wait;
 pub mod wake;

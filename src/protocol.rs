@@ -164,7 +164,7 @@ pub const fn answer_bytes(num_vectors: u32) -> usize {
 /// # Panics
 /// If there are not 1 to [`MAX_VECTORS_PER_REQUEST`] scores, or `out` is shorter than the answer.
 pub fn write_answer(scores: &[f32], out: &mut [u8]) -> usize {
-    assert!(1 <= scores.len() && scores.len() <= MAX_VECTORS_PER_REQUEST as usize, "1 to 64 scores");
+    assert!((1..=MAX_VECTORS_PER_REQUEST as usize).contains(&scores.len()), "1 to 64 scores");
     let bytes = ANSWER_HEADER_BYTES + scores.len() * F32_BYTES;
     let (header, body) = out[..bytes].split_at_mut(ANSWER_HEADER_BYTES);
     header[0] = scores.len() as u8;

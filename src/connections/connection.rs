@@ -19,7 +19,7 @@ use super::send_buffer::SendBuffer;
 use crate::blocks::{Block, BlockPool};
 use crate::event::{ConnectionId, InferenceEvent, Response};
 use crate::limits::{ANSWER_BYTES_OWED_MAX, DRAIN_QUIET, LINGER, REQUEST_BYTES_IN_FLIGHT_MAX};
-use crate::protocol::{ANSWER_HEADER_BYTES, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
+use crate::protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
 
 /// How a receive is armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,13 +71,15 @@ pub struct Turn {
     pub drain: Drain,
 }
 
-/// What a receive brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// These requests go to the batch processor, in this event but for its `io_thread` and `buffer`.
-    Taken(Burst),
-    /// No whole request, or none that is taken: the buffer goes home.
-    Nothing,
+/// What a receive brought. A buffer without requests to take goes home at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Received {
+    /// Whole requests for the batch processor, to be published.
+    pub burst: Option<Burst>,
+    /// Requests that are answered with error 4 instead.
+    pub refused: u32,
+    /// The count with which the framing was lost.
+    pub bad: Option<BadVectorCount>,
 }
 
 /// Deadlines that every connection is held to.
@@ -200,25 +202,23 @@ impl<S: Copy> Connection<S> {
         self.received_at_ns = turn.now_ns;
         self.fills_buffers = headroom + received == buffer.len();
         if self.discards() {
-            return Received::Nothing;
+            return Received::default();
         }
         let had_begun = self.partial.has_begun();
         let (burst, outcome) = self.partial.join(layout, buffer, headroom, received, partials);
-        if outcome.is_err() {
+        let bad = outcome.err();
+        if bad.is_some() {
             self.framing_lost = true;
             self.end_gracefully();
         }
         if self.partial.has_begun() && !(had_begun && burst.requests == 0) {
             self.request_began_ns = turn.now_ns;
         }
-        if burst.requests == 0 {
-            return Received::Nothing;
-        }
         if turn.drain >= Drain::Refuse {
             self.refused += burst.requests;
-            return Received::Nothing;
+            return Received { burst: None, refused: burst.requests, bad };
         }
-        Received::Taken(burst)
+        Received { burst: (burst.requests > 0).then_some(burst), refused: 0, bad }
     }
 
     /// The event for requests that [`Connection::received`] handed out; they are in flight from now on.
@@ -318,6 +318,14 @@ impl<S: Copy> Connection<S> {
     pub fn end_gracefully(&mut self) {
         if self.ending == Ending::No {
             self.ending = Ending::Graceful;
+        }
+    }
+
+    /// A deadline has passed.
+    pub fn expire(&mut self, expiry: Expiry, blocks: &mut BlockPool, partials: &mut BlockPool) {
+        match expiry {
+            Expiry::Idle => self.end_gracefully(),
+            Expiry::Request | Expiry::Send | Expiry::Linger => self.abandon(blocks, partials),
         }
     }
 
@@ -495,10 +503,7 @@ mod tests {
             buffer.push(0);
             let received =
                 self.connection.received(LAYOUT, &mut buffer, HEADROOM, bytes.len(), self.turn, &mut self.partials);
-            match received {
-                Received::Taken(burst) => Some(self.connection.publish(burst, 0, 0)),
-                Received::Nothing => None,
-            }
+            received.burst.map(|burst| self.connection.publish(burst, 0, 0))
         }
 
         fn answer(&mut self, event: InferenceEvent) -> bool {

@@ -1,0 +1,291 @@
+//! The batch processor: everything that all I/O threads have published, through the model, and back.
+//!
+//! It makes no system call and does not wait ([`crate::threads`] does); one [`BatchProcessor::step`] handles what is
+//! there. It knows connections only as addresses on responses.
+//!
+//! Invariants
+//! - Every event is answered exactly once, with as many answers as it has requests, each as long as its request asked
+//!   for or an error answer.
+//! - The events' places in the ring are given back before the model runs: it may take long, panic or fail without
+//!   touching the ring. The events' buffers bound how many there can be.
+//! - Answers are written over requests only after the model has seen all of them.
+#![forbid(unsafe_code)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use disruptor::{EventPoller, MultiProducerBarrier, Polling};
+
+use crate::buffer_pool::{Buffer, BufferPool};
+use crate::event::{InferenceEvent, Response};
+use crate::limits::request_ring_slots;
+use crate::metrics::BatchMetrics;
+use crate::model::{Model, PredictError, Rows, requests};
+use crate::protocol::{
+    ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
+};
+use crate::response_queue::ResponseProducer;
+use crate::wake::Wake;
+
+/// The batch processor's end of the disruptor.
+pub type EventConsumer = EventPoller<InferenceEvent, MultiProducerBarrier>;
+
+/// One I/O thread, as the batch processor sees it.
+pub struct IoThreadPort {
+    /// Where its requests are.
+    pub pool: Arc<BufferPool>,
+    /// Where its responses go.
+    pub responses: ResponseProducer,
+    /// What wakes it.
+    pub wake: Arc<Wake>,
+}
+
+/// What a step found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Events, which are answered now.
+    Events,
+    /// Nothing.
+    Nothing,
+    /// Nothing, and nothing will come: all I/O threads have ended.
+    End,
+}
+
+/// An event whose buffer the batch processor holds.
+struct Burst {
+    event: InferenceEvent,
+    buffer: Buffer,
+}
+
+impl Burst {
+    /// The event's requests, one after the other.
+    fn requests<'a>(&'a self, pool: &'a BufferPool) -> &'a [u8] {
+        let start = self.event.offset as usize;
+        &pool.bytes(&self.buffer)[start..start + self.event.request_bytes as usize]
+    }
+}
+
+/// The batch processor's state.
+pub struct BatchProcessor {
+    consumer: EventConsumer,
+    ports: Vec<IoThreadPort>,
+    model: Box<dyn Model>,
+    layout: RequestLayout,
+    metrics: Arc<BatchMetrics>,
+    /// The bursts of this step, in the order in which they were published.
+    bursts: Vec<Burst>,
+    /// One place for each vector that all buffers together can hold.
+    scores: Vec<f32>,
+    /// Which of this step's requests the model failed on, counted over all bursts, ascending.
+    failed: Vec<usize>,
+}
+
+impl BatchProcessor {
+    /// A batch processor for these I/O threads, in the order of their indices.
+    ///
+    /// # Panics
+    /// If the pools are not all of one geometry.
+    pub fn new(
+        consumer: EventConsumer,
+        ports: Vec<IoThreadPort>,
+        model: Box<dyn Model>,
+        metrics: Arc<BatchMetrics>,
+    ) -> BatchProcessor {
+        let layout = RequestLayout::new(model.feature_dim());
+        let geometry = ports.first().map(|port| port.pool.geometry()).expect("there is an I/O thread");
+        assert!(ports.iter().all(|port| port.pool.geometry() == geometry), "all pools are alike");
+        let events_max = request_ring_slots(ports.len(), geometry.buffers);
+        let rows_max = events_max * geometry.rows_per_buffer_max(layout);
+        BatchProcessor {
+            consumer,
+            ports,
+            model,
+            layout,
+            metrics,
+            bursts: Vec::with_capacity(events_max),
+            scores: vec![0.0; rows_max],
+            failed: Vec::new(),
+        }
+    }
+
+    /// Answers everything that has been published until now.
+    pub fn step(&mut self) -> Found {
+        match self.consumer.poll() {
+            Err(Polling::NoEvents) => return Found::Nothing,
+            Err(Polling::Shutdown) => return Found::End,
+            Ok(mut events) => {
+                for event in &mut events {
+                    let buffer = self.ports[usize::from(event.io_thread)].pool.adopt(event.buffer);
+                    self.bursts.push(Burst { event: *event, buffer });
+                }
+            }
+        }
+        self.metrics.steps_begun.add(1);
+        let rows = self.predict();
+        self.respond(rows);
+        self.metrics.steps_finished.add(1);
+        Found::Events
+    }
+
+    /// Whether there is something to do, without doing it. The end of all I/O threads is not seen here.
+    pub fn has_events(&self) -> bool {
+        self.consumer.has_available()
+    }
+
+    /// Scores all rows at once, or request by request if the model fails on them together. Returns how many rows.
+    fn predict(&mut self) -> usize {
+        let rows: usize = self.bursts.iter().map(|burst| burst.event.rows as usize).sum();
+        let (bursts, ports) = (&self.bursts, &self.ports);
+        let each_run = |each: &mut dyn FnMut(&[u8])| {
+            for burst in bursts {
+                each(burst.requests(&ports[usize::from(burst.event.io_thread)].pool));
+            }
+        };
+        let all = Rows::of_runs(self.layout, rows, &each_run);
+        self.failed.clear();
+        if guarded_predict(&mut *self.model, &all, &mut self.scores[..rows]).is_err() {
+            self.predict_one_by_one();
+        }
+        rows
+    }
+
+    /// Finds the requests that the model fails on, so that the others get their answers.
+    fn predict_one_by_one(&mut self) {
+        let (mut index, mut scored) = (0, 0);
+        for burst in &self.bursts {
+            let pool = &self.ports[usize::from(burst.event.io_thread)].pool;
+            for request in requests(self.layout, burst.requests(pool)) {
+                let rows = Rows::of_request(self.layout, &request[REQUEST_HEADER_BYTES..]);
+                let scores = &mut self.scores[scored..scored + rows.count()];
+                scored += rows.count();
+                if let Err(error) = guarded_predict(&mut *self.model, &rows, scores) {
+                    tracing::debug!(%error, "the model failed on a request");
+                    self.failed.push(index);
+                }
+                index += 1;
+            }
+        }
+        self.metrics.model_failures.add(self.failed.len() as u64);
+    }
+
+    /// Writes the answers over the requests and sends the buffers back. `rows` were scored.
+    fn respond(&mut self, rows: usize) {
+        let mut scores = &self.scores[..rows];
+        let mut failed = self.failed.iter().copied().peekable();
+        let mut index = 0;
+        for Burst { event, mut buffer } in self.bursts.drain(..) {
+            let port = &mut self.ports[usize::from(event.io_thread)];
+            let start = event.offset as usize;
+            let bytes = &mut port.pool.bytes_mut(&mut buffer)[start..start + event.request_bytes as usize];
+            let requests = usize::from(event.requests);
+            let answer_bytes = write_answers(self.layout, bytes, &mut scores, |request| {
+                failed.next_if_eq(&(index + request)).is_some()
+            });
+            index += requests;
+            port.responses.push(Response {
+                connection: event.connection,
+                buffer: port.pool.ship(buffer),
+                requests: event.requests,
+                request_bytes: event.request_bytes,
+                offset: event.offset,
+                answer_bytes: u32::try_from(answer_bytes).expect("answers are shorter than their requests"),
+                sequence: event.sequence,
+            });
+        }
+        assert!(scores.is_empty() && failed.peek().is_none(), "every score is somebody's answer");
+        self.metrics.requests.add(index as u64);
+        self.metrics.rows.add(rows as u64);
+        for port in &mut self.ports {
+            if port.responses.publish() > 0 && port.wake.wake_sleeper() {
+                self.metrics.wakes.add(1);
+            }
+        }
+    }
+}
+
+/// Writes the answers to the requests in `bytes` to the front of `bytes`, taking scores from the front of `scores`.
+/// Returns the answers' length in bytes. `has_failed` tells, by the request's number, whether it gets error 2.
+fn write_answers(
+    layout: RequestLayout,
+    bytes: &mut [u8],
+    scores: &mut &[f32],
+    mut has_failed: impl FnMut(usize) -> bool,
+) -> usize {
+    let (mut read, mut written, mut request) = (0, 0, 0);
+    while let Some(header) = bytes[read..].first_chunk::<REQUEST_HEADER_BYTES>() {
+        let num_vectors = read_vector_count(*header).expect("the I/O thread framed valid requests");
+        read += layout.request_bytes(num_vectors);
+        let (answer, rest) = scores.split_at(num_vectors as usize);
+        *scores = rest;
+        // An answer is shorter than its request, so this never reaches what has not been read.
+        let place = &mut bytes[written..read];
+        written += if has_failed(request) {
+            place[..ERROR_ANSWER_BYTES].copy_from_slice(&ErrorCode::ModelFailed.answer());
+            ERROR_ANSWER_BYTES
+        } else {
+            write_answer(answer, place)
+        };
+        request += 1;
+    }
+    assert!(read == bytes.len(), "whole requests");
+    written
+}
+
+/// Calls the model; a panic is an error like any other.
+fn guarded_predict(model: &mut dyn Model, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+    // A model that panics may leave itself in any state, and scores half written: neither is used as an answer.
+    match catch_unwind(AssertUnwindSafe(|| model.predict(rows, scores))) {
+        Ok(outcome) => outcome,
+        Err(_panic) => Err(PredictError("the model panicked".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{answer_bytes, write_request};
+
+    #[test]
+    fn answers_are_compacted_over_their_requests() {
+        for feature_dim in [1, 2, 16] {
+            let layout = RequestLayout::new(feature_dim);
+            let (mut bytes, mut expected, mut all_scores) = (Vec::new(), Vec::new(), Vec::new());
+            for (index, count) in [1_usize, 64, 3, 2, 1].into_iter().enumerate() {
+                write_request(layout, &vec![1.0; count * feature_dim], &mut bytes);
+                let scores: Vec<f32> = (0..count).map(|row| (1000 * index + row) as f32).collect();
+                if index == 3 {
+                    expected.extend(ErrorCode::ModelFailed.answer());
+                } else {
+                    let mut answer = vec![0; answer_bytes(count as u32)];
+                    write_answer(&scores, &mut answer);
+                    expected.extend(answer);
+                }
+                all_scores.extend(scores);
+            }
+            let mut scores = &all_scores[..];
+            let written = write_answers(layout, &mut bytes, &mut scores, |request| request == 3);
+            assert_eq!(bytes[..written], expected);
+            assert!(scores.is_empty());
+        }
+    }
+
+    struct Panicking;
+
+    impl Model for Panicking {
+        fn name(&self) -> &str {
+            "panicking"
+        }
+        fn feature_dim(&self) -> usize {
+            1
+        }
+        fn predict(&mut self, _rows: &Rows<'_>, _scores: &mut [f32]) -> Result<(), PredictError> {
+            panic!("as a test")
+        }
+    }
+
+    #[test]
+    fn a_models_panic_is_an_error() {
+        let rows = Rows::of_request(RequestLayout::new(1), &[0; 4]);
+        assert!(guarded_predict(&mut Panicking, &rows, &mut [0.0]).is_err());
+    }
+}

@@ -1,0 +1,474 @@
+//! What the operator asked for: flag, else environment (`DISRUST_*`), else config file, else default.
+//!
+//! The only file that names clap. It checks what can be checked without the machine; what the machine makes of it is
+//! [`crate::placement`]'s and [`crate::server`]'s.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+use thiserror::Error;
+
+use crate::cpu_list::parse_cpu_list;
+use crate::limits::{CONNECTIONS_MAX, FEATURE_DIM_MAX, IO_THREADS_MAX};
+use crate::placement::{Pin, PinPolicy, Wait};
+use crate::wait::WaitStrategy;
+
+/// A server's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address or name to listen on.
+    pub host: String,
+    /// TCP port; 0 lets the kernel choose.
+    pub port: u16,
+    /// Other processes may listen on the same port.
+    pub reuse_port: bool,
+    /// I/O threads, or as many as suit the machine.
+    pub io_threads: Option<usize>,
+    /// Where the threads run.
+    pub pin: Pin,
+    /// What to do about a CPU that is not there.
+    pub pin_policy: PinPolicy,
+    /// How the threads wait.
+    pub wait: Wait,
+    /// What to serve.
+    pub model: ModelChoice,
+    /// Features in a vector, or what the model says.
+    pub features: Option<usize>,
+    /// Connections at once, or as many as the descriptor limit allows.
+    pub max_connections: Option<usize>,
+    /// How long a connection may be idle.
+    pub idle_timeout: Option<Duration>,
+    /// How long a request may take from its first byte to its last, and answers may wait for the peer to read.
+    pub request_timeout: Option<Duration>,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            host: "127.0.0.1".to_owned(),
+            port: 9900,
+            reuse_port: false,
+            io_threads: None,
+            pin: Pin::Auto,
+            pin_policy: PinPolicy::BestEffort,
+            wait: Wait::Auto,
+            model: ModelChoice::Sum,
+            features: None,
+            max_connections: None,
+            idle_timeout: None,
+            request_timeout: Some(Duration::from_secs(30)),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Which model to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelChoice {
+    /// The sum of the features.
+    Sum,
+    /// A model file.
+    File(PathBuf),
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The command line or the environment is wrong, or help or the version was asked for.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The config file is wrong.
+    #[error("config file {path}: {message}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the configuration of a process started with these arguments (the first is the program's name).
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; a request for help or the version is one of clap's errors too.
+    pub fn read<I, T>(arguments: I) -> Result<Config, ConfigError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let asked = Arguments::try_parse_from(arguments)?;
+        let file = match &asked.config {
+            Some(path) => read_file(path)?,
+            None => Settings::default(),
+        };
+        let config = asked.settings.or(file).into_config();
+        config.check_threads().map_err(|message| {
+            ConfigError::Usage(Arguments::command().error(clap::error::ErrorKind::ValueValidation, message))
+        })?;
+        Ok(config)
+    }
+
+    /// I/O threads, if the flags say how many: a list of CPUs does, too.
+    pub fn io_threads_asked(&self) -> Option<usize> {
+        match (&self.pin, self.io_threads) {
+            (_, Some(threads)) => Some(threads),
+            (Pin::List(cpus), None) => Some(cpus.len() - 1),
+            (Pin::Auto | Pin::None, None) => None,
+        }
+    }
+
+    fn check_threads(&self) -> Result<(), String> {
+        match (&self.pin, self.io_threads) {
+            (Pin::List(cpus), Some(threads)) if cpus.len() != threads + 1 => Err(format!(
+                "--pin names {} CPUs, but --io-threads {threads} needs {}: one for each I/O thread and one for the \
+                 batch processor",
+                cpus.len(),
+                threads + 1
+            )),
+            (Pin::List(cpus), None) if cpus.len() < 2 => {
+                Err("--pin names 1 CPU, but at least 2 are needed: one for each I/O thread and one for the batch \
+                     processor; to run both on one CPU, name it twice"
+                    .to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A TCP inference server that answers small feature vectors in tens of microseconds.
+#[derive(Debug, Parser)]
+#[command(name = "disrust", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Read settings from a TOML file whose keys are the long flags without their dashes
+    #[arg(long, env = "DISRUST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+const AFTER_HELP: &str = "\
+Each flag can be set in the environment as DISRUST_<FLAG>, for example DISRUST_IO_THREADS=4; a flag beats the \
+environment, which beats the config file.
+
+Exit status: 0 drained after SIGTERM or SIGINT, 2 usage, 69 io_uring unavailable, 70 internal error, 71 cannot listen \
+or pin, 78 bad config file or model.";
+
+/// Everything that can be set, from any source; what is not set is `None`.
+#[derive(Debug, Default, Parser)]
+struct Settings {
+    /// TCP port to listen on; 0 lets the kernel choose a free one [default: 9900]
+    #[arg(short, long, env = "DISRUST_PORT")]
+    port: Option<u16>,
+
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, env = "DISRUST_HOST")]
+    host: Option<String>,
+
+    /// I/O threads, each with its own ring, listener and buffers [default: by the CPUs available]
+    #[arg(long, env = "DISRUST_IO_THREADS", value_name = "N", value_parser = parse_io_threads)]
+    io_threads: Option<usize>,
+
+    /// CPUs for the I/O threads in order, then one for the batch processor, such as 0-4 or 0,2,4-7 or 0-7:2;
+    /// or auto, or none [default: auto]
+    #[arg(long, env = "DISRUST_PIN", value_name = "LIST|auto|none", value_parser = parse_pin)]
+    pin: Option<Pin>,
+
+    /// What to do about a CPU that is not there: best-effort runs the thread unpinned, strict does not start
+    /// [default: best-effort]
+    #[arg(long, env = "DISRUST_PIN_POLICY", value_name = "best-effort|strict", value_parser = parse_pin_policy)]
+    pin_policy: Option<PinPolicy>,
+
+    /// How idle threads wait: auto spins for a moment and then parks where each thread has a CPU of its own, else
+    /// parks at once [default: auto]
+    #[arg(long, env = "DISRUST_WAIT", value_name = "auto|spin|yield|park", value_parser = parse_wait)]
+    wait: Option<Wait>,
+
+    /// Model to serve: sum, which adds the features, or a model file [default: sum]
+    #[arg(long, env = "DISRUST_MODEL", value_name = "sum|PATH")]
+    model: Option<PathBuf>,
+
+    /// Features in a vector [default: as the model says; 16 for sum]
+    #[arg(long, env = "DISRUST_FEATURES", value_name = "N", value_parser = parse_features)]
+    features: Option<usize>,
+
+    /// Connections at once; one more is accepted and closed [default: what the descriptor limit allows]
+    #[arg(long, env = "DISRUST_MAX_CONNECTIONS", value_name = "N", value_parser = parse_max_connections)]
+    max_connections: Option<usize>,
+
+    /// Close connections that are idle for this long, such as 90s or 5m, or off [default: off]
+    #[arg(long, env = "DISRUST_IDLE_TIMEOUT", value_name = "TIME", value_parser = parse_timeout)]
+    idle_timeout: Option<Timeout>,
+
+    /// Close connections whose request takes longer than this from its first byte to its last, or that do not read
+    /// their answers for this long; or off [default: 30s]
+    #[arg(long, env = "DISRUST_REQUEST_TIMEOUT", value_name = "TIME", value_parser = parse_timeout)]
+    request_timeout: Option<Timeout>,
+
+    /// On SIGTERM or SIGINT, wait at most this long for connections to end before they are cut [default: 10s]
+    #[arg(long, env = "DISRUST_DRAIN_TIMEOUT", value_name = "TIME", value_parser = parse_duration)]
+    drain_timeout: Option<Duration>,
+
+    /// Share the port with other processes that say the same (for a rolling restart)
+    #[arg(long, env = "DISRUST_REUSE_PORT", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    reuse_port: Option<bool>,
+}
+
+impl Settings {
+    /// These settings, completed by others.
+    fn or(self, other: Settings) -> Settings {
+        Settings {
+            port: self.port.or(other.port),
+            host: self.host.or(other.host),
+            io_threads: self.io_threads.or(other.io_threads),
+            pin: self.pin.or(other.pin),
+            pin_policy: self.pin_policy.or(other.pin_policy),
+            wait: self.wait.or(other.wait),
+            model: self.model.or(other.model),
+            features: self.features.or(other.features),
+            max_connections: self.max_connections.or(other.max_connections),
+            idle_timeout: self.idle_timeout.or(other.idle_timeout),
+            request_timeout: self.request_timeout.or(other.request_timeout),
+            drain_timeout: self.drain_timeout.or(other.drain_timeout),
+            reuse_port: self.reuse_port.or(other.reuse_port),
+        }
+    }
+
+    fn into_config(self) -> Config {
+        let default = Config::default();
+        Config {
+            host: self.host.unwrap_or(default.host),
+            port: self.port.unwrap_or(default.port),
+            reuse_port: self.reuse_port.unwrap_or(default.reuse_port),
+            io_threads: self.io_threads,
+            pin: self.pin.unwrap_or(default.pin),
+            pin_policy: self.pin_policy.unwrap_or(default.pin_policy),
+            wait: self.wait.unwrap_or(default.wait),
+            model: match self.model {
+                None => default.model,
+                Some(path) if path.as_os_str() == "sum" => ModelChoice::Sum,
+                Some(path) => ModelChoice::File(path),
+            },
+            features: self.features,
+            max_connections: self.max_connections,
+            idle_timeout: self.idle_timeout.map_or(default.idle_timeout, |timeout| timeout.0),
+            request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
+            drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
+        }
+    }
+}
+
+/// Reads a config file: each key as the flag of that name, so that both take the same values.
+fn read_file(path: &Path) -> Result<Settings, ConfigError> {
+    let wrong = |message: String| ConfigError::File { path: path.to_owned(), message };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    parse_file(&text).map_err(wrong)
+}
+
+fn parse_file(text: &str) -> Result<Settings, String> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let command = Settings::command();
+    let mut arguments = vec!["disrust".to_owned()];
+    for (key, value) in &table {
+        if !command.get_arguments().any(|argument| argument.get_long() == Some(key)) {
+            return Err(format!("unknown key '{key}'; the keys are the long flags without their dashes"));
+        }
+        match value {
+            toml::Value::String(text) => arguments.push(format!("--{key}={text}")),
+            toml::Value::Integer(number) => arguments.push(format!("--{key}={number}")),
+            toml::Value::Boolean(truth) => arguments.push(format!("--{key}={truth}")),
+            other => {
+                return Err(format!(
+                    "the value of '{key}' is of type {}, not a text, a number or a truth",
+                    other.type_str()
+                ));
+            }
+        }
+    }
+    Settings::try_parse_from(arguments).map_err(|error| {
+        let message = error.to_string();
+        let reason = message.split("\n\n").next().unwrap_or(&message);
+        reason.trim_start_matches("error: ").to_owned()
+    })
+}
+
+// ---- One parser for each kind of value, whatever it comes from.
+
+/// A timeout that can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Timeout(Option<Duration>);
+
+fn parse_pin(text: &str) -> Result<Pin, String> {
+    match text {
+        "auto" => Ok(Pin::Auto),
+        "none" => Ok(Pin::None),
+        list => parse_cpu_list(list).map(Pin::List).map_err(|error| error.to_string()),
+    }
+}
+
+fn parse_pin_policy(text: &str) -> Result<PinPolicy, String> {
+    match text {
+        "best-effort" => Ok(PinPolicy::BestEffort),
+        "strict" => Ok(PinPolicy::Strict),
+        _ => Err("not best-effort or strict".to_owned()),
+    }
+}
+
+fn parse_wait(text: &str) -> Result<Wait, String> {
+    match text {
+        "auto" => Ok(Wait::Auto),
+        "spin" => Ok(Wait::As(WaitStrategy::Spin)),
+        "yield" => Ok(Wait::As(WaitStrategy::Yield)),
+        "park" => Ok(Wait::As(WaitStrategy::Park)),
+        _ => Err("not auto, spin, yield or park".to_owned()),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("not a time such as 10s, 500ms or 2m: {error}"))
+}
+
+fn parse_timeout(text: &str) -> Result<Timeout, String> {
+    match text {
+        "off" => Ok(Timeout(None)),
+        _ => match parse_duration(text)? {
+            Duration::ZERO => Err("a timeout is longer than 0; to have none, say off".to_owned()),
+            timeout => Ok(Timeout(Some(timeout))),
+        },
+    }
+}
+
+fn parse_io_threads(text: &str) -> Result<usize, String> {
+    parse_number(text, IO_THREADS_MAX)
+}
+
+fn parse_features(text: &str) -> Result<usize, String> {
+    parse_number(text, FEATURE_DIM_MAX)
+}
+
+fn parse_max_connections(text: &str) -> Result<usize, String> {
+    parse_number(text, CONNECTIONS_MAX)
+}
+
+fn parse_number(text: &str, max: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if 1 <= number && number <= max => Ok(number),
+        _ => Err(format!("not a whole number in 1..={max}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Result<Config, ConfigError> {
+        Config::read(["disrust"].iter().chain(arguments))
+    }
+
+    fn usage_error(arguments: &[&str]) -> String {
+        match read(arguments) {
+            Err(ConfigError::Usage(error)) => {
+                assert_eq!(error.exit_code(), 2, "{arguments:?}");
+                error.to_string()
+            }
+            other => panic!("{arguments:?} is no usage error: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flags_give_the_defaults() {
+        assert_eq!(read(&[]).ok(), Some(Config::default()));
+    }
+
+    #[test]
+    fn a_list_must_name_a_cpu_for_each_thread() {
+        let error = usage_error(&["--io-threads", "4", "--pin", "0-3"]);
+        assert!(error.contains("names 4 CPUs") && error.contains("needs 5"), "{error}");
+        assert!(usage_error(&["--pin", "0"]).contains("at least 2"));
+        assert!(read(&["--io-threads", "4", "--pin", "0-4"]).is_ok());
+        assert_eq!(read(&["--pin", "0-4"]).ok().and_then(|config| config.io_threads_asked()), Some(4));
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for arguments in [
+            ["--port", "65536"],
+            ["--io-threads", "0"],
+            ["--io-threads", "65"],
+            ["--features", "0"],
+            ["--features", "4097"],
+            ["--max-connections", "0"],
+            ["--wait", "sleep"],
+            ["--pin", "0-"],
+            ["--pin-policy", "maybe"],
+            ["--idle-timeout", "10"],
+            ["--idle-timeout", "0s"],
+            ["--drain-timeout", "off"],
+            ["--unknown", "1"],
+        ] {
+            let message = usage_error(&arguments);
+            assert!(message.contains(arguments[0]), "{message}");
+        }
+    }
+
+    #[test]
+    fn timeouts_can_be_switched_off() {
+        let config = read(&["--request-timeout", "off", "--idle-timeout", "1m 30s"]).expect("good flags");
+        assert_eq!((config.request_timeout, config.idle_timeout), (None, Some(Duration::from_secs(90))));
+    }
+
+    #[test]
+    fn a_file_fills_in_what_the_flags_leave_out() {
+        let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nidle-timeout = \"5s\"\n\
+            drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nreuse-port = true\n\
+            model = \"m.onnx\"\nrequest-timeout = \"off\"";
+        let file = parse_file(file).expect("a good file");
+        let flags = Arguments::try_parse_from(["disrust", "--port", "7"]).expect("good flags").settings;
+        let config = flags.or(file).into_config();
+        let expected = Config {
+            host: "::1".to_owned(),
+            port: 7,
+            reuse_port: true,
+            io_threads: Some(2),
+            pin: Pin::List(vec![1, 0, 0]),
+            pin_policy: PinPolicy::Strict,
+            wait: Wait::As(WaitStrategy::Yield),
+            model: ModelChoice::File("m.onnx".into()),
+            features: Some(3),
+            max_connections: Some(9),
+            idle_timeout: Some(Duration::from_secs(5)),
+            request_timeout: None,
+            drain_timeout: Duration::from_secs(1),
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_says_where() {
+        for (file, said) in [
+            ("ports = 1", "unknown key 'ports'"),
+            ("config = \"x\"", "unknown key"),
+            ("pin = [1]", "is of type array"),
+            ("port = 70000", "port"),
+            ("io-threads = 0", "1..=64"),
+            ("pin = \"x\"", "'x'"),
+            ("idle-timeout = \"5\"", "10s"),
+            ("port =", "line 1"),
+        ] {
+            let error = parse_file(file).expect_err(file);
+            assert!(error.contains(said), "{file}: {error}");
+        }
+    }
+}

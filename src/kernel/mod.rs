@@ -1,0 +1,151 @@
+//! The operating system, as the server's logic sees it; the only folder that names libc, io_uring, sockets, affinity.
+//!
+//! [`Kernel`] is the seam: [`crate::io_thread::IoThread`] is written against it alone, so the same code that serves on
+//! io_uring ([`UringKernel`]) runs on any other implementation, such as a simulated one. The rest of the folder is
+//! what a process needs once, at start: listeners, limits, pinning, and explaining a refusal.
+//!
+//! What a [`Kernel`] promises, and the logic relies on:
+//! - Each operation ends with exactly one final completion (`more` is false, or the completion has no such field).
+//! - Memory moves by ownership: a buffer or block given to an operation is the kernel's until a completion returns it.
+//! - Nothing happens to a socket that the caller did not ask for, and `close` is asked for only when no operation is
+//!   in the kernel for that socket.
+
+use std::io;
+use std::time::Duration;
+
+use crate::blocks::Block;
+use crate::buffer_pool::Buffer;
+use crate::connections::Shots;
+use crate::event::ConnectionId;
+
+mod affinity;
+mod alarm;
+mod buffer_ring;
+mod descriptors;
+mod listener;
+mod port_owner;
+mod refusal;
+mod uring;
+
+pub use affinity::{available_cpus, pin_current_thread};
+pub use alarm::{EventFd, ThreadAlarm};
+pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
+pub use listener::{BindError, Listener, bind_listeners};
+pub use refusal::explain_refusal;
+pub use uring::{RingSizes, UringKernel, probe_ring};
+
+/// The running kernel's release, such as `6.1.0`; empty if /proc does not say.
+pub fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// What an I/O thread asks of the operating system.
+///
+/// Operations are queued by the methods and submitted by [`Kernel::enter`]; what came of them is read from
+/// [`Kernel::next_completion`]. `half_close`, `abort` and `close` act at once.
+pub trait Kernel {
+    /// Names a connected socket.
+    type Socket: Copy + std::fmt::Debug;
+
+    /// The monotonic clock, in nanoseconds since a moment before the first call.
+    fn now_ns(&mut self) -> u64;
+
+    /// Accepts connections from the thread's listener until the completion says that no more come.
+    fn accept(&mut self);
+
+    /// Ends accepting; the final accept completion follows.
+    fn cancel_accept(&mut self);
+
+    /// A connection that is established but not accepted yet, after accepting has ended.
+    fn accept_queued(&mut self) -> Option<Self::Socket>;
+
+    /// Stops listening.
+    fn close_listener(&mut self);
+
+    /// Receives into a provided buffer.
+    fn receive(&mut self, socket: Self::Socket, id: ConnectionId, shots: Shots);
+
+    /// Cancels the connection's receive; its final completion follows.
+    fn cancel_receive(&mut self, id: ConnectionId);
+
+    /// Sends the block's content, or a part of it.
+    fn send(&mut self, socket: Self::Socket, id: ConnectionId, block: Box<Block>);
+
+    /// Ends the sending direction (FIN after what was sent).
+    fn half_close(&mut self, socket: Self::Socket);
+
+    /// Ends both directions, so that the operations on the socket complete.
+    fn abort(&mut self, socket: Self::Socket);
+
+    /// Closes the socket. No operation on it may be in the kernel.
+    fn close(&mut self, socket: Self::Socket);
+
+    /// Lends a buffer for receiving.
+    fn provide(&mut self, buffer: Buffer);
+
+    /// Starts a timer that completes once.
+    fn start_timer(&mut self, after: Duration);
+
+    /// Waits for the thread's alarm once.
+    fn await_alarm(&mut self);
+
+    /// Submits everything queued, and with `wait` sleeps until there is a completion.
+    fn enter(&mut self, wait: bool);
+
+    /// The next completion that is there.
+    fn next_completion(&mut self) -> Option<Completion<Self::Socket>>;
+}
+
+/// What came of an operation.
+#[derive(Debug)]
+pub enum Completion<S> {
+    /// Of [`Kernel::accept`].
+    Accepted {
+        /// The new connection's socket.
+        result: Result<S, io::Error>,
+        /// Whether accepting goes on.
+        more: bool,
+    },
+    /// Of [`Kernel::receive`].
+    Received {
+        /// As given.
+        id: ConnectionId,
+        /// What arrived.
+        outcome: ReceiveOutcome,
+        /// Whether receiving goes on.
+        more: bool,
+    },
+    /// Of [`Kernel::send`].
+    Sent {
+        /// As given.
+        id: ConnectionId,
+        /// As given; its content is not consumed yet.
+        block: Box<Block>,
+        /// Bytes that were sent; 0 if it has to be tried again.
+        result: Result<usize, io::Error>,
+    },
+    /// Of [`Kernel::await_alarm`].
+    Alarm,
+    /// Of [`Kernel::start_timer`].
+    Timer,
+}
+
+/// What a receive brought.
+#[derive(Debug)]
+pub enum ReceiveOutcome {
+    /// Bytes, at the front of the buffer's receive area.
+    Bytes {
+        /// The buffer that holds them.
+        buffer: Buffer,
+        /// How many, at least 1.
+        bytes: usize,
+    },
+    /// The peer has shut down its sending side.
+    End,
+    /// There was no buffer.
+    NoBuffers,
+    /// The receive was cancelled, or the kernel ended it for reasons of its own; arm it anew if it is wanted.
+    Ended,
+    /// The connection is broken.
+    Failed(io::Error),
+}

@@ -1,0 +1,427 @@
+//! [`Kernel`] on io_uring: one ring, one listener, one thread.
+//!
+//! It translates operations to submissions and completions back, and holds what the kernel holds; it decides nothing.
+//! The ring's settings, and their reasons (DEFER_TASKRUN needs Linux 6.1):
+//! - SINGLE_ISSUER and DEFER_TASKRUN: completions are worked off when the thread enters the kernel, not by interrupting
+//!   it: a quarter to two fifths less CPU. Both bind the ring to the thread that made it.
+//! - TASKRUN_FLAG: with DEFER_TASKRUN, a thread that polls without entering sees that there is something to enter for.
+//! - SUBMIT_ALL: one failing submission does not hold back those behind it.
+//!
+//! Invariants
+//! - Every submission has one final completion; `operations_in_kernel` counts those still to come.
+//! - A block is in `sends` from its submission to its completion, and nobody else can reach it meanwhile.
+//! - The ring is closed before the memory that it was given is freed: [`UringKernel`] waits for all completions when
+//!   it is dropped, and its fields are dropped in order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::types::{CancelBuilder, Fd, Timespec};
+use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
+
+use super::alarm::EventFd;
+use super::buffer_ring::{BufferRing, GROUP};
+use super::listener::Listener;
+use super::{Completion, Kernel, ReceiveOutcome};
+use crate::blocks::Block;
+use crate::buffer_pool::{Buffer, BufferPool};
+use crate::connections::Shots;
+use crate::event::ConnectionId;
+
+/// Sizes of a ring.
+#[derive(Debug, Clone, Copy)]
+pub struct RingSizes {
+    /// Entries of the submission queue.
+    pub submissions: u32,
+    /// Entries of the completion queue.
+    pub completions: u32,
+    /// Connections that there can be at once.
+    pub connections: usize,
+}
+
+/// An I/O thread's ring, listener and alarm.
+pub struct UringKernel {
+    // The queues point into the ring and come before it: fields are dropped in order.
+    submissions: SubmissionQueue<'static>,
+    completions: CompletionQueue<'static>,
+    submitter: Submitter<'static>,
+    _ring: OwnedRing,
+    // From here on, memory that the ring was given.
+    buffers: BufferRing,
+    /// The block that the kernel is sending, of each connection slot.
+    sends: Vec<Option<Box<Block>>>,
+    /// Where the kernel puts the alarm's count.
+    alarm_count: Box<u64>,
+    timer: Box<Timespec>,
+    alarm: EventFd,
+    listener: Option<Listener>,
+    /// Submissions that did not fit the queue; they go before later ones.
+    backlog: VecDeque<squeue::Entry>,
+    /// Submissions whose final completion has not come.
+    operations_in_kernel: usize,
+    epoch: Instant,
+}
+
+/// A ring on the heap, so that its queues can point to it.
+struct OwnedRing(NonNull<IoUring>);
+
+impl Drop for OwnedRing {
+    fn drop(&mut self) {
+        // SAFETY: made by `Box::into_raw` in `UringKernel::new`, freed only here; the queues that point into it are
+        // fields before this one and are gone.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// What a submission was, in the top bits of its user data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Operation {
+    Accept = 1,
+    Receive = 2,
+    Send = 3,
+    Cancel = 4,
+    Timer = 5,
+    Alarm = 6,
+}
+
+/// Bits of a slot in user data; four above them name the operation, 32 below them hold the generation.
+const SLOT_BITS: u32 = 28;
+
+const _: () = assert!(crate::limits::CONNECTIONS_MAX <= 1 << SLOT_BITS, "a slot fits a token");
+
+fn token(operation: Operation, id: ConnectionId) -> u64 {
+    (operation as u64) << (32 + SLOT_BITS) | u64::from(id.slot) << 32 | u64::from(id.generation)
+}
+
+fn read_token(token: u64) -> (Operation, ConnectionId) {
+    let operation = match token >> (32 + SLOT_BITS) {
+        1 => Operation::Accept,
+        2 => Operation::Receive,
+        3 => Operation::Send,
+        4 => Operation::Cancel,
+        5 => Operation::Timer,
+        6 => Operation::Alarm,
+        other => panic!("every completion is of an operation that was submitted, not of kind {other}"),
+    };
+    let slot = (token >> 32) as u32 & ((1 << SLOT_BITS) - 1);
+    (operation, ConnectionId { slot, generation: token as u32 })
+}
+
+fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(completions)
+        .build(submissions)
+}
+
+/// Makes a ring of these sizes and lets go of it: whether one can be had, before anything else is begun.
+///
+/// # Errors
+/// As [`UringKernel::new`].
+pub fn probe_ring(submissions: u32, completions: u32) -> io::Result<()> {
+    build_ring(submissions, completions).map(drop)
+}
+
+impl UringKernel {
+    /// Makes the calling thread's ring and lends it the pool's buffers.
+    ///
+    /// # Errors
+    /// io_uring is unavailable, too old, or out of memory or descriptors; [`super::explain_refusal`] tells which.
+    pub fn new(sizes: RingSizes, pool: Arc<BufferPool>, listener: Listener, alarm: EventFd) -> io::Result<UringKernel> {
+        let ring = build_ring(sizes.submissions, sizes.completions)?;
+        let ring = OwnedRing(NonNull::from(Box::leak(Box::new(ring))));
+        // SAFETY: the ring lives until `OwnedRing` is dropped, which the field order puts after everything that borrows
+        // from it here; no other reference to it is made.
+        let (mut submitter, submissions, completions) = unsafe { &mut *ring.0.as_ptr() }.split();
+        submitter.register_ring_fd()?;
+        let buffers = BufferRing::register(pool, &submitter)?;
+        Ok(UringKernel {
+            submissions,
+            completions,
+            submitter,
+            _ring: ring,
+            buffers,
+            sends: Vec::with_capacity(sizes.connections),
+            alarm_count: Box::new(0),
+            timer: Box::new(Timespec::new()),
+            alarm,
+            listener: Some(listener),
+            backlog: VecDeque::with_capacity(sizes.completions as usize),
+            operations_in_kernel: 0,
+            epoch: Instant::now(),
+        })
+    }
+
+    /// Queues a submission.
+    ///
+    /// # Safety
+    /// Memory that the entry points to stays valid and untouched until the operation's final completion has been
+    /// taken, or, for what the kernel copies while submitting, until the next `enter`.
+    unsafe fn submit(&mut self, entry: squeue::Entry) {
+        self.operations_in_kernel += 1;
+        self.backlog.push_back(entry);
+        self.fill_submissions();
+    }
+
+    fn fill_submissions(&mut self) {
+        while let Some(entry) = self.backlog.pop_front() {
+            // SAFETY: `submit`'s callers vouch for the entry.
+            if unsafe { self.submissions.push(&entry) }.is_err() {
+                self.backlog.push_front(entry);
+                return;
+            }
+        }
+    }
+
+    /// io_uring_enter(2). What it says about being busy or interrupted needs no other answer than reaping and coming
+    /// back, which the caller's loop does.
+    fn enter_once(&mut self, wait: bool) {
+        self.submissions.sync();
+        if let Err(error) = self.submitter.submit_and_wait(usize::from(wait)) {
+            let passing = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY));
+            assert!(passing, "io_uring_enter fails only for passing reasons, not with: {error}");
+        }
+        self.submissions.sync();
+    }
+
+    fn received(&mut self, id: ConnectionId, entry: &cqueue::Entry, more: bool) -> Completion<RawFd> {
+        let buffer = cqueue::buffer_select(entry.flags()).map(|index| self.buffers.pool().adopt(index));
+        let outcome = match (entry.result(), buffer) {
+            (bytes @ 1.., Some(buffer)) => ReceiveOutcome::Bytes { buffer, bytes: bytes as usize },
+            (1.., None) => panic!("received bytes are in a buffer"),
+            (other, unused) => {
+                if let Some(buffer) = unused {
+                    self.buffers.lend(buffer);
+                }
+                match -other {
+                    0 => ReceiveOutcome::End,
+                    libc::ENOBUFS => ReceiveOutcome::NoBuffers,
+                    libc::ECANCELED | libc::EINTR | libc::EAGAIN => ReceiveOutcome::Ended,
+                    errno => ReceiveOutcome::Failed(io::Error::from_raw_os_error(errno)),
+                }
+            }
+        };
+        Completion::Received { id, outcome, more }
+    }
+
+    fn sent(&mut self, id: ConnectionId, result: i32) -> Completion<RawFd> {
+        let block = self.sends[id.slot as usize].take().expect("a send completes once");
+        let result = match result {
+            0.. => Ok(result as usize),
+            _ if matches!(-result, libc::EINTR | libc::EAGAIN) => Ok(0),
+            _ => Err(io::Error::from_raw_os_error(-result)),
+        };
+        assert!(!result.as_ref().is_ok_and(|sent| *sent > block.content().len()), "no more is sent than was asked");
+        Completion::Sent { id, block, result }
+    }
+}
+
+impl Kernel for UringKernel {
+    type Socket = RawFd;
+
+    fn now_ns(&mut self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { panic!("accepting needs a listener") };
+        let entry = opcode::AcceptMulti::new(Fd(listener.0.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        // SAFETY: the entry points to no memory.
+        unsafe { self.submit(entry.user_data(token(Operation::Accept, ConnectionId::default()))) }
+    }
+
+    fn cancel_accept(&mut self) {
+        let entry = opcode::AsyncCancel::new(token(Operation::Accept, ConnectionId::default())).build();
+        // SAFETY: the entry points to no memory.
+        unsafe { self.submit(entry.user_data(token(Operation::Cancel, ConnectionId::default()))) }
+    }
+
+    fn accept_queued(&mut self) -> Option<RawFd> {
+        let listener = self.listener.as_ref()?.0.as_raw_fd();
+        // A listener that does not block; it has blocked until now because io_uring fails rather than waits otherwise.
+        // SAFETY: fcntl(2) with F_SETFL takes integers and touches no memory.
+        unsafe { libc::fcntl(listener, libc::F_SETFL, libc::O_NONBLOCK) };
+        // SAFETY: accept4(2) with null pointers asks for no address and touches no memory.
+        let socket = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+        (socket >= 0).then_some(socket)
+    }
+
+    fn close_listener(&mut self) {
+        self.listener = None;
+    }
+
+    fn receive(&mut self, socket: RawFd, id: ConnectionId, shots: Shots) {
+        let entry = match shots {
+            Shots::Many => opcode::RecvMulti::new(Fd(socket), GROUP).build(),
+            Shots::One => opcode::Recv::new(Fd(socket), std::ptr::null_mut(), 0)
+                .buf_group(GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+        };
+        // SAFETY: the entry points to no memory: the kernel fills a lent buffer, which is shipped until the completion.
+        unsafe { self.submit(entry.user_data(token(Operation::Receive, id))) }
+    }
+
+    fn cancel_receive(&mut self, id: ConnectionId) {
+        let entry = opcode::AsyncCancel::new(token(Operation::Receive, id)).build();
+        // SAFETY: the entry points to no memory.
+        unsafe { self.submit(entry.user_data(token(Operation::Cancel, id))) }
+    }
+
+    fn send(&mut self, socket: RawFd, id: ConnectionId, block: Box<Block>) {
+        let content = block.content();
+        let bytes = u32::try_from(content.len()).expect("a block's size fits 32 bits");
+        let entry = opcode::Send::new(Fd(socket), content.as_ptr(), bytes).flags(libc::MSG_NOSIGNAL).build();
+        let slot = id.slot as usize;
+        if self.sends.len() <= slot {
+            self.sends.resize_with(slot + 1, || None);
+        }
+        assert!(self.sends[slot].is_none(), "one send in flight a connection");
+        self.sends[slot] = Some(block);
+        // SAFETY: the content is on the heap, is reached by nobody else while the block is in `sends`, and stays there
+        // until the send's completion.
+        unsafe { self.submit(entry.user_data(token(Operation::Send, id))) }
+    }
+
+    fn half_close(&mut self, socket: RawFd) {
+        // A socket that is broken already can't be shut down, and needs no FIN.
+        // SAFETY: shutdown(2) takes two integers and touches no memory.
+        unsafe { libc::shutdown(socket, libc::SHUT_WR) };
+    }
+
+    fn abort(&mut self, socket: RawFd) {
+        // Fails likewise for a broken socket, whose operations complete by themselves.
+        // SAFETY: shutdown(2) takes two integers and touches no memory.
+        unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+    }
+
+    fn close(&mut self, socket: RawFd) {
+        // SAFETY: the descriptor came from an accept, the connection owned it, and closes it once.
+        let result = unsafe { libc::close(socket) };
+        assert!(
+            result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EBADF),
+            "a socket is closed once"
+        );
+    }
+
+    fn provide(&mut self, buffer: Buffer) {
+        self.buffers.lend(buffer);
+    }
+
+    fn start_timer(&mut self, after: Duration) {
+        *self.timer = Timespec::from(after);
+        let entry = opcode::Timeout::new(&raw const *self.timer).build();
+        // SAFETY: the kernel copies the time while submitting, which the next `enter` does before it returns here.
+        unsafe { self.submit(entry.user_data(token(Operation::Timer, ConnectionId::default()))) }
+    }
+
+    fn await_alarm(&mut self) {
+        let place = (&raw mut *self.alarm_count).cast::<u8>();
+        let entry = opcode::Read::new(Fd(self.alarm.descriptor()), place, size_of::<u64>() as u32).build();
+        // SAFETY: the count is on the heap, nobody reads or writes it, and it outlives the ring.
+        unsafe { self.submit(entry.user_data(token(Operation::Alarm, ConnectionId::default()))) }
+    }
+
+    fn enter(&mut self, wait: bool) {
+        self.buffers.publish();
+        while !self.backlog.is_empty() {
+            let before = self.backlog.len();
+            self.enter_once(false);
+            self.fill_submissions();
+            if self.backlog.len() == before {
+                // The kernel takes nothing until completions are reaped, which the caller does next.
+                return;
+            }
+        }
+        self.submissions.sync();
+        let due = !self.submissions.is_empty() || self.submissions.taskrun() || self.submissions.cq_overflow();
+        if wait || due {
+            self.enter_once(wait);
+        }
+    }
+
+    fn next_completion(&mut self) -> Option<Completion<RawFd>> {
+        loop {
+            let entry = match self.completions.next() {
+                Some(entry) => entry,
+                None => {
+                    self.completions.sync();
+                    self.completions.next()?
+                }
+            };
+            let more = cqueue::more(entry.flags());
+            if !more {
+                let rest = self.operations_in_kernel.checked_sub(1);
+                self.operations_in_kernel = rest.expect("each operation has one final completion");
+            }
+            let (operation, id) = read_token(entry.user_data());
+            match operation {
+                Operation::Accept => {
+                    let result = match entry.result() {
+                        socket @ 0.. => Ok(socket),
+                        errno => Err(io::Error::from_raw_os_error(-errno)),
+                    };
+                    return Some(Completion::Accepted { result, more });
+                }
+                Operation::Receive => return Some(self.received(id, &entry, more)),
+                Operation::Send => return Some(self.sent(id, entry.result())),
+                // What was cancelled completes by itself; if there was nothing to cancel, it had completed.
+                Operation::Cancel => {}
+                Operation::Timer => return Some(Completion::Timer),
+                Operation::Alarm => return Some(Completion::Alarm),
+            }
+        }
+    }
+}
+
+impl Drop for UringKernel {
+    /// Cancels what is left (the alarm's read, the timer; after a panic, anything) and waits for it, so that the kernel
+    /// writes to no memory that is freed next.
+    fn drop(&mut self) {
+        /// Each try cancels everything there is; more than a few mean that the kernel does not let go.
+        const TRIES_MAX: usize = 1000;
+        for _ in 0..TRIES_MAX {
+            while let Some(completion) = self.next_completion() {
+                if let Completion::Accepted { result: Ok(socket), .. } = completion {
+                    self.close(socket);
+                }
+            }
+            if self.operations_in_kernel == 0 {
+                return;
+            }
+            let entry = opcode::AsyncCancel2::new(CancelBuilder::any().all()).build();
+            // SAFETY: the entry points to no memory.
+            unsafe { self.submit(entry.user_data(token(Operation::Cancel, ConnectionId::default()))) };
+            self.enter(true);
+        }
+        // The memory that the kernel may still write to must outlive it; the process is about to end anyway.
+        std::mem::forget(std::mem::take(&mut self.sends));
+        std::mem::forget(std::mem::take(&mut self.alarm_count));
+        self.buffers.leak_pool();
+        tracing::warn!(operations = self.operations_in_kernel, "the kernel did not let go of all operations");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_their_operation_and_connection() {
+        let ids = [(0, 0), ((1 << SLOT_BITS) - 1, u32::MAX), (5, 9)];
+        for (slot, generation) in ids {
+            let id = ConnectionId { slot, generation };
+            for operation in [Operation::Accept, Operation::Receive, Operation::Send, Operation::Cancel] {
+                assert_eq!(read_token(token(operation, id)), (operation, id));
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How the threads run: look for work, and between looks spin, yield or sleep.
+//!
+//! What the work is, the I/O thread and the batch processor know; when to do what in between, [`crate::wait`] decides.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::batch_processor::{BatchProcessor, Found};
+use crate::io_thread::IoThread;
+use crate::kernel::Kernel;
+use crate::wait::{Pause, Waiter};
+use crate::wake::Wake;
+
+/// A parked batch processor looks for work this often even if nobody wakes it. It is not needed (the wake flag's model
+/// test shows that), and only bounds the damage should that ever be wrong.
+const PARK_MAX: Duration = Duration::from_millis(500);
+
+/// Runs an I/O thread until its drain is over.
+pub fn run_io_thread<K: Kernel>(mut thread: IoThread<K>, mut waiter: Waiter) {
+    loop {
+        let worked = thread.turn();
+        if thread.is_finished() {
+            break;
+        }
+        match waiter.pause(worked, thread.now_ns()) {
+            Pause::Poll => {
+                thread.enter();
+                std::hint::spin_loop();
+            }
+            Pause::Yield => {
+                thread.enter();
+                let before_ns = thread.read_clock_ns();
+                std::thread::yield_now();
+                waiter.yielded(before_ns, thread.read_clock_ns());
+            }
+            Pause::Sleep => thread.sleep(),
+        }
+    }
+    thread.finish();
+}
+
+/// Runs the batch processor until all I/O threads have ended. `wake` is the calling thread's own.
+pub fn run_batch_processor(mut processor: BatchProcessor, mut waiter: Waiter, wake: &Arc<Wake>) {
+    let epoch = Instant::now();
+    let now_ns = |waiter: &Waiter| if waiter.needs_clock() { epoch.elapsed().as_nanos() as u64 } else { 0 };
+    loop {
+        let worked = match processor.step() {
+            Found::Events => true,
+            Found::Nothing => false,
+            Found::End => return,
+        };
+        match waiter.pause(worked, now_ns(&waiter)) {
+            Pause::Poll => std::hint::spin_loop(),
+            Pause::Yield => {
+                let before_ns = now_ns(&waiter);
+                std::thread::yield_now();
+                waiter.yielded(before_ns, now_ns(&waiter));
+            }
+            Pause::Sleep => {
+                wake.flag.announce_sleep();
+                // The last I/O thread wakes this one after it has ended, so its end is not slept through.
+                if !processor.has_events() {
+                    std::thread::park_timeout(PARK_MAX);
+                }
+                wake.flag.announce_awake();
+            }
+        }
+    }
+}
