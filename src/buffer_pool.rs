@@ -25,7 +25,8 @@ use crossbeam_utils::CachePadded;
 
 use crate::limits::PoolGeometry;
 
-/// Buffers start on a page, so that none shares a line or a page with another's end more than it must.
+/// The first buffer starts on a page. Arranged by hand: asked for such an alignment, the allocator would not take fresh
+/// pages from the system but clear all of them itself, and the whole pool would be resident before its first use.
 const ALIGNMENT: usize = 4096;
 
 /// One thread's buffers.
@@ -33,13 +34,15 @@ pub struct BufferPool {
     geometry: PoolGeometry,
     /// Tells this pool's buffers from another's.
     pool: u32,
+    /// The first buffer, aligned, in the allocation.
     memory: NonNull<u8>,
+    allocation: NonNull<u8>,
     layout: Layout,
     /// Of each buffer, whether it is on its way to its next holder. A line each: two threads write them.
     shipped: Box<[CachePadded<AtomicBool>]>,
 }
 
-// SAFETY: `memory` is reached only through a `Buffer`, of which there is at most one for each index: `adopt` makes one
+// SAFETY: the memory is reached only through a `Buffer`, of which there is at most one for each index: `adopt` makes one
 // only by taking `shipped[index]` from true to false, which one caller can do, and `ship`, which sets it, consumes the
 // `Buffer`. So no two threads touch the same bytes, and Release/Acquire on `shipped` orders one holder after the other.
 unsafe impl Sync for BufferPool {}
@@ -68,12 +71,16 @@ impl BufferPool {
         let pool = POOLS.fetch_add(1, Ordering::Relaxed);
         let bytes = geometry.buffer_bytes() * usize::from(geometry.buffers);
         assert!(bytes > 0, "a pool has buffers");
-        let layout = Layout::from_size_align(bytes, ALIGNMENT).expect("a pool's size is bounded by the limits");
+        let layout = Layout::array::<u8>(bytes + ALIGNMENT).expect("a pool's size is bounded by the limits");
         // SAFETY: the size is not zero, asserted above.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        let allocation = unsafe { alloc_zeroed(layout) };
+        let Some(allocation) = NonNull::new(allocation) else { handle_alloc_error(layout) };
+        let padding = allocation.align_offset(ALIGNMENT);
+        assert!(padding < ALIGNMENT, "bytes can be aligned");
+        // SAFETY: `padding < ALIGNMENT`, and the allocation has that much more than the buffers take.
+        let memory = unsafe { allocation.add(padding) };
         let shipped = (0..geometry.buffers).map(|_| CachePadded::new(AtomicBool::new(true))).collect();
-        BufferPool { geometry, pool, memory, layout, shipped }
+        BufferPool { geometry, pool, memory, allocation, layout, shipped }
     }
 
     /// The sizes of this pool.
@@ -125,7 +132,7 @@ impl BufferPool {
         self.check(buffer);
         let offset = usize::from(buffer.index) * self.geometry.buffer_bytes();
         // SAFETY: `index < buffers` (a `Buffer` comes only from `adopt`, which indexes `shipped` with it), so `offset`
-        // is inside the allocation of `buffers × buffer_bytes`.
+        // is inside the `buffers × buffer_bytes` bytes from `memory` on.
         unsafe { self.memory.add(offset) }
     }
 
@@ -138,7 +145,7 @@ impl Drop for BufferPool {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout. No reference into it outlives the pool; the kernel's ring is
         // closed before its interface lets go of the pool.
-        unsafe { dealloc(self.memory.as_ptr(), self.layout) }
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
     }
 }
 

@@ -164,7 +164,7 @@ or pin, 78 bad config file or model.";
 #[derive(Debug, Default, Parser)]
 struct Settings {
     /// TCP port to listen on; 0 lets the kernel choose a free one [default: 9900]
-    #[arg(short, long, env = "DISRUST_PORT")]
+    #[arg(short, long, env = "DISRUST_PORT", allow_negative_numbers = true)]
     port: Option<u16>,
 
     /// Address to listen on [default: 127.0.0.1]
@@ -172,12 +172,12 @@ struct Settings {
     host: Option<String>,
 
     /// I/O threads, each with its own ring, listener and buffers [default: by the CPUs available]
-    #[arg(long, env = "DISRUST_IO_THREADS", value_name = "N", value_parser = parse_io_threads)]
+    #[arg(long, env = "DISRUST_IO_THREADS", value_name = "N", value_parser = parse_io_threads, allow_negative_numbers = true)]
     io_threads: Option<usize>,
 
     /// CPUs for the I/O threads in order, then one for the batch processor, such as 0-4 or 0,2,4-7 or 0-7:2;
     /// or auto, or none [default: auto]
-    #[arg(long, env = "DISRUST_PIN", value_name = "LIST|auto|none", value_parser = parse_pin)]
+    #[arg(long, env = "DISRUST_PIN", value_name = "LIST|auto|none", value_parser = parse_pin, allow_hyphen_values = true)]
     pin: Option<Pin>,
 
     /// What to do about a CPU that is not there: best-effort runs the thread unpinned, strict does not start
@@ -195,11 +195,11 @@ struct Settings {
     model: Option<PathBuf>,
 
     /// Features in a vector [default: as the model says; 16 for sum]
-    #[arg(long, env = "DISRUST_FEATURES", value_name = "N", value_parser = parse_features)]
+    #[arg(long, env = "DISRUST_FEATURES", value_name = "N", value_parser = parse_features, allow_negative_numbers = true)]
     features: Option<usize>,
 
     /// Connections at once; one more is accepted and closed [default: what the descriptor limit allows]
-    #[arg(long, env = "DISRUST_MAX_CONNECTIONS", value_name = "N", value_parser = parse_max_connections)]
+    #[arg(long, env = "DISRUST_MAX_CONNECTIONS", value_name = "N", value_parser = parse_max_connections, allow_negative_numbers = true)]
     max_connections: Option<usize>,
 
     /// Close connections that are idle for this long, such as 90s or 5m, or off [default: off]
@@ -412,6 +412,8 @@ mod tests {
             ["--max-connections", "0"],
             ["--wait", "sleep"],
             ["--pin", "0-"],
+            ["--pin", "-1"],
+            ["--port", "-1"],
             ["--pin-policy", "maybe"],
             ["--idle-timeout", "10"],
             ["--idle-timeout", "0s"],

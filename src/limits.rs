@@ -81,7 +81,8 @@ pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
 /// After the last call, requests are refused for this long at most before the connection is half-closed.
 pub const DRAIN_REFUSE: Duration = Duration::from_secs(1);
 
-/// In a drain, a connection that owes nothing and has received nothing for this long is half-closed.
+/// After the last call, a connection that is owed nothing and has sent nothing for this long is half-closed. Larger: the
+/// drain takes longer. Smaller: a peer that is slow to go on is closed on just as it sends.
 pub const DRAIN_QUIET: Duration = Duration::from_millis(100);
 
 /// A batch processor that has been inside the model for this long is taken for hung, and the process ends.

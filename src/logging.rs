@@ -4,9 +4,11 @@
 //! so a stuck terminal or a closed pipe cannot hold up serving. What a peer can cause is logged through a [`LogGate`].
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 /// Lines that wait to be written; beyond them, lines are dropped.
 const LINES_WAITING_MAX: usize = 1024;
@@ -14,22 +16,49 @@ const LINES_WAITING_MAX: usize = 1024;
 /// The shortest time between two lines of one gate.
 const GATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends the process's logs to stderr, and with them the panics of its threads. Drop the guard to write what waits.
-pub fn start_logging() -> WorkerGuard {
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).finish(std::io::stderr());
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(writer)
-        .with_ansi(false)
-        .with_target(false)
-        .with_thread_names(true)
-        // A failing stderr must not be reported to stderr.
-        .log_internal_errors(false)
-        .finish();
-    // Fails only if logging was started before, which is as good.
-    let _started_before = tracing::subscriber::set_global_default(subscriber);
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    guard
+/// The process's logs. Dropping it writes what waits, as far as stderr takes it within a second.
+pub struct Logging {
+    writer: NonBlocking,
+    _worker: WorkerGuard,
+}
+
+impl Logging {
+    /// Sends the process's logs to stderr, and with them the panics of its threads.
+    pub fn start() -> Logging {
+        let (writer, worker) =
+            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).finish(std::io::stderr());
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(writer.clone())
+            .with_ansi(false)
+            .with_target(false)
+            .with_thread_names(true)
+            // A failing stderr must not be reported to stderr.
+            .log_internal_errors(false)
+            .finish();
+        // Fails only if logging was started before, which is as good.
+        let _started_before = tracing::subscriber::set_global_default(subscriber);
+        log_panics();
+        Logging { writer, _worker: worker }
+    }
+
+    /// Prints text for the operator, as it is.
+    pub fn print(&self, text: &str) {
+        // The queue takes it or drops it; the writer behind it reports nothing.
+        let _unheard = self.writer.clone().write_all(text.as_bytes());
+    }
+}
+
+/// Logs panics, one a second: a model may panic on every request.
+fn log_panics() {
+    let epoch = Instant::now();
+    let gate = Mutex::new(LogGate::default());
+    std::panic::set_hook(Box::new(move |panic| {
+        let now_ns = epoch.elapsed().as_nanos() as u64;
+        let passed = gate.lock().unwrap_or_else(PoisonError::into_inner).pass(now_ns);
+        if let Some(suppressed) = passed {
+            tracing::error!(suppressed, "{panic}");
+        }
+    }));
 }
 
 /// Lets one line a second pass.

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use disrust::config::{Config, ConfigError, ModelChoice};
-use disrust::logging::start_logging;
+use disrust::logging::Logging;
 use disrust::model::{Model, Sum};
 use disrust::protocol::FEATURE_DIM;
 use disrust::server::{Server, ServerHandle, StartError};
@@ -37,33 +37,29 @@ fn main() -> ExitCode {
         Ok(model) => model,
         Err(message) => return fail(exit::CONFIG, message),
     };
-    let logging = start_logging();
-    let status = serve(&config, model);
-    drop(logging);
-    status
+    let logging = Logging::start();
+    match serve(&config, model, &logging) {
+        Ok(()) => ExitCode::from(exit::DRAINED),
+        Err((status, message)) => {
+            logging.print(&failure(&message));
+            ExitCode::from(status)
+        }
+    }
 }
 
-fn serve(config: &Config, model: Box<dyn Model>) -> ExitCode {
+/// Serves until the drain; a failure comes with its exit status.
+fn serve(config: &Config, model: Box<dyn Model>, logging: &Logging) -> Result<(), (u8, String)> {
     // Before the start, so that a signal that comes early drains too.
-    let signals = match Signals::new([SIGTERM, SIGINT]) {
-        Ok(signals) => signals,
-        Err(error) => return fail(exit::INTERNAL, format_args!("cannot handle signals: {error}")),
-    };
-    let server = match Server::start(config, model) {
-        Ok(server) => server,
-        Err(error) => return fail(start_failure_status(&error), error),
-    };
-    say(server.banner());
+    let signals =
+        Signals::new([SIGTERM, SIGINT]).map_err(|error| (exit::INTERNAL, format!("cannot handle signals: {error}")))?;
+    let server = Server::start(config, model).map_err(|error| (start_failure_status(&error), error.to_string()))?;
+    logging.print(server.banner());
     let handle = server.handle();
     // Detached: it waits for signals until the process ends.
     std::thread::spawn(move || stop_on_signals(signals, &handle));
-    match server.wait() {
-        Ok(report) => {
-            tracing::info!("drained: {report}");
-            ExitCode::from(exit::DRAINED)
-        }
-        Err(error) => fail(exit::INTERNAL, error),
-    }
+    let report = server.wait().map_err(|error| (exit::INTERNAL, error.to_string()))?;
+    tracing::info!("drained: {report}");
+    Ok(())
 }
 
 fn load_model(config: &Config) -> Result<Box<dyn Model>, String> {
@@ -103,12 +99,13 @@ fn start_failure_status(error: &StartError) -> u8 {
     }
 }
 
+/// Before there is logging: says why, and gives the exit status.
 fn fail(status: u8, error: impl Display) -> ExitCode {
-    say(&format!("disrust: {error}\n"));
+    // stderr may be closed; the status still tells.
+    let _unheard = std::io::stderr().write_all(failure(&error).as_bytes());
     ExitCode::from(status)
 }
 
-/// Writes to stderr, which may be closed or full; serving does not depend on it.
-fn say(text: &str) {
-    let _unheard = std::io::stderr().write_all(text.as_bytes());
+fn failure(error: &impl Display) -> String {
+    format!("disrust: {error}\n")
 }

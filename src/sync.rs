@@ -4,3 +4,9 @@
 //! (`tests/models.rs`) can compile the same source against loom's instead.
 
 pub use std::sync::atomic;
+
+/// Runs a unit test of a lock-free module; under loom, in every interleaving.
+#[cfg(test)]
+pub(crate) fn check(test: impl Fn() + Send + Sync + 'static) {
+    test();
+}

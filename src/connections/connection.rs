@@ -54,7 +54,7 @@ pub enum Step {
 pub enum Drain {
     /// The server serves.
     No,
-    /// Requests are still taken, for what was sent before the peer could know; quiet connections are closed.
+    /// Requests are still taken, for what was sent before the peer could know.
     LastCall,
     /// Requests are refused; quiet connections are closed.
     Refuse,
@@ -416,8 +416,7 @@ impl<S: Copy> Connection<S> {
         let quiet = turn.now_ns.saturating_sub(self.received_at_ns) >= nanoseconds(DRAIN_QUIET);
         match turn.drain {
             _ if self.ending == Ending::Graceful => true,
-            Drain::No => false,
-            Drain::LastCall => quiet && !self.partial.has_begun(),
+            Drain::No | Drain::LastCall => false,
             Drain::Refuse => quiet,
             Drain::Finish => true,
         }

@@ -10,12 +10,16 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 use super::port_owner::port_owner;
 use crate::limits::{LISTEN_BACKLOG, PEER_SILENCE_MAX};
+
+/// How long a listener without a process is waited for.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A socket that listens, for one I/O thread.
 #[derive(Debug)]
@@ -86,7 +90,7 @@ pub fn bind_listeners(
         _ => BindError::Other { address, hint: hint(&source), source },
     };
     // Held until our own listeners are there, so that port 0 is chosen once and stays ours meanwhile.
-    let claim = if shared { None } else { Some(claim(address).map_err(|source| explain(address, source))?) };
+    let claim = if shared { None } else { Some(claim_patiently(address).map_err(|source| explain(address, source))?) };
     if let Some(claim) = &claim {
         address = bound_address(claim).map_err(|source| explain(address, source))?;
     }
@@ -97,6 +101,24 @@ pub fn bind_listeners(
         listeners.push(Listener(socket.into()));
     }
     Ok((listeners, address))
+}
+
+/// Claims an address; one that is taken but by nobody is tried again for a while: a process that was killed with an
+/// io_uring lets go of its listeners only when the kernel has worked off the ring, which can take a moment longer.
+fn claim_patiently(address: SocketAddr) -> io::Result<Socket> {
+    let begun_at = Instant::now();
+    loop {
+        match claim(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && begun_at.elapsed() < ORPHAN_PATIENCE
+                    && port_owner(address.port()).is_none() =>
+            {
+                std::thread::sleep(ORPHAN_PATIENCE / 100);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Binds without SO_REUSEPORT and without listening: it fails if anyone listens, and does not keep us from listening.

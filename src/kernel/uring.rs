@@ -122,12 +122,17 @@ fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
         .build(submissions)
 }
 
-/// Makes a ring of these sizes and lets go of it: whether one can be had, before anything else is begun.
+/// Makes a ring of these sizes, uses it once and lets go of it: whether one can be had, before anything else is begun.
 ///
 /// # Errors
 /// As [`UringKernel::new`].
 pub fn probe_ring(submissions: u32, completions: u32) -> io::Result<()> {
-    build_ring(submissions, completions).map(drop)
+    let mut ring = build_ring(submissions, completions)?;
+    // SAFETY: the entry points to no memory.
+    let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+    assert!(pushed.is_ok(), "a new ring is empty");
+    ring.submit_and_wait(1)?;
+    ring.submitter().register_ring_fd()
 }
 
 impl UringKernel {

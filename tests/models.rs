@@ -1,0 +1,169 @@
+//! Model tests: the lock-free parts of the server, in every interleaving and with every reordering that the C11 memory
+//! model allows (loom), on the source that serves.
+//!
+//! The modules are compiled a second time here, with loom's atomics in place of the standard library's.
+
+// Only some of what the modules offer is needed here.
+#![allow(dead_code)]
+
+mod sync {
+    pub use loom::sync::atomic;
+
+    /// Explores all executions with at most this many preemptions: enough for any two of the races at once, and done in
+    /// seconds.
+    pub fn check(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(model);
+    }
+}
+#[path = "../src/event.rs"]
+mod event;
+#[path = "../src/response_queue.rs"]
+mod response_queue;
+#[path = "../src/wake.rs"]
+mod wake;
+
+use std::sync::Arc;
+
+use event::{ConnectionId, Response};
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::{Condvar, Mutex};
+use response_queue::response_queue;
+use sync::check;
+use wake::{Alarm, Wake};
+
+/// An eventfd, or a park token: a count that a sleeper waits for and takes.
+#[derive(Default)]
+struct Token {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Token {
+    fn wait(&self) {
+        let mut rung = self.rung.lock().expect("no test panics while it holds the lock");
+        while !*rung {
+            rung = self.changed.wait(rung).expect("no test panics while it holds the lock");
+        }
+        *rung = false;
+    }
+}
+
+struct TokenAlarm(Arc<Token>);
+
+impl Alarm for TokenAlarm {
+    fn ring(&self) {
+        *self.0.rung.lock().expect("no test panics while it holds the lock") = true;
+        self.0.changed.notify_one();
+    }
+}
+
+fn response(number: u32) -> Response {
+    Response {
+        connection: ConnectionId { slot: number, generation: !number },
+        buffer: number as u16,
+        requests: 1,
+        request_bytes: 8,
+        offset: 0,
+        answer_bytes: 5,
+        sequence: number,
+    }
+}
+
+/// Batch processor to I/O thread: what is published is seen, in order, and a sleeper is never left asleep beside it.
+/// A lost wake shows as a deadlock, which loom reports.
+#[test]
+fn an_io_thread_never_sleeps_through_a_response() {
+    check(|| {
+        let token = Arc::new(Token::default());
+        let wake = Arc::new(Wake::new(TokenAlarm(Arc::clone(&token))));
+        let (mut producer, mut consumer) = response_queue(2);
+        let waker = Arc::clone(&wake);
+        let batch_processor = loom::thread::spawn(move || {
+            for number in 0..2 {
+                producer.push(response(number));
+                producer.publish();
+                waker.wake_sleeper();
+            }
+        });
+        for number in 0..2 {
+            loop {
+                if let Some(popped) = consumer.pop() {
+                    assert_eq!(popped, response(number));
+                    break;
+                }
+                wake.flag.announce_sleep();
+                if consumer.is_empty() {
+                    token.wait();
+                }
+                wake.flag.announce_awake();
+            }
+        }
+        batch_processor.join().expect("the batch processor does not panic");
+    });
+}
+
+/// I/O threads to batch processor: two producers, one sleeper. The disruptor's availability is a counter here.
+#[test]
+fn the_batch_processor_never_sleeps_through_an_event() {
+    check(|| {
+        let token = Arc::new(Token::default());
+        let wake = Arc::new(Wake::new(TokenAlarm(Arc::clone(&token))));
+        let published = Arc::new(AtomicUsize::new(0));
+        let io_threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (wake, published) = (Arc::clone(&wake), Arc::clone(&published));
+                loom::thread::spawn(move || {
+                    published.fetch_add(1, Ordering::Release);
+                    wake.wake_sleeper();
+                })
+            })
+            .collect();
+        while published.load(Ordering::Acquire) < 2 {
+            wake.flag.announce_sleep();
+            if published.load(Ordering::Acquire) < 2 {
+                token.wait();
+            }
+            wake.flag.announce_awake();
+        }
+        for io_thread in io_threads {
+            io_thread.join().expect("an I/O thread does not panic");
+        }
+    });
+}
+
+/// The bytes of an answer are written before its response is published, and read after it is popped; a slot is
+/// written again only after it has been read.
+#[test]
+fn a_response_brings_its_answer_with_it_and_slots_are_not_reused_early() {
+    check(|| {
+        let answers: Arc<[AtomicUsize; 3]> = Arc::new(std::array::from_fn(|_| AtomicUsize::new(0)));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let (mut producer, mut consumer) = response_queue(2);
+        let (written, limit) = (Arc::clone(&answers), Arc::clone(&taken));
+        let batch_processor = loom::thread::spawn(move || {
+            for number in 0..3 {
+                // As in the server, where a response owns a buffer and there are as many slots as buffers.
+                while number >= limit.load(Ordering::Acquire) + 2 {
+                    loom::thread::yield_now();
+                }
+                written[number].store(number + 1, Ordering::Relaxed);
+                producer.push(response(number as u32));
+                producer.publish();
+            }
+        });
+        for number in 0..3 {
+            let popped = loop {
+                match consumer.pop() {
+                    Some(popped) => break popped,
+                    None => loom::thread::yield_now(),
+                }
+            };
+            assert_eq!(popped, response(number as u32));
+            assert_eq!(answers[number].load(Ordering::Relaxed), number + 1);
+            taken.store(number + 1, Ordering::Release);
+        }
+        batch_processor.join().expect("the batch processor does not panic");
+    });
+}
