@@ -50,7 +50,9 @@ impl Block {
 pub struct BlockPool {
     block_bytes: usize,
     retained: usize,
-    free: Vec<Box<Block>>,
+    /// The free blocks, the one freed last first.
+    free: Option<Box<Block>>,
+    free_count: usize,
     lent: usize,
     /// The fewest free blocks since the last trim: so many were not needed.
     free_min: usize,
@@ -59,15 +61,16 @@ pub struct BlockPool {
 impl BlockPool {
     /// A pool that starts with `retained` blocks of `block_bytes` bytes, and never keeps fewer.
     pub fn new(block_bytes: usize, retained: usize) -> BlockPool {
-        let free: Vec<_> = (0..retained).map(|_| Block::new(block_bytes)).collect();
-        BlockPool { block_bytes, retained, free_min: free.len(), free, lent: 0 }
+        let mut pool = BlockPool { block_bytes, retained, free: None, free_count: 0, lent: 0, free_min: retained };
+        (0..retained).for_each(|_| pool.put(Block::new(block_bytes)));
+        pool
     }
 
     /// Lends an empty block; allocates only if more blocks are lent than for a long time.
     pub fn take(&mut self) -> Box<Block> {
         self.lent += 1;
-        let block = self.free.pop().unwrap_or_else(|| Block::new(self.block_bytes));
-        self.free_min = self.free_min.min(self.free.len());
+        let block = self.pop().unwrap_or_else(|| Block::new(self.block_bytes));
+        self.free_min = self.free_min.min(self.free_count);
         block
     }
 
@@ -79,7 +82,7 @@ impl BlockPool {
         );
         self.lent = self.lent.checked_sub(1).expect("a block comes back once");
         (block.start, block.end) = (0, 0);
-        self.free.push(block);
+        self.put(block);
     }
 
     /// Blocks that are lent now.
@@ -89,10 +92,30 @@ impl BlockPool {
 
     /// Frees the blocks that nobody has needed since the last call.
     pub fn trim(&mut self) {
-        let surplus = self.free_min.min((self.lent + self.free.len()).saturating_sub(self.retained));
-        self.free.truncate(self.free.len() - surplus);
-        self.free.shrink_to(2 * self.retained.max(self.free.len()));
-        self.free_min = self.free.len();
+        let surplus = self.free_min.min((self.lent + self.free_count).saturating_sub(self.retained));
+        (0..surplus).for_each(|_| drop(self.pop()));
+        self.free_min = self.free_count;
+    }
+
+    fn put(&mut self, mut block: Box<Block>) {
+        block.next = self.free.take();
+        self.free = Some(block);
+        self.free_count += 1;
+    }
+
+    fn pop(&mut self) -> Option<Box<Block>> {
+        let mut block = self.free.take()?;
+        self.free = block.next.take();
+        self.free_count -= 1;
+        Some(block)
+    }
+}
+
+impl Drop for BlockPool {
+    /// One by one: dropped as a chain, each block would drop the next one from within, and a long chain overflows the
+    /// stack.
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
     }
 }
 
@@ -118,11 +141,11 @@ mod tests {
         let crowd: Vec<_> = (0..10).map(|_| pool.take()).collect();
         crowd.into_iter().for_each(|block| pool.give(block));
         pool.trim();
-        assert_eq!(pool.free.len(), 10, "they were needed since the last trim");
+        assert_eq!(pool.free_count, 10, "they were needed since the last trim");
         let block = pool.take();
         pool.give(block);
         pool.trim();
-        assert_eq!(pool.free.len(), 2, "one was used, and two are kept");
+        assert_eq!(pool.free_count, 2, "one was used, and two are kept");
     }
 
     #[test]

@@ -1,4 +1,60 @@
-//! disrust.
+//! disrust: a TCP inference server for small feature vectors, in tens of microseconds.
+//!
+//! This page is the map: which threads there are, the journey of one request through them, and which module may know
+//! which. What the bytes on the wire mean is [`protocol`]'s page, every bound is in [`limits`], what an operator can
+//! set is in [`config`].
+//!
+//! # Threads
+//!
+//! ```text
+//!             kernel: one SO_REUSEPORT listener a thread
+//!    accept, receive │ (multishot, buffers from the thread's BufferPool)
+//!         ┌──────────▼──────────┐ claim/publish   ┌───────────────┐  poll   ┌──────────────────┐
+//!         │ io-0 … io-(N-1)     ├────────────────►│ MPSC disruptor├────────►│ batch-processor  │
+//!         │ IoThread<K: Kernel> │                 └───────────────┘         │ Model::predict   │
+//!         │ Slab<Connection>    │◄── per-thread response queue (SPSC) ──────┤                  │
+//!         └──────────┬──────────┘◄── eventfd, only if it sleeps ────────────┴──────────────────┘
+//!               send │ (one in flight a connection)
+//! ```
+//!
+//! Each I/O thread owns its ring, listener, buffers and connections, and shares nothing with the other I/O threads but
+//! the count of open connections. The batch processor owns the model. The main thread starts them, watches over them
+//! and waits for the end ([`server::Server`]).
+//!
+//! # The journey of a request
+//!
+//! 1. A connection is accepted ([`io_thread`]), gets a slot and a generation, and a multishot receive is armed for it.
+//! 2. Bytes arrive in a buffer of the thread's [`buffer_pool::BufferPool`]. [`connections::Connection::received`]
+//!    finds the whole requests in it; the beginning of one that is cut off waits and is put before its end later
+//!    ([`connections::framing`]).
+//! 3. All whole requests of that receive become one [`event::InferenceEvent`]. The events of a turn are published to
+//!    the disruptor together, and the batch processor is woken if it sleeps ([`wake`]).
+//! 4. [`batch_processor::BatchProcessor::step`] polls everything that is there, and the model scores all of its
+//!    vectors where they lie ([`model::Model::predict`]).
+//! 5. The answers are written over the requests, compacted at the front. A [`event::Response`] goes to the queue of
+//!    the thread that the event came from ([`response_queue`]), which is woken if it sleeps.
+//! 6. The I/O thread copies the answers to the connection's blocks of unsent answers, lends the buffer to the kernel
+//!    again, and sends. What is not sent at once goes with the next send.
+//! 7. A connection ends when its peer has ended, everything owed is sent, no operation is in the kernel and no request
+//!    in flight: then its descriptor is closed and its slot is free ([`connections::Connection::next_step`]).
+//!
+//! # What holds everywhere
+//!
+//! - **Nothing is ever full.** An event in flight holds a buffer, and there are as many places in the request ring and
+//!   in the response queues as there are buffers. When buffers run out, receiving waits and TCP holds the peers back.
+//! - **An answer reaches only the connection that asked**: by thread, slot and generation, in the order of the
+//!   requests; all three are asserted, and slots are not reused while anything refers to them.
+//! - **Nothing allocates on a request's path**; `tests/allocations.rs` counts.
+//! - **A peer's mistakes cost the peer**, in its own connection. The server's own mistakes end the process.
+//!
+//! # Which module knows which
+//!
+//! [`kernel`] is the only one that names libc, io_uring, sockets or affinity, and [`config`] the only one that names
+//! clap. [`connections`] does no I/O: it knows bytes, blocks and facts. [`io_thread`] and [`batch_processor`] make no
+//! system call; they run on anything that implements [`kernel::Kernel`]. [`protocol`] and [`limits`] know nobody.
+//! Unsafe code is in [`kernel`] and [`buffer_pool`]; every other module forbids it. The atomics that threads share are
+//! listed at the top of [`wake`], [`response_queue`], [`buffer_pool`], [`control`] and [`metrics`].
+
 pub mod batch_processor;
 pub mod blocks;
 pub mod buffer_pool;

@@ -83,7 +83,7 @@ pub const DRAIN_REFUSE: Duration = Duration::from_secs(1);
 
 /// After the last call, a connection that is owed nothing and has sent nothing for this long is half-closed. Larger: the
 /// drain takes longer. Smaller: a peer that is slow to go on is closed on just as it sends.
-pub const DRAIN_QUIET: Duration = Duration::from_millis(100);
+pub const DRAIN_QUIET: Duration = Duration::from_millis(250);
 
 /// A batch processor that has been inside the model for this long is taken for hung, and the process ends.
 /// Larger: clients wait for longer before their connections break. Smaller: a slow model is killed at work.

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Starts the release server on a free port, checks answers over real sockets with the client, puts it under load, and
+# stops it with SIGTERM: it must exit with status 0 and have answered everything. Builds what it needs.
+# Usage: scripts/smoke.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo build --release --workspace
+target=${CARGO_TARGET_DIR:-target}/release
+log=$(mktemp)
+"$target/disrust" --port 0 "$@" 2>"$log" &
+server=$!
+trap 'kill "$server" 2>/dev/null || true; rm -f "$log"' EXIT
+
+port=
+for _ in $(seq 100); do
+    port=$(sed -n 's/^listening on .*:\([0-9]*\).*$/\1/p' "$log")
+    [ -n "$port" ] && break
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.1
+done
+[ -n "$port" ] || { cat "$log"; echo "smoke: the server did not start"; exit 1; }
+
+"$target/client" "$port"
+"$target/client" "$port" pipeline
+"$target/client" "$port" bench 64 200000 --window 16
+
+kill -TERM "$server"
+status=0
+wait "$server" || status=$?
+cat "$log"
+[ "$status" -eq 0 ] || { echo "smoke: exit status $status, not 0"; exit 1; }
+grep -q 'drained: .* 0 cut at the end' "$log" || { echo "smoke: the server did not say that it drained"; exit 1; }
+echo "smoke: all right"
