@@ -13,12 +13,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use disruptor::{EventPoller, MultiProducerBarrier, Polling};
 
 use crate::buffer_pool::{Buffer, BufferPool};
 use crate::event::{InferenceEvent, Response};
 use crate::limits::request_ring_slots;
+use crate::logging::LogGate;
 use crate::metrics::BatchMetrics;
 use crate::model::{Model, PredictError, Rows, requests};
 use crate::protocol::{
@@ -78,6 +80,9 @@ pub struct BatchProcessor {
     scores: Vec<f32>,
     /// Which of this step's requests the model failed on, counted over all bursts, ascending.
     failed: Vec<usize>,
+    failure_log: LogGate,
+    /// Where the log's time starts.
+    epoch: Instant,
 }
 
 impl BatchProcessor {
@@ -105,6 +110,8 @@ impl BatchProcessor {
             bursts: Vec::with_capacity(events_max),
             scores: vec![0.0; rows_max],
             failed: Vec::new(),
+            failure_log: LogGate::default(),
+            epoch: Instant::now(),
         }
     }
 
@@ -159,8 +166,10 @@ impl BatchProcessor {
                 let scores = &mut self.scores[scored..scored + rows.count()];
                 scored += rows.count();
                 if let Err(error) = guarded_predict(&mut *self.model, &rows, scores) {
-                    tracing::debug!(%error, "the model failed on a request");
                     self.failed.push(index);
+                    if let Some(suppressed) = self.failure_log.pass(self.epoch.elapsed().as_nanos() as u64) {
+                        tracing::warn!(%error, suppressed, "the model failed on a request, which gets error 2");
+                    }
                 }
                 index += 1;
             }
