@@ -21,11 +21,11 @@ pub const FEATURE_DIM_MAX: usize = 4096;
 
 /// Receive buffers of a thread. Larger: the ring recycles them first in, first out, so all of the pool passes through
 /// the cache. Smaller: more connections than this that send at the same moment run out of buffers and wait a turn.
-pub const BUFFERS_PER_THREAD: u16 = 256;
+pub const BUFFERS_PER_THREAD: u16 = 128;
 
 /// Bytes that one receive takes at most, unless a request is larger. Larger: the pool outgrows the cache. Smaller:
 /// more completions, and more bytes copied for requests that straddle two buffers.
-pub const RECEIVE_BYTES: usize = 16 * 1024;
+pub const RECEIVE_BYTES: usize = 32 * 1024;
 
 /// Bytes of receive buffers of a thread that are aimed at when requests are large.
 pub const POOL_BYTES: usize = BUFFERS_PER_THREAD as usize * RECEIVE_BYTES;
