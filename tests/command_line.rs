@@ -1,0 +1,310 @@
+//! The binary, as an operator and a service manager see it: flags, messages, exit statuses, signals.
+
+mod common;
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Client, Reply, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
+use disrust::protocol::{ErrorCode, FEATURE_DIM};
+use nix::sys::signal::Signal;
+
+/// The binary's end with these flags.
+fn run(flags: &[&str]) -> Run {
+    Run::of(binary().args(flags))
+}
+
+/// A file for one test, in the folder that cargo has for that; it goes when it is dropped.
+struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    fn new(name: &str, content: &str) -> TemporaryFile {
+        let name = format!("{}-{name}", std::process::id());
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::write(&path, content).expect("cargo's folder for tests can be written");
+        TemporaryFile(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a path in UTF-8")
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        // Left behind, it harms nobody.
+        let _gone_before = fs::remove_file(&self.0);
+    }
+}
+
+fn assert_serves(client: &mut Client) {
+    let requests = random_requests(&mut seeded(), 20, 1..=64);
+    client.exchange(&requests);
+}
+
+/// Help and the version go to stdout, with status 0.
+#[test]
+fn help_and_version_are_no_failure() {
+    for (flag, said) in [("--version", env!("CARGO_PKG_VERSION")), ("--help", "--io-threads"), ("-h", "--port")] {
+        let run = run(&[flag]);
+        assert!(run.status == Some(0) && run.stdout.contains(said) && run.stderr.is_empty(), "{flag}: {run:?}");
+    }
+}
+
+/// A mistake on the command line is status 2, and the message names the flag.
+#[test]
+fn bad_flags_are_named() {
+    for (flags, said) in [
+        (&["--port", "65536"][..], "--port"),
+        (&["-p", "x"], "--port"),
+        (&["--io-threads", "0"], "--io-threads"),
+        (&["--io-threads", "many"], "--io-threads"),
+        (&["--pin", "0-"], "--pin"),
+        (&["--io-threads", "4", "--pin", "0-3"], "--io-threads 4 needs 5"),
+        (&["--pin-policy", "lenient"], "--pin-policy"),
+        (&["--wait", "sleep"], "--wait"),
+        (&["--features", "0"], "--features"),
+        (&["--max-connections", "-1"], "--max-connections"),
+        (&["--idle-timeout", "soon"], "--idle-timeout"),
+        (&["--drain-timeout", "10"], "--drain-timeout"),
+        (&["--reuse-port=maybe"], "--reuse-port"),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["sum.onnx"], "sum.onnx"),
+        (&["--host"], "--host"),
+    ] {
+        let run = run(flags);
+        assert!(run.status == Some(2) && run.stderr.contains(said), "{flags:?}: {run:?}");
+    }
+    let run = Run::of(binary().env("DISRUST_WAIT", "sleep"));
+    assert!(run.status == Some(2) && run.stderr.contains("--wait"), "{run:?}");
+}
+
+/// A bad config file or model is status 78, and the message names the file.
+#[test]
+fn bad_files_are_named() {
+    let unknown = TemporaryFile::new("unknown.toml", "port = 0\nthreads = 4\n");
+    let broken = TemporaryFile::new("broken.toml", "port =\n");
+    let bad_value = TemporaryFile::new("bad_value.toml", "port = 70000\n");
+    let (unknown, broken, bad_value) = (unknown.path(), broken.path(), bad_value.path());
+    for (flags, said) in [
+        (["--model", "missing.onnx"], ["missing.onnx", "--model"]),
+        (["--config", "missing.toml"], ["missing.toml", "cannot be read"]),
+        (["--config", unknown], [unknown, "threads"]),
+        (["--config", broken], [broken, "line 1"]),
+        (["--config", bad_value], [bad_value, "port"]),
+    ] {
+        let run = run(&flags);
+        assert!(run.status == Some(78) && said.iter().all(|said| run.stderr.contains(said)), "{flags:?}: {run:?}");
+    }
+    let run = Run::of(binary().env("DISRUST_CONFIG", "missing.toml"));
+    assert!(run.status == Some(78) && run.stderr.contains("missing.toml"), "{run:?}");
+}
+
+/// A port that anybody else listens on is status 71, and the message names it and what to try.
+#[test]
+fn a_taken_port_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let served = ServerProcess::start(&[]);
+    let shared = ServerProcess::start(&["--reuse-port"]);
+    let plain = listener.local_addr().expect("a bound socket has an address");
+    for (address, flags, owner) in [
+        (plain, &[][..], std::process::id()),
+        (plain, &["--reuse-port"], std::process::id()),
+        (served.address(), &[], served.pid()),
+        (shared.address(), &[], shared.pid()),
+    ] {
+        let port = address.port().to_string();
+        let run = run(&[&["--port", &port], flags].concat());
+        let said = [format!("port {port}"), "--reuse-port".to_owned(), format!("pid {owner}")];
+        assert!(run.status == Some(71) && said.iter().all(|said| run.stderr.contains(said)), "{run:?}");
+    }
+    assert_serves(&mut served.connect());
+    assert_serves(&mut shared.connect());
+}
+
+/// A host that is not this machine's, and a CPU that is not there with the strict policy, are status 71.
+#[test]
+fn an_address_or_a_cpu_that_is_not_there_is_named() {
+    for (flags, said) in
+        [(&["--host", "192.0.2.1"][..], "192.0.2.1"), (&["--pin", "9999,9999", "--pin-policy", "strict"], "9999")]
+    {
+        let run = run(&[&["--port", "0"], flags].concat());
+        assert!(run.status == Some(71) && run.stderr.contains(said), "{flags:?}: {run:?}");
+    }
+}
+
+/// A flag beats the environment, which beats the file, which beats the default.
+#[test]
+fn flags_beat_the_environment_which_beats_the_file() {
+    let file = TemporaryFile::new("precedence.toml", "port = 0\npin = \"none\"\nfeatures = 3\nidle-timeout = \"7m\"\n");
+    for (use_file, environment, flag, features, idle) in [
+        (false, None, None, 16, "off"),
+        (true, None, None, 3, "7m"),
+        (false, Some("5"), None, 5, "off"),
+        (true, Some("5"), None, 5, "7m"),
+        (true, Some("5"), Some("9"), 9, "7m"),
+        (true, None, Some("9"), 9, "7m"),
+    ] {
+        let mut command = binary();
+        if use_file {
+            command.args(["--config", file.path()]);
+        } else {
+            command.envs([("DISRUST_PORT", "0"), ("DISRUST_PIN", "none")]);
+        }
+        command.envs(environment.map(|features| ("DISRUST_FEATURES", features)));
+        command.args(flag.into_iter().flat_map(|features| ["--features", features]));
+        let server = ServerProcess::launch(&mut command);
+        let banner = server.stderr();
+        assert!(banner.contains(&format!("model: sum, {features} features")), "{banner}");
+        assert!(banner.contains(&format!("idle {idle}")), "{banner}");
+        let request = Request::random(&mut seeded(), features, 2);
+        server.connect().exchange(&[request]);
+    }
+}
+
+/// `--io-threads 4 --pin 0-4` serves on any machine: what can't be pinned runs unpinned, and is named in a warning.
+#[test]
+fn any_list_of_cpus_serves_on_any_machine() {
+    for (list, said) in [("0-4", "batch-processor"), ("9999,9998,9997,9996,9995", "9999")] {
+        let server = ServerProcess::launch(binary().args(["--port", "0", "--io-threads", "4", "--pin", list]));
+        let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(assert_serves);
+        let stderr = server.stderr();
+        assert!((0..4).all(|thread| stderr.contains(&format!("io-{thread} → "))) && stderr.contains(said), "{stderr}");
+    }
+}
+
+/// SIGTERM and SIGINT under load: every request is answered or refused, every stream ends in order, the status is 0.
+#[test]
+fn signals_drain_without_losing_a_request() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let server = ServerProcess::start(&["--io-threads", "2"]);
+        let (address, answered) = (server.address(), AtomicUsize::new(0));
+        let requests = random_requests(&mut seeded(), 30, 1..=16);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| load_until_the_end(address, &requests, &answered));
+            }
+            wait_until("the load is on", || answered.load(Ordering::Relaxed) > 200);
+            server.signal(signal);
+        });
+        let (status, stderr) = server.wait();
+        assert_eq!(status, Some(0), "{stderr}");
+        assert!(stderr.contains("drained") && stderr.contains(" 0 cut"), "{stderr}");
+    }
+}
+
+/// Sends windows of requests until the stream ends; a window that was begun is answered as far as it goes.
+fn load_until_the_end(address: SocketAddr, requests: &[Request], answered: &AtomicUsize) {
+    let mut client = Client::connect(address);
+    let mut refused = false;
+    loop {
+        client.send_all(requests);
+        for request in requests {
+            match client.receive() {
+                Some(Reply::Error(ErrorCode::Closing)) => refused = true,
+                Some(reply) => assert!(reply == request.reply && !refused, "{reply:?}"),
+                None => return,
+            }
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A second signal cuts short what would not end by itself, and the status is 0 still.
+#[test]
+fn a_second_signal_cuts_the_drain_short() {
+    let server = ServerProcess::start(&["--drain-timeout", "1h", "--features", "1"]);
+    let deaf = Client::with_small_buffers(server.address());
+    let bytes = Request::of(1, &[1.0; 64]).bytes.repeat(100);
+    deaf.stream().set_write_timeout(Some(std::time::Duration::from_millis(200))).expect("a time above 0");
+    while std::io::Write::write_all(&mut deaf.stream(), &bytes).is_ok() {}
+    server.signal(Signal::SIGTERM);
+    wait_until("the first signal is heard", || server.stderr().contains("SIGTERM: draining"));
+    server.signal(Signal::SIGTERM);
+    let (status, stderr) = server.wait();
+    assert!(status == Some(0) && stderr.contains("1 cut at the end"), "{status:?}: {stderr}");
+    drop(deaf);
+}
+
+/// A server that was killed leaves nothing that keeps the next one from its port.
+#[test]
+fn after_a_kill_the_next_server_has_the_port() {
+    let mut server = ServerProcess::start(&["--io-threads", "2"]);
+    let port = server.address().port().to_string();
+    for _ in 0..3 {
+        let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(assert_serves);
+        clients.iter().for_each(|client| client.send_all(&random_requests(&mut seeded(), 20, 1..=64)));
+        server.signal(Signal::SIGKILL);
+        assert_eq!(server.wait().0, None);
+        server = ServerProcess::launch(binary().args(["--pin", "none", "--port", &port]));
+    }
+    assert_serves(&mut server.connect());
+}
+
+/// With `--reuse-port` two servers share a port, and one takes over when the other is drained.
+#[test]
+fn servers_may_share_a_port_on_purpose() {
+    let first = ServerProcess::start(&["--reuse-port"]);
+    let port = first.address().port().to_string();
+    let second =
+        ServerProcess::launch(binary().args(["--pin", "none", "--port", &port]).env("DISRUST_REUSE_PORT", "true"));
+    assert!(first.stderr().contains("(shared)") && second.stderr().contains("(shared)"));
+    let mut clients: Vec<_> = (0..40).map(|_| first.connect()).collect();
+    clients.iter_mut().for_each(assert_serves);
+    drop(clients);
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.wait().0, Some(0));
+    let mut clients: Vec<_> = (0..10).map(|_| second.connect()).collect();
+    clients.iter_mut().for_each(assert_serves);
+}
+
+/// Whatever becomes of stderr, requests are served and a signal drains.
+#[test]
+fn a_lost_stderr_does_not_matter() {
+    for script in [r#"exec "$0" "$@" 2>&-"#, r#"exec "$0" "$@" 2>/dev/full"#, r#"exec "$0" "$@" >&- 2>&- <&-"#] {
+        let port = free_port();
+        let server = ServerProcess::start_in_shell(script, &["--port", &port.to_string()]);
+        wait_until("it listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let address = ([127, 0, 0, 1], port).into();
+        for _ in 0..20 {
+            let (mut bad, bad_count) = (Client::connect(address), Request::bad(&[0; 4]));
+            bad.exchange(std::slice::from_ref(&bad_count));
+            bad.expect_end();
+            assert_serves(&mut Client::connect(address));
+        }
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().0, Some(0), "{script}");
+    }
+}
+
+/// When descriptors run out, the connections that exist go on, and when they are back, new ones are served.
+#[test]
+fn exhausted_descriptors_cost_only_new_connections() {
+    for (limit, flags) in [(64, &["--io-threads", "1"][..]), (40, &["--io-threads", "2", "--max-connections", "500"])] {
+        let script = format!(r#"ulimit -n {limit}; exec "$0" "$@""#);
+        let server = ServerProcess::start_in_shell(&script, &[&["--port", "0"], flags].concat());
+        server.wait_for_banner();
+        let mut early: Vec<_> = (0..5).map(|_| server.connect()).collect();
+        early.iter_mut().for_each(assert_serves);
+        let crowd: Vec<_> = (0..200).map(|_| server.connect()).collect();
+        for _ in 0..3 {
+            early.iter_mut().for_each(assert_serves);
+        }
+        drop(crowd);
+        wait_until("a new connection is served", || {
+            let (client, request) = (server.connect(), Request::of(FEATURE_DIM, &[1.0; FEATURE_DIM]));
+            // One that is over the limit still is reset if it has sent something; it must not be answered wrongly.
+            let sent = std::io::Write::write_all(&mut client.stream(), &request.bytes).is_ok();
+            sent && std::io::Read::read(&mut client.stream(), &mut [0; 5]).is_ok_and(|count| count == 5)
+        });
+        early.iter_mut().for_each(assert_serves);
+        drop(early);
+        server.signal(Signal::SIGTERM);
+        let (status, stderr) = server.wait();
+        assert_eq!(status, Some(0), "{stderr}");
+    }
+}

@@ -1,0 +1,106 @@
+//! A client that believes nothing: every answer is compared with what it must be.
+
+use std::io::{BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use disrust::protocol::{Answer, MAX_VECTORS_PER_REQUEST, answer_bytes, read_answer};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::{PATIENCE, Reply, Request, bytes_of};
+
+/// One connection. Reads and writes give up after a while.
+pub struct Client(BufReader<TcpStream>);
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        Client::over(TcpStream::connect(address).expect("the server listens"))
+    }
+
+    /// A client whose side of the connection holds little that it does not read or the server does not take.
+    pub fn with_small_buffers(address: SocketAddr) -> Client {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a descriptor");
+        socket.set_recv_buffer_size(4 * 1024).expect("a TCP socket");
+        socket.set_send_buffer_size(32 * 1024).expect("a TCP socket");
+        socket.connect(&address.into()).expect("the server listens");
+        Client::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Client {
+        stream.set_nodelay(true).expect("a TCP socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time above 0");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a time above 0");
+        Client(BufReader::new(stream))
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.0.get_ref()
+    }
+
+    pub fn send(&self, bytes: &[u8]) {
+        self.stream().write_all(bytes).expect("the server takes what is sent");
+    }
+
+    pub fn send_all(&self, requests: &[Request]) {
+        self.send(&bytes_of(requests));
+    }
+
+    /// The next answer, or `None` at the end of the stream. A stream that breaks, also within an answer, is a failure.
+    pub fn receive(&mut self) -> Option<Reply> {
+        let mut bytes = [0; answer_bytes(MAX_VECTORS_PER_REQUEST)];
+        let (header, body) = bytes.split_at_mut(1);
+        if self.0.read(header).expect("an answer or the end, not a reset") == 0 {
+            return None;
+        }
+        let body_bytes = if header[0] == 0 { 1 } else { 4 * usize::from(header[0]) };
+        assert!(body_bytes <= body.len(), "a stray byte: no answer has {} scores", header[0]);
+        self.0.read_exact(&mut body[..body_bytes]).expect("the rest of an answer");
+        match read_answer(&bytes[..1 + body_bytes]).expect("an answer of the protocol").expect("a whole answer").0 {
+            Answer::Scores(scores) => Some(Reply::Scores(scores.iter().collect())),
+            Answer::Error(error) => Some(Reply::Error(error)),
+        }
+    }
+
+    /// Receives the answers to these requests, in this order.
+    pub fn expect<'a>(&mut self, requests: impl IntoIterator<Item = &'a Request>) {
+        for (index, request) in requests.into_iter().enumerate() {
+            assert_eq!(self.receive().as_ref(), Some(&request.reply), "answer {index}");
+        }
+    }
+
+    /// The server has closed in order, and not a byte is left.
+    pub fn expect_end(&mut self) {
+        assert_eq!(self.receive(), None, "the end of the stream");
+    }
+
+    /// Sends requests and receives their answers at the same time, however many there are.
+    pub fn exchange(&mut self, requests: &[Request]) {
+        let mut writer = self.stream().try_clone().expect("a descriptor");
+        std::thread::scope(|scope| {
+            scope.spawn(move || writer.write_all(&bytes_of(requests)).expect("the server takes what is sent"));
+            self.expect(requests);
+        });
+    }
+
+    /// Sends no more (FIN).
+    pub fn half_close(&self) {
+        self.stream().shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    /// Breaks the connection off (RST).
+    pub fn reset(self) {
+        SockRef::from(self.stream()).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+    }
+
+    /// Whether the server has ended or broken the connection; reads away what came before.
+    pub fn is_closed_by_server(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.0.read(&mut bytes) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The binary, in a process of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Client, PATIENCE_FOR_END, wait_until};
+
+/// The path of the binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_disrust");
+
+/// The binary, with an environment that sets nothing.
+pub fn binary() -> Command {
+    without_settings(Command::new(BINARY))
+}
+
+fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DISRUST_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// A run of the binary that ended by itself.
+#[derive(Debug)]
+pub struct Run {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    /// Runs to the end a command that should not serve.
+    pub fn of(command: &mut Command) -> Run {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut child = KilledOnDrop(child);
+        let status = wait_for_end(&mut child.0).code();
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        child.0.stdout.take().expect("a pipe").read_to_string(&mut stdout).expect("text");
+        child.0.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
+        Run { status, stdout, stderr }
+    }
+}
+
+fn wait_for_end(child: &mut Child) -> ExitStatus {
+    let begun_at = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            return status;
+        }
+        assert!(begun_at.elapsed() < PATIENCE_FOR_END, "the process does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+struct KilledOnDrop(Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended_before = self.0.kill();
+        let _reaped_before = self.0.wait();
+    }
+}
+
+/// A server in a process of its own, killed when it goes out of scope.
+pub struct ServerProcess {
+    child: KilledOnDrop,
+    stderr: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl ServerProcess {
+    /// Starts a server on a free port, unpinned, with these flags besides.
+    pub fn start(flags: &[&str]) -> ServerProcess {
+        ServerProcess::launch(binary().args(["--port", "0", "--pin", "none"]).args(flags))
+    }
+
+    /// Starts a server through a shell command, in which `"$0" "$@"` is the server.
+    pub fn start_in_shell(script: &str, flags: &[&str]) -> ServerProcess {
+        let mut shell = without_settings(Command::new("sh"));
+        ServerProcess::spawn(shell.args(["-c", script, BINARY, "--pin", "none"]).args(flags))
+    }
+
+    /// Starts a server and waits for its banner.
+    pub fn launch(command: &mut Command) -> ServerProcess {
+        let process = ServerProcess::spawn(command);
+        process.wait_for_banner();
+        process
+    }
+
+    fn spawn(command: &mut Command) -> ServerProcess {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
+        let pipe = child.stderr.take().expect("a pipe");
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&stderr);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                let mut written = written.lock().expect("nobody panics while holding it");
+                written.push_str(&line);
+                written.push('\n');
+            }
+        });
+        ServerProcess { child: KilledOnDrop(child), stderr, reader: Some(reader) }
+    }
+
+    /// Waits until the whole banner has come; its last line tells the timeouts.
+    pub fn wait_for_banner(&self) {
+        wait_until("the banner", || self.stderr().contains("\ntimeouts: ") || self.reader_ended());
+        assert!(self.stderr().contains("\ntimeouts: "), "no banner: {}", self.stderr());
+    }
+
+    fn reader_ended(&self) -> bool {
+        self.reader.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// What it has written to stderr until now.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().expect("nobody panics while holding it").clone()
+    }
+
+    /// The address that the banner names.
+    pub fn address(&self) -> SocketAddr {
+        let banner = self.stderr();
+        let line = banner.lines().find_map(|line| line.strip_prefix("listening on ")).expect("the banner says where");
+        line.split(' ').next().and_then(|address| address.parse().ok()).expect("an address")
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("our child, not yet waited for");
+    }
+
+    /// Waits for its end: the exit status, if it was not killed, and all that it wrote to stderr.
+    pub fn wait(mut self) -> (Option<i32>, String) {
+        let status = wait_for_end(&mut self.child.0);
+        self.reader.take().expect("joined once").join().expect("the reader does not panic");
+        (status.code(), self.stderr())
+    }
+}

@@ -1,0 +1,79 @@
+//! Requests, and the answers that they must get.
+
+use std::ops::RangeInclusive;
+
+use disrust::protocol::{ErrorCode, FEATURE_DIM, RequestLayout, write_request};
+
+/// A source of randomness whose seed is printed; the variable of that name replays it.
+pub fn seeded() -> fastrand::Rng {
+    let replayed = std::env::var("DISRUST_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = replayed.unwrap_or_else(|| fastrand::u64(..));
+    println!("DISRUST_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// An answer, as it comes or as it should come.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    Scores(Vec<f32>),
+    Error(ErrorCode),
+}
+
+/// Scores are equal if their bits are. Which NaN a sum of NaNs is, the processor decides.
+impl PartialEq for Reply {
+    fn eq(&self, other: &Reply) -> bool {
+        match (self, other) {
+            (Reply::Scores(ours), Reply::Scores(theirs)) => {
+                let equal = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(equal)
+            }
+            (Reply::Error(ours), Reply::Error(theirs)) => ours == theirs,
+            (Reply::Scores(_), Reply::Error(_)) | (Reply::Error(_), Reply::Scores(_)) => false,
+        }
+    }
+}
+
+/// A request and the answer that it must get.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub bytes: Vec<u8>,
+    pub reply: Reply,
+}
+
+impl Request {
+    /// The request for these vectors, to be answered by the sum model.
+    pub fn of(features: usize, rows: &[f32]) -> Request {
+        let mut bytes = Vec::new();
+        write_request(RequestLayout::new(features), rows, &mut bytes);
+        let sum = |row: &[f32]| row.iter().copied().reduce(|sum, feature| sum + feature).expect("a feature");
+        Request { bytes, reply: Reply::Scores(rows.chunks(features).map(sum).collect()) }
+    }
+
+    /// A request of `vectors` random vectors.
+    pub fn random(rng: &mut fastrand::Rng, features: usize, vectors: usize) -> Request {
+        // Magnitudes apart, so that a sum in another order, or of another vector, has other bits.
+        let mut feature = || (rng.f32() - 0.5) * [1.0e-3, 1.0, 1.0e3, 1.0e6][rng.usize(..4)];
+        let rows: Vec<f32> = (0..features * vectors).map(|_| feature()).collect();
+        Request::of(features, &rows)
+    }
+
+    /// Bytes that begin no request, and what they are answered with.
+    pub fn bad(bytes: &[u8]) -> Request {
+        Request { bytes: bytes.to_vec(), reply: Reply::Error(ErrorCode::BadVectorCount) }
+    }
+}
+
+/// `count` requests of random sizes within `vectors`.
+pub fn random_requests(rng: &mut fastrand::Rng, count: usize, vectors: RangeInclusive<usize>) -> Vec<Request> {
+    (0..count)
+        .map(|_| {
+            let vectors = rng.usize(vectors.clone());
+            Request::random(rng, FEATURE_DIM, vectors)
+        })
+        .collect()
+}
+
+/// The requests as one stream.
+pub fn bytes_of(requests: &[Request]) -> Vec<u8> {
+    requests.iter().flat_map(|request| request.bytes.iter().copied()).collect()
+}

@@ -1,0 +1,191 @@
+//! A server in this process, its bystanders, and a model that can be held.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{JoinHandle, sleep};
+use std::time::Duration;
+
+use disrust::config::Config;
+use disrust::model::{Model, PredictError, Rows, Sum};
+use disrust::placement::Pin;
+use disrust::protocol::FEATURE_DIM;
+use disrust::server::{Report, Server, ServerHandle};
+
+use super::{Client, PATIENCE_FOR_END, random_requests, seeded, wait_until};
+
+/// A free port, and no pinning: tests run beside one another.
+pub fn config() -> Config {
+    Config { port: 0, pin: Pin::None, ..Config::default() }
+}
+
+/// A running server, which drains and must have kept its books when it goes out of scope.
+pub struct TestServer(Option<Server>);
+
+impl TestServer {
+    /// Serves the sum model.
+    pub fn start(config: Config) -> TestServer {
+        let features = config.features.unwrap_or(FEATURE_DIM);
+        TestServer::serve(config, Sum::new(features))
+    }
+
+    /// Serves the sum model behind a gate, which is closed.
+    pub fn start_gated(config: Config) -> (TestServer, Gate) {
+        let gate = Gate::default();
+        (TestServer::serve(config, Gated { sum: Sum::new(FEATURE_DIM), gate: gate.clone() }), gate)
+    }
+
+    pub fn serve(config: Config, model: impl Model + 'static) -> TestServer {
+        TestServer(Some(Server::start(&config, Box::new(model)).expect("a server starts on a free port")))
+    }
+
+    fn server(&self) -> &Server {
+        self.0.as_ref().expect("it runs until it is finished")
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server().address()
+    }
+
+    pub fn handle(&self) -> ServerHandle {
+        self.server().handle()
+    }
+
+    pub fn report(&self) -> Report {
+        self.server().report()
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    pub fn connect_many(&self, count: usize) -> Vec<Client> {
+        (0..count).map(|_| self.connect()).collect()
+    }
+
+    /// Waits until the model has been handed this many requests since the start.
+    pub fn wait_for_requests(&self, requests: u64) {
+        wait_until("the server takes the requests", || self.report().requests >= requests);
+        assert_eq!(self.report().requests, requests, "not more requests than were sent");
+    }
+
+    /// Waits until the server seems to take no more requests.
+    pub fn wait_until_still(&self) {
+        let (mut seen, mut same) = (self.report().requests, 0);
+        while same < 20 {
+            sleep(Duration::from_millis(10));
+            let now = self.report().requests;
+            same = if now == seen { same + 1 } else { 0 };
+            seen = now;
+        }
+    }
+
+    /// Drains the server and gives its report.
+    pub fn finish(mut self) -> Report {
+        self.end()
+    }
+
+    fn end(&mut self) -> Report {
+        let server = self.0.take().expect("it ends once");
+        server.handle().drain();
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || sender.send(server.wait()));
+        let ended = receiver.recv_timeout(PATIENCE_FOR_END).expect("the drain comes to an end");
+        let report = ended.expect("the drain ends in order");
+        assert_eq!(report.requests, report.answered + report.discarded, "no request is lost: {report:?}");
+        report
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if self.0.is_some() && !std::thread::panicking() {
+            self.end();
+        } else if let Some(server) = &self.0 {
+            // The test has failed already: the threads end by themselves, as far as they can.
+            server.handle().cut();
+        }
+    }
+}
+
+/// Holds a model while it is closed, so that requests are certainly in flight.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn open(&self) {
+        self.set(true);
+    }
+
+    pub fn close(&self) {
+        self.set(false);
+    }
+
+    fn set(&self, open: bool) {
+        *self.0.0.lock().expect("nobody panics while holding it") = open;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let open = self.0.0.lock().expect("nobody panics while holding it");
+        drop(self.0.1.wait_while(open, |open| !*open).expect("nobody panics while holding it"));
+    }
+}
+
+struct Gated {
+    sum: Sum,
+    gate: Gate,
+}
+
+impl Model for Gated {
+    fn name(&self) -> &str {
+        "gated sum"
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.sum.feature_dim()
+    }
+
+    fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+        self.gate.pass();
+        self.sum.predict(rows, scores)
+    }
+}
+
+/// A client that minds its own business on its own thread, and must get every answer while others misbehave.
+pub struct Bystander {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bystander {
+    pub fn start(address: SocketAddr) -> Bystander {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut client, mut rng) = (Client::connect(address), seeded());
+            while !stopped.load(Ordering::Relaxed) {
+                let requests = random_requests(&mut rng, 4, 1..=8);
+                client.send_all(&requests);
+                client.expect(&requests);
+                // It is a load on nobody.
+                sleep(Duration::from_millis(1));
+            }
+        });
+        Bystander { stop, thread: Some(thread) }
+    }
+
+    /// Ends it; it must have been right until now.
+    pub fn finish(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("it ends once");
+        thread.join().expect("the bystander gets its answers");
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

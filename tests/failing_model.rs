@@ -1,0 +1,162 @@
+//! A model that fails costs the requests that it fails on their scores, and nothing else.
+
+mod common;
+
+use common::{Bystander, Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded};
+use disrust::config::Config;
+use disrust::model::{Model, PredictError, Rows, Sum};
+use disrust::protocol::{ErrorCode, FEATURE_DIM};
+
+/// How a model fails.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    Error,
+    Panic,
+    /// An error, with scores written for some rows already.
+    HalfDone,
+}
+
+const FAILURES: [Failure; 3] = [Failure::Error, Failure::Panic, Failure::HalfDone];
+
+/// The sum model, except that a call with a row whose first feature is NaN fails as a whole.
+struct Fragile {
+    sum: Sum,
+    failure: Failure,
+}
+
+impl Model for Fragile {
+    fn name(&self) -> &str {
+        "fragile sum"
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.sum.feature_dim()
+    }
+
+    fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+        let mut matrix = vec![0.0; rows.count() * self.feature_dim()];
+        rows.gather(&mut matrix);
+        if matrix.chunks(self.feature_dim()).all(|row| !row[0].is_nan()) {
+            return self.sum.predict(rows, scores);
+        }
+        match self.failure {
+            Failure::Error => {}
+            Failure::Panic => panic!("a row begins with NaN"),
+            Failure::HalfDone => scores.iter_mut().step_by(2).for_each(|score| *score = -1.0),
+        }
+        Err(PredictError("a row begins with NaN".to_owned()))
+    }
+}
+
+fn start(failure: Failure) -> TestServer {
+    TestServer::serve(config(), Fragile { sum: Sum::new(FEATURE_DIM), failure })
+}
+
+/// A request that the model fails on, in one of its rows.
+fn fragile_request(rng: &mut fastrand::Rng, vectors: usize) -> Request {
+    let mut rows: Vec<f32> = (0..vectors * FEATURE_DIM).map(|_| rng.f32()).collect();
+    rows[rng.usize(..vectors) * FEATURE_DIM] = f32::NAN;
+    Request { reply: Reply::Error(ErrorCode::ModelFailed), ..Request::of(FEATURE_DIM, &rows) }
+}
+
+/// Requests of which about one in `one_in` fails.
+fn mixed_requests(rng: &mut fastrand::Rng, count: usize, one_in: usize) -> Vec<Request> {
+    let mut requests = random_requests(rng, count, 1..=64);
+    for request in &mut requests {
+        if rng.usize(..one_in) == 0 {
+            let vectors = rng.usize(1..=64);
+            *request = fragile_request(rng, vectors);
+        }
+    }
+    requests
+}
+
+/// Within one write, exactly the requests that the model fails on get error answer 2, in their places; a NaN elsewhere
+/// in a row is a number like any other.
+#[test]
+fn exactly_the_failing_requests_get_error_2() {
+    let mut rng = seeded();
+    for failure in FAILURES {
+        let server = start(failure);
+        let mut client = server.connect();
+        let mut rows = [1.0; 2 * FEATURE_DIM];
+        rows[3] = f32::NAN;
+        for place in 0..5 {
+            let mut requests = random_requests(&mut rng, 4, 1..=64);
+            requests.insert(place, fragile_request(&mut rng, 64));
+            requests.insert(place, Request::of(FEATURE_DIM, &rows));
+            client.send_all(&requests);
+            client.expect(&requests);
+        }
+    }
+}
+
+/// The connection goes on after any number of failures, in a row or among others.
+#[test]
+fn the_connection_goes_on() {
+    let mut rng = seeded();
+    for failure in FAILURES {
+        let server = start(failure);
+        let mut client = server.connect();
+        for one_in in [1, 2, 20] {
+            client.exchange(&mixed_requests(&mut rng, 100, one_in));
+        }
+        client.exchange(&random_requests(&mut rng, 20, 1..=64));
+        client.half_close();
+        client.expect_end();
+    }
+}
+
+/// Requests of other connections get their scores, though they were with the model in one batch.
+#[test]
+fn other_connections_get_their_scores() {
+    let mut rng = seeded();
+    for failure in FAILURES {
+        let server = start(failure);
+        let bystander = Bystander::start(server.address());
+        let mut clients = server.connect_many(10);
+        for _ in 0..10 {
+            let sent: Vec<_> = clients.iter().map(|_| mixed_requests(&mut rng, 6, 6)).collect();
+            clients.iter().zip(&sent).for_each(|(client, requests)| client.send_all(requests));
+            clients.iter_mut().zip(&sent).for_each(|(client, requests)| client.expect(requests));
+        }
+        bystander.finish();
+    }
+}
+
+/// Both kinds of error keep their order: scores, error 2, scores, then error 1 and the end.
+#[test]
+fn a_failure_and_a_bad_count_keep_their_order() {
+    let mut rng = seeded();
+    for failure in FAILURES {
+        let server = start(failure);
+        let mut requests = mixed_requests(&mut rng, 30, 3);
+        requests.push(fragile_request(&mut rng, 1));
+        requests.push(Request::bad(&[65, 0, 0, 0]));
+        let mut client = server.connect();
+        client.send(&bytes_of(&requests));
+        client.expect(&requests);
+        client.expect_end();
+    }
+}
+
+/// An error answer is an answer: the books count it, also when its client has gone or the smallest vectors are served.
+#[test]
+fn failed_requests_are_in_the_books() {
+    let mut rng = seeded();
+    for failure in FAILURES {
+        let model = Fragile { sum: Sum::new(1), failure };
+        let server = TestServer::serve(Config { features: Some(1), ..config() }, model);
+        let mut client = server.connect();
+        let failed = Request { reply: Reply::Error(ErrorCode::ModelFailed), ..Request::of(1, &[f32::NAN]) };
+        let fine = Request::random(&mut rng, 1, 1);
+        let requests: Vec<_> = (0..1000).map(|index| if index % 3 == 0 { &failed } else { &fine }).cloned().collect();
+        client.exchange(&requests);
+        let leavers = server.connect_many(5);
+        leavers.iter().for_each(|leaver| leaver.send_all(&requests[..300]));
+        leavers.into_iter().for_each(Client::reset);
+        drop(client);
+        let report = server.finish();
+        assert!(1000 <= report.answered && report.requests <= 2500, "{report:?}");
+    }
+}
