@@ -21,7 +21,7 @@ use crate::buffer_pool::{Buffer, BufferPool};
 use crate::event::{InferenceEvent, Response};
 use crate::limits::request_ring_slots;
 use crate::logging::LogGate;
-use crate::metrics::BatchMetrics;
+use crate::metrics::{BatchMetrics, DETAILED, stage_clock_ns};
 use crate::model::{Model, PredictError, Rows, requests};
 use crate::protocol::{
     ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
@@ -118,7 +118,10 @@ impl BatchProcessor {
     /// Answers everything that has been published until now.
     pub fn step(&mut self) -> Found {
         match self.consumer.poll() {
-            Err(Polling::NoEvents) => return Found::Nothing,
+            Err(Polling::NoEvents) => {
+                self.metrics.polls_empty.add(1);
+                return Found::Nothing;
+            }
             Err(Polling::Shutdown) => return Found::End,
             Ok(mut events) => {
                 for event in &mut events {
@@ -128,8 +131,13 @@ impl BatchProcessor {
             }
         }
         self.metrics.steps_begun.add(1);
+        let begun_at_ns = stage_clock_ns();
+        self.count_events(begun_at_ns);
         let rows = self.predict();
+        let predicted_at_ns = stage_clock_ns();
+        self.metrics.predict_ns.record(predicted_at_ns - begun_at_ns);
         self.respond(rows);
+        self.metrics.respond_ns.record(stage_clock_ns() - predicted_at_ns);
         self.metrics.steps_finished.add(1);
         Found::Events
     }
@@ -137,6 +145,16 @@ impl BatchProcessor {
     /// Whether there is something to do, without doing it. The end of all I/O threads is not seen here.
     pub fn has_events(&self) -> bool {
         self.consumer.has_available()
+    }
+
+    fn count_events(&self, now_ns: u64) {
+        self.metrics.events.add(self.bursts.len() as u64);
+        self.metrics.events_peak.raise(self.bursts.len());
+        if DETAILED {
+            for burst in &self.bursts {
+                self.metrics.queue_ns.record(now_ns.saturating_sub(burst.event.published_at_ns));
+            }
+        }
     }
 
     /// Scores all rows at once, or request by request if the model fails on them together. Returns how many rows.
@@ -199,14 +217,20 @@ impl BatchProcessor {
                 offset: event.offset,
                 answer_bytes: u32::try_from(answer_bytes).expect("answers are shorter than their requests"),
                 sequence: event.sequence,
+                published_at_ns: event.published_at_ns,
             });
         }
         assert!(scores.is_empty() && failed.peek().is_none(), "every score is somebody's answer");
         self.metrics.requests.add(index as u64);
         self.metrics.rows.add(rows as u64);
+        self.metrics.batch_rows.record(rows as u64);
         for port in &mut self.ports {
-            if port.responses.publish() > 0 && port.wake.wake_sleeper() {
-                self.metrics.wakes.add(1);
+            let responses = port.responses.publish();
+            if responses > 0 {
+                self.metrics.responses.add(responses);
+                let counter =
+                    if port.wake.wake_sleeper() { &self.metrics.wakes } else { &self.metrics.wakes_coalesced };
+                counter.add(1);
             }
         }
     }

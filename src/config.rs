@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::cpu_list::parse_cpu_list;
 use crate::limits::{CONNECTIONS_MAX, FEATURE_DIM_MAX, IO_THREADS_MAX};
+use crate::metrics::DETAILED;
 use crate::placement::{Pin, PinPolicy, Wait};
 use crate::wait::WaitStrategy;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub request_timeout: Option<Duration>,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// How often metrics are printed, if they are.
+    pub metrics_interval: Option<Duration>,
 }
 
 impl Default for Config {
@@ -63,6 +66,7 @@ impl Default for Config {
             idle_timeout: None,
             request_timeout: Some(Duration::from_secs(30)),
             drain_timeout: Duration::from_secs(10),
+            metrics_interval: DETAILED.then_some(Duration::from_secs(10)),
         }
     }
 }
@@ -215,6 +219,11 @@ struct Settings {
     #[arg(long, env = "DISRUST_DRAIN_TIMEOUT", value_name = "TIME", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
 
+    /// Print metrics on stdout this often, or off [default: 10s]
+    #[cfg(feature = "metrics")]
+    #[arg(long, env = "DISRUST_METRICS_INTERVAL", value_name = "TIME", value_parser = parse_timeout)]
+    metrics_interval: Option<Timeout>,
+
     /// Share the port with other processes that say the same (for a rolling restart)
     #[arg(long, env = "DISRUST_REUSE_PORT", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -237,6 +246,8 @@ impl Settings {
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             request_timeout: self.request_timeout.or(other.request_timeout),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
+            #[cfg(feature = "metrics")]
+            metrics_interval: self.metrics_interval.or(other.metrics_interval),
             reuse_port: self.reuse_port.or(other.reuse_port),
         }
     }
@@ -261,6 +272,10 @@ impl Settings {
             idle_timeout: self.idle_timeout.map_or(default.idle_timeout, |timeout| timeout.0),
             request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
             drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
+            #[cfg(feature = "metrics")]
+            metrics_interval: self.metrics_interval.map_or(default.metrics_interval, |timeout| timeout.0),
+            #[cfg(not(feature = "metrics"))]
+            metrics_interval: default.metrics_interval,
         }
     }
 }
@@ -453,6 +468,7 @@ mod tests {
             idle_timeout: Some(Duration::from_secs(5)),
             request_timeout: None,
             drain_timeout: Duration::from_secs(1),
+            metrics_interval: Config::default().metrics_interval,
         };
         assert_eq!(config, expected);
     }

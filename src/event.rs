@@ -33,6 +33,8 @@ pub struct InferenceEvent {
     pub rows: u32,
     /// Counts the connection's events, modulo 2³²; its responses come back in this order.
     pub sequence: u32,
+    /// When it was published, by the clock of the stage times (`metrics::stage_clock_ns`).
+    pub published_at_ns: u64,
 }
 
 const _: () = assert!(size_of::<InferenceEvent>() == 64, "one event, one cache line");
@@ -54,11 +56,13 @@ pub struct Response {
     pub answer_bytes: u32,
     /// As in the event.
     pub sequence: u32,
+    /// As in the event.
+    pub published_at_ns: u64,
 }
 
 impl Response {
     /// Words that a packed response takes.
-    pub const WORDS: usize = 4;
+    pub const WORDS: usize = 5;
 
     /// Packs the response into words that a queue can hold in atomics.
     pub fn to_words(self) -> [u64; Response::WORDS] {
@@ -68,6 +72,7 @@ impl Response {
             pair(self.offset, self.answer_bytes),
             pair(self.request_bytes, u32::from(self.requests) << 16 | u32::from(self.buffer)),
             u64::from(self.sequence),
+            self.published_at_ns,
         ]
     }
 
@@ -82,6 +87,7 @@ impl Response {
             requests: (low(words[2]) >> 16) as u16,
             buffer: low(words[2]) as u16,
             sequence: low(words[3]),
+            published_at_ns: words[4],
         }
     }
 }
@@ -100,6 +106,7 @@ mod tests {
             offset: 0x0fed_cba9,
             answer_bytes: 0x8765_4321,
             sequence: 0xffff_fffe,
+            published_at_ns: u64::MAX - 1,
         };
         assert_eq!(Response::from_words(response.to_words()), response);
     }

@@ -30,7 +30,7 @@ use crate::limits::{
     SEND_BLOCKS_RETAINED, SWEEP_INTERVAL_MAX, TICK,
 };
 use crate::logging::LogGate;
-use crate::metrics::IoMetrics;
+use crate::metrics::{DETAILED, IoMetrics, stage_clock_ns};
 use crate::protocol::RequestLayout;
 use crate::response_queue::ResponseConsumer;
 use crate::wake::Wake;
@@ -156,6 +156,8 @@ impl<K: Kernel> IoThread<K> {
         worked |= self.take_responses();
         self.carry_on_touched();
         self.feed_starved();
+        let buffers = usize::from(self.parts.pool.geometry().buffers);
+        self.parts.metrics.buffers_in_use_peak.raise(buffers - self.buffers_lent);
         worked
     }
 
@@ -317,6 +319,10 @@ impl<K: Kernel> IoThread<K> {
         if self.events.is_empty() {
             return;
         }
+        if DETAILED {
+            let now_ns = stage_clock_ns();
+            self.events.iter_mut().for_each(|event| event.published_at_ns = now_ns);
+        }
         let events = &self.events;
         // Plain stores only: a closure that panicked or stopped early would leave the ring broken for good.
         let published = self.parts.producer.try_batch_publish(events.len(), |slots| {
@@ -324,20 +330,28 @@ impl<K: Kernel> IoThread<K> {
                 *slot = *event;
             }
         });
+        if published.is_err() {
+            self.parts.metrics.request_ring_full.add(1);
+        }
         assert!(published.is_ok(), "the request ring holds as many events as there are buffers");
         self.parts.metrics.events.add(events.len() as u64);
         self.events.clear();
-        if self.parts.batch_wake.wake_sleeper() {
-            self.parts.metrics.wakes.add(1);
-        }
+        let metrics = &self.parts.metrics;
+        let counter = if self.parts.batch_wake.wake_sleeper() { &metrics.wakes } else { &metrics.wakes_coalesced };
+        counter.add(1);
     }
 
     // ---- Its answers come back, and go out.
 
     fn take_responses(&mut self) -> bool {
-        let mut any = false;
+        if self.parts.responses.is_empty() {
+            return false;
+        }
+        let now_ns = stage_clock_ns();
+        let mut taken = 0;
         while let Some(response) = self.parts.responses.pop() {
-            any = true;
+            taken += 1;
+            self.parts.metrics.round_ns.record(now_ns.saturating_sub(response.published_at_ns));
             let buffer = self.parts.pool.adopt(response.buffer);
             let start = response.offset as usize;
             let answers = &self.parts.pool.bytes(&buffer)[start..start + response.answer_bytes as usize];
@@ -348,7 +362,9 @@ impl<K: Kernel> IoThread<K> {
             self.provide(buffer);
             self.touched.push(response.connection.slot);
         }
-        any
+        self.parts.metrics.responses.add(taken as u64);
+        self.parts.metrics.responses_peak.raise(taken);
+        true
     }
 
     fn send_completed(&mut self, id: ConnectionId, block: Box<Block>, result: Result<usize, io::Error>) {

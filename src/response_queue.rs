@@ -137,6 +137,7 @@ mod tests {
             offset: 0,
             answer_bytes: 5,
             sequence: number,
+            published_at_ns: 0,
         }
     }
 

@@ -29,6 +29,7 @@ use crate::kernel::{
 use crate::limits::{
     COMPLETION_ENTRIES, DESCRIPTORS_RESERVED, MODEL_STALL_MAX, PoolGeometry, SUBMISSION_ENTRIES, request_ring_slots,
 };
+use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
 use crate::model::Model;
 use crate::placement::{
@@ -90,8 +91,39 @@ pub struct Server {
     ends: Receiver<ThreadEnd>,
     io_metrics: Vec<Arc<IoMetrics>>,
     batch_metrics: Arc<BatchMetrics>,
+    reporter: Option<RunningReporter>,
     drain_timeout: Duration,
     banner: String,
+}
+
+/// A thread that prints metrics until this is dropped.
+struct RunningReporter {
+    /// Its end is the reporter's.
+    stop: Option<Sender<()>>,
+    /// Ends when the reporter has printed its last line.
+    done: Receiver<()>,
+}
+
+impl RunningReporter {
+    /// How long the last line may take: nobody may be reading it.
+    const LAST_LINE_MAX: Duration = Duration::from_secs(1);
+
+    fn start(reporter: Reporter, interval: Duration) -> io::Result<RunningReporter> {
+        let ((stop, stopped), (printed, done)) = (channel(), channel());
+        std::thread::Builder::new().name("metrics".to_owned()).spawn(move || {
+            reporter.run(interval, &stopped);
+            drop(printed);
+        })?;
+        Ok(RunningReporter { stop: Some(stop), done })
+    }
+}
+
+impl Drop for RunningReporter {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // Either it ends, or it is stuck in its write, and the process ends without it.
+        let _ended = self.done.recv_timeout(Self::LAST_LINE_MAX);
+    }
 }
 
 /// Stops a server, from any thread.
@@ -186,7 +218,12 @@ impl Server {
         let (listeners, address) = bind_listeners(&config.host, config.port, io_threads, config.reuse_port)?;
         let banner = banner(config, &*model, &placement, address, connections_max);
         let assembly = Assembly::new(config, placement, connections_max, model)?;
-        let server = assembly.start(listeners, address, banner, config.drain_timeout)?;
+        let mut server = assembly.start(listeners, address, banner, config.drain_timeout)?;
+        if let Some(interval) = config.metrics_interval {
+            let reporter = Reporter::new(server.io_metrics.clone(), Arc::clone(&server.batch_metrics));
+            let reporter = RunningReporter::start(reporter, interval);
+            server.reporter = Some(reporter.map_err(|source| StartError::System { what: "start a thread", source })?);
+        }
         Ok(server)
     }
 
@@ -241,6 +278,8 @@ impl Server {
                 return Err(RunError::ThreadFailed("after its end".to_owned()));
             }
         }
+        // Its last line tells of everything.
+        drop(self.reporter.take());
         let report = self.report();
         assert!(report.requests == report.answered + report.discarded, "every request was answered or discarded");
         Ok(report)
@@ -427,7 +466,8 @@ impl Assembly {
             return Err(failure);
         }
         let batch_metrics = self.batch_metrics;
-        Ok(Server { address, handle, threads, ends, io_metrics, batch_metrics, drain_timeout, banner })
+        let reporter = None;
+        Ok(Server { address, handle, threads, ends, io_metrics, batch_metrics, reporter, drain_timeout, banner })
     }
 }
 

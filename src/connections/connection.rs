@@ -237,6 +237,7 @@ impl<S: Copy> Connection<S> {
             requests: u16::try_from(burst.requests).expect("a pool's geometry bounds the requests of a buffer"),
             rows: burst.rows,
             sequence,
+            published_at_ns: 0,
         }
     }
 
@@ -515,6 +516,7 @@ mod tests {
                 offset: event.offset,
                 answer_bytes: bytes.len() as u32,
                 sequence: event.sequence,
+                published_at_ns: event.published_at_ns,
             };
             self.connection.answered(LAYOUT, &response, &bytes, self.turn, &mut self.blocks)
         }
