@@ -9,6 +9,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, value_parser};
 use disrust::protocol::{FEATURE_DIM, MAX_VECTORS_PER_REQUEST};
 
+mod floor;
+
+pub use floor::{FloorPlan, Kind};
+
 /// The largest `--features`.
 ///
 /// Larger: `bench` holds a window of the largest requests encoded, 1 GiB of them at this bound and [`WINDOW_MAX`].
@@ -72,6 +76,8 @@ pub enum Mode {
     Pipeline,
     /// Throughput: a closed loop over many connections, every answer verified.
     Bench(Plan),
+    /// Serves: a reference server that answers inline, to compare with; SIGTERM or SIGINT stops it.
+    Floor(FloorPlan),
 }
 
 /// What `bench` is to do.

@@ -11,6 +11,8 @@ use disrust::protocol::{BadAnswer, ErrorCode};
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::floor::FloorError;
+
 /// Why the command ends with exit status 1.
 #[derive(Debug, Error)]
 pub enum Failure {
@@ -43,6 +45,9 @@ pub enum Failure {
         /// What reading gave.
         source: io::Error,
     },
+    /// A reference server did not start, or could not go on.
+    #[error(transparent)]
+    Floor(#[from] FloorError),
     /// This machine refused something that is not the server's doing.
     #[error("cannot {action}: {source}")]
     Local {

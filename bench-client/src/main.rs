@@ -4,10 +4,12 @@
 //! measures. The journey of a command: [`args`] reads it; [`smoke`], [`pipeline`] or [`mod@bench`] carries it out over
 //! connections from [`mod@connect`], with vectors and their true scores from [`rows`]. The first two read answers with
 //! [`answers`]; `bench` runs its [`closed_loop`] over a pre-encoded [`table`], takes [`processor_time`] around it and
-//! prints a [`report`]. Whatever is not right comes back as a [`failure::Failure`].
+//! prints a [`report`]. Whatever is not right comes back as a [`failure::Failure`]. [`mod@floor`] is the other side: servers
+//! to compare with.
 //!
 //! Invariants: exit status 0 means that every answer was checked and right; 1 that one was not, or that the server or
-//! this machine failed; 2 that the command line was wrong. Every wait has a bound (`--timeout`), so it always ends.
+//! this machine failed; 2 that the command line was wrong. Every wait has a bound (`--timeout`), so it always ends;
+//! all but `floor`, which serves until it is told to stop, and ends with 0 then.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -16,6 +18,7 @@ mod bench;
 mod closed_loop;
 mod connect;
 mod failure;
+mod floor;
 mod pipeline;
 mod processor_time;
 mod report;
@@ -45,5 +48,6 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         None | Some(Mode::Smoke) => smoke::run(&arguments.target, out),
         Some(Mode::Pipeline) => pipeline::run(&arguments.target, out),
         Some(Mode::Bench(plan)) => bench::run(&arguments.target, plan, out),
+        Some(Mode::Floor(plan)) => floor::run(&arguments.target, plan, out),
     }
 }
