@@ -15,10 +15,10 @@ use disrust::protocol::{ErrorCode, RequestLayout, answer_bytes, write_answer, wr
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const KINDS: [&str; 1] = ["epoll"];
+const KINDS: [&str; 2] = ["epoll", "uring"];
 
 /// Those of one thread.
-const SINGLE_THREADED: [&str; 1] = ["epoll"];
+const SINGLE_THREADED: [&str; 2] = ["epoll", "uring"];
 
 const LAYOUT: RequestLayout = RequestLayout::new(16);
 
@@ -122,7 +122,9 @@ fn read_all(mut stream: &TcpStream) -> Vec<u8> {
 /// The promise: each kind passes what the real server has to pass, and ends with 0 when told to.
 #[test]
 fn every_kind_keeps_the_contract_and_stops() {
-    for (kind, signal) in [("epoll", Signal::SIGTERM), ("epoll", Signal::SIGINT)] {
+    for (kind, signal) in
+        [("epoll", Signal::SIGTERM), ("uring", Signal::SIGTERM), ("epoll", Signal::SIGINT), ("uring", Signal::SIGINT)]
+    {
         let floor = Floor::start(kind, "");
         let port = floor.port();
         for mode in ["smoke", "pipeline", "bench 20 20000 --window 64", "bench 3 3000 --window 256 --vectors 64"] {

@@ -25,6 +25,8 @@ pub struct FloorPlan {
 pub enum Kind {
     /// One thread, level-triggered epoll, answers inline.
     Epoll,
+    /// One thread, io_uring as the server sets it up, answers inline.
+    Uring,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Epoll => "epoll",
+            Kind::Uring => "uring",
         }
     }
 }

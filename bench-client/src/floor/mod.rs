@@ -3,6 +3,8 @@
 //! They answer in the thread that received, with the server's own sum model, so what the server adds to
 //! them is its hand-off and its batching:
 //! - [`epoll`]: one thread, level-triggered epoll. The limit of readiness-based input and output.
+//! - [`uring`]: one thread on the server's own kernel interface and connections. The limit of this server's design: what
+//!   it would cost without the batch processor.
 //!
 //! They are no servers to deploy: they hold no peer to a deadline, do not limit connections, do not drain, and end with
 //! an error where the server would recover (no descriptors left to accept with).
@@ -14,12 +16,13 @@
 
 mod epoll;
 mod responder;
+mod uring;
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 
-use disrust::kernel::pin_current_thread;
+use disrust::kernel::{BindError, pin_current_thread};
 use disrust::limits::LISTEN_BACKLOG;
 use disrust::protocol::RequestLayout;
 use nix::errno::Errno;
@@ -44,6 +47,12 @@ pub enum FloorError {
         /// What the system said.
         source: io::Error,
     },
+    /// The same, as the server's own listeners tell it.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// io_uring can't be had.
+    #[error("{0}")]
+    RingUnavailable(String),
     /// The CPU is not there.
     #[error("cannot run on CPU {0}: it is not there, or this process may not use it. Choose another --pin")]
     Pin(usize),
@@ -84,6 +93,11 @@ pub fn run(target: &Target, plan: &FloorPlan, out: &mut impl Write) -> Result<()
         Kind::Epoll => {
             let (listener, address) = listen(host, port)?;
             let server = epoll::Server::new(listener, layout, stop)?;
+            announce(address)?;
+            server.run()?;
+        }
+        Kind::Uring => {
+            let (server, address) = uring::Server::new(host, port, layout, stop)?;
             announce(address)?;
             server.run()?;
         }
