@@ -31,7 +31,13 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// Reads the process's arguments; on a usage error or `--help` it prints what clap has to say and ends the process.
 pub fn parse() -> Arguments {
-    Arguments::parse()
+    let arguments = Arguments::parse();
+    if let Some(Mode::Floor(plan)) = &arguments.mode
+        && let Err(error) = plan.check()
+    {
+        error.exit();
+    }
+    arguments
 }
 
 /// Talks to a disrust server and checks every answer against the sum model.

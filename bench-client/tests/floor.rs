@@ -15,7 +15,7 @@ use disrust::protocol::{ErrorCode, RequestLayout, answer_bytes, write_answer, wr
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const KINDS: [&str; 2] = ["epoll", "uring"];
+const KINDS: [&str; 3] = ["epoll", "uring", "tokio"];
 
 /// Those of one thread.
 const SINGLE_THREADED: [&str; 2] = ["epoll", "uring"];
@@ -122,9 +122,14 @@ fn read_all(mut stream: &TcpStream) -> Vec<u8> {
 /// The promise: each kind passes what the real server has to pass, and ends with 0 when told to.
 #[test]
 fn every_kind_keeps_the_contract_and_stops() {
-    for (kind, signal) in
-        [("epoll", Signal::SIGTERM), ("uring", Signal::SIGTERM), ("epoll", Signal::SIGINT), ("uring", Signal::SIGINT)]
-    {
+    for (kind, signal) in [
+        ("epoll", Signal::SIGTERM),
+        ("uring", Signal::SIGTERM),
+        ("tokio", Signal::SIGTERM),
+        ("epoll", Signal::SIGINT),
+        ("uring", Signal::SIGINT),
+        ("tokio", Signal::SIGINT),
+    ] {
         let floor = Floor::start(kind, "");
         let port = floor.port();
         for mode in ["smoke", "pipeline", "bench 20 20000 --window 64", "bench 3 3000 --window 256 --vectors 64"] {
@@ -151,14 +156,20 @@ fn other_numbers_of_features_are_served() {
     }
 }
 
-/// The promise: a CPU that is not there is an error.
+/// The promise: `--threads` and `--pin` are obeyed, and a CPU that is not there is an error.
 #[test]
-fn an_absent_cpu_is_told() {
+fn threads_and_cpus_are_as_asked() {
+    let floor = Floor::start("tokio", "--threads 3");
+    assert_right("tokio", &format!("{} bench 8 1000", floor.port()));
+    let threads = std::fs::read_dir(format!("/proc/{}/task", floor.process())).expect("the floor runs").count();
+    assert_eq!(threads, 3 + 1, "the main thread only waits");
+
     for kind in KINDS {
         let output = client(&format!("floor --kind {kind} --port 0 --pin 100000"));
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains("cannot run on CPU 100000"), "{kind}");
     }
+    assert_eq!(client("floor --kind epoll --threads 2").status.code(), Some(2), "a usage error");
 }
 
 /// The promise: the single-threaded floors have one thread.

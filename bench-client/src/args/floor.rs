@@ -1,10 +1,13 @@
 //! The command line of `client floor`; a part of [`super`], which reads it.
 //!
-//! Invariants: as there.
+//! Invariants: as there; besides, a number of threads is given only for the kind that has a choice.
 
-use clap::{Args, ValueEnum};
+use std::num::NonZeroU16;
 
-use super::Target;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, ValueEnum};
+
+use super::{Arguments, Target};
 
 /// What `floor` is to serve with. Host and features are the [`Target`]'s.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -18,6 +21,9 @@ pub struct FloorPlan {
     /// The CPU that all of its threads run on.
     #[arg(long, value_name = "CPU")]
     pub pin: Option<usize>,
+    /// Worker threads of `--kind tokio`; as many as there are CPUs if it is left out.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroU16>,
 }
 
 /// The reference servers.
@@ -27,6 +33,8 @@ pub enum Kind {
     Epoll,
     /// One thread, io_uring as the server sets it up, answers inline.
     Uring,
+    /// Many threads, a task for each connection: what one writes in an afternoon.
+    Tokio,
 }
 
 impl Kind {
@@ -35,6 +43,7 @@ impl Kind {
         match self {
             Kind::Epoll => "epoll",
             Kind::Uring => "uring",
+            Kind::Tokio => "tokio",
         }
     }
 }
@@ -44,13 +53,22 @@ impl FloorPlan {
     pub fn port(&self, target: &Target) -> u16 {
         self.port.unwrap_or(target.port)
     }
+
+    /// What clap cannot say by itself: `--threads` is for one kind.
+    pub(super) fn check(&self) -> Result<(), clap::Error> {
+        if self.threads.is_none() || self.kind == Kind::Tokio {
+            return Ok(());
+        }
+        let message = "--threads is for --kind tokio: the others have one thread, which is their point";
+        Err(Arguments::command().error(ErrorKind::ArgumentConflict, message))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
-    use super::super::{Arguments, Mode};
+    use super::super::Mode;
     use super::*;
 
     fn parsed(line: &str) -> (Target, FloorPlan) {
@@ -70,6 +88,22 @@ mod tests {
         ] {
             let (target, plan) = parsed(line);
             assert_eq!(plan.port(&target), port, "{line}");
+        }
+    }
+
+    /// The promise: only the kind with a choice takes a number of threads.
+    #[test]
+    fn threads_are_tokios() {
+        for (line, valid) in [
+            ("client floor --kind tokio --threads 4 --pin 1", true),
+            ("client floor --kind tokio", true),
+            ("client floor --kind epoll --threads 1", false),
+            ("client floor --kind uring --threads 2", false),
+        ] {
+            assert_eq!(parsed(line).1.check().is_ok(), valid, "{line}");
+        }
+        for line in ["client floor", "client floor --kind kqueue", "client floor --kind tokio --threads 0"] {
+            assert!(Arguments::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }
     }
 }

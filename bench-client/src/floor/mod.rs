@@ -5,6 +5,7 @@
 //! - [`epoll`]: one thread, level-triggered epoll. The limit of readiness-based input and output.
 //! - [`uring`]: one thread on the server's own kernel interface and connections. The limit of this server's design: what
 //!   it would cost without the batch processor.
+//! - [`mod@tokio`]: many threads, a task a connection. Not a limit, but what users have today.
 //!
 //! They are no servers to deploy: they hold no peer to a deadline, do not limit connections, do not drain, and end with
 //! an error where the server would recover (no descriptors left to accept with).
@@ -16,6 +17,7 @@
 
 mod epoll;
 mod responder;
+mod tokio;
 mod uring;
 
 use std::io::{self, ErrorKind, Write};
@@ -81,6 +83,7 @@ pub fn run(target: &Target, plan: &FloorPlan, out: &mut impl Write) -> Result<()
     raise_descriptor_limit()?;
     // Before the port is open, so that a signal that comes early ends this process in order too.
     let stop = stop_signals().map_err(FloorError::system("catch signals"))?;
+    // Threads that are started later inherit this.
     if let Some(cpu) = plan.pin
         && !pin_current_thread(cpu)
     {
@@ -98,6 +101,12 @@ pub fn run(target: &Target, plan: &FloorPlan, out: &mut impl Write) -> Result<()
         }
         Kind::Uring => {
             let (server, address) = uring::Server::new(host, port, layout, stop)?;
+            announce(address)?;
+            server.run()?;
+        }
+        Kind::Tokio => {
+            let (listener, address) = listen(host, port)?;
+            let server = tokio::Server::new(listener, layout, stop, plan.threads)?;
             announce(address)?;
             server.run()?;
         }
