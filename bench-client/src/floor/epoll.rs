@@ -5,7 +5,7 @@
 //! is told again, so a greedy connection cannot starve a polite one, and no call is made only to hear "would block".
 //!
 //! The journey of a request: `epoll_wait` → [`Connection::receive`] into the one receive buffer, behind what was left
-//! over → [`Responder::answer_all`] → [`Connection::send`].
+//! over → [`answer_all`] → [`Connection::send`].
 //!
 //! Invariants: a connection waits either to receive or, while it has unsent answers, to send, never for both; between
 //! turns the receive buffer and the answers hold nothing.
@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use slab::Slab;
 
-use super::responder::{Framing, Responder};
+use super::responder::{Framing, answer_all};
 use super::{FloorError, accept_failed};
 
 /// Bytes that are received at once, unless a request is larger. Larger: out of the L2 cache. Smaller: more system calls
@@ -46,9 +46,9 @@ pub struct Server {
 
 /// What all connections use in turn.
 struct Shared {
+    layout: RequestLayout,
     receive_buffer: Vec<u8>,
     answers: Vec<u8>,
-    responder: Responder,
 }
 
 impl Server {
@@ -62,9 +62,9 @@ impl Server {
         };
         let epoll = watch().map_err(FloorError::system("watch the listener"))?;
         let shared = Shared {
+            layout,
             receive_buffer: vec![0; layout.request_bytes_max() + RECEIVE_BYTES.max(layout.request_bytes_max())],
             answers: Vec::with_capacity(RECEIVE_BYTES),
-            responder: Responder::new(layout),
         };
         Ok(Server { epoll, listener, _stop: stop, connections: Slab::new(), shared })
     }
@@ -167,7 +167,7 @@ impl Connection {
         }
         self.partial.clear();
         let bytes = &shared.receive_buffer[..held + received];
-        match shared.responder.answer_all(bytes, &mut shared.answers) {
+        match answer_all(shared.layout, bytes, &mut shared.answers) {
             Framing::Kept(taken) => self.partial.extend_from_slice(&bytes[taken..]),
             Framing::Lost => self.framing_lost = true,
         }

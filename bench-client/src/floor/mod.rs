@@ -1,7 +1,7 @@
 //! `floor`: reference servers of the same wire format, to measure the server against.
 //!
-//! They answer in the thread that received, with the server's own sum model, so what the server adds to
-//! them is its hand-off and its batching:
+//! They answer in the thread that received, and score as the sum model does, so what the server adds
+//! to them is its hand-off and its batching:
 //! - [`epoll`]: one thread, level-triggered epoll. The limit of readiness-based input and output.
 //! - [`uring`]: one thread on the server's own kernel interface and connections. The limit of this server's design: what
 //!   it would cost without the batch processor.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
-use super::responder::{Framing, Responder};
+use super::responder::{Framing, answer_all};
 use super::{FloorError, accept_failed};
 
 /// Bytes that are received at once. Larger: more memory for each connection. Smaller: more system calls.
@@ -82,12 +82,11 @@ async fn accept_all(listener: TcpListener, layout: RequestLayout) -> Result<Infa
 }
 
 async fn serve(mut stream: TcpStream, layout: RequestLayout) -> io::Result<()> {
-    let mut responder = Responder::new(layout);
     let mut received = Vec::with_capacity(RECEIVE_BYTES);
     let mut answers = Vec::new();
     // The end of the peer's stream closes the connection at once: it is received only when nothing is owed.
     while stream.read_buf(&mut received).await? > 0 {
-        let framing = responder.answer_all(&received, &mut answers);
+        let framing = answer_all(layout, &received, &mut answers);
         stream.write_all(&answers).await?;
         answers.clear();
         match framing {

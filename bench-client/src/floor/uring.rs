@@ -2,10 +2,10 @@
 //!
 //! The ring's settings, the provided buffers, multishot accept and receive, framing, and the life of a connection are
 //! the server's own code ([`disrust::kernel`], [`disrust::connections`]); only the way from a burst of requests to its
-//! answers is different: the sum model, called in place. So a comparison shows what the disruptor, the batch processor
+//! answers is different: sums, taken in place. So a comparison shows what the disruptor, the batch processor
 //! and the response queue cost or save, and nothing else.
 //!
-//! The journey of a request: `received` → [`Responder::answer_all`] → `answered` → at the end of the turn, with
+//! The journey of a request: `received` → [`answer_all`] → `answered` → at the end of the turn, with
 //! everything else that came for the connection, one send.
 //!
 //! Invariants: a buffer is lent to the kernel, or held within one completion, so buffers never run out for
@@ -31,7 +31,7 @@ use disrust::limits::{
 use disrust::protocol::RequestLayout;
 use slab::Slab;
 
-use super::responder::{Framing, Responder};
+use super::responder::{Framing, answer_all};
 use super::{FloorError, accept_failed};
 
 /// Connections that there is room for from the start; more cost an allocation each time that they double.
@@ -46,7 +46,6 @@ pub struct Server {
     stop: UnixStream,
     layout: RequestLayout,
     pool: Arc<BufferPool>,
-    responder: Responder,
     /// Holds nothing between bursts.
     answers: Vec<u8>,
     connections: Slab<Connection<RawFd>>,
@@ -83,7 +82,6 @@ impl Server {
             stop,
             layout,
             pool,
-            responder: Responder::new(layout),
             answers: Vec::with_capacity(RECEIVE_BYTES),
             connections: Slab::with_capacity(CONNECTIONS_RESERVED),
             generation: 0,
@@ -170,7 +168,7 @@ impl Server {
     fn answer(&mut self, event: InferenceEvent, buffer: &Buffer) {
         let start = event.offset as usize;
         let requests = &self.pool.bytes(buffer)[start..start + event.request_bytes as usize];
-        let framing = self.responder.answer_all(requests, &mut self.answers);
+        let framing = answer_all(self.layout, requests, &mut self.answers);
         assert!(framing == Framing::Kept(requests.len()), "a burst is whole, valid requests");
         let response = Response {
             connection: event.connection,
