@@ -1,8 +1,11 @@
-//! The command line: `client [PORT] [smoke | pipeline | bench CONNS REQUESTS]`, and the bounds of what it may ask for.
+//! The command line: `client [PORT] [smoke | pipeline | bench CONNS REQUESTS | run | …]`, and the bounds of what it may
+//! ask for.
 //!
-//! It is the only file that names clap, and it does nothing but read: what it returns is plain data.
+//! Only this file and those below it name clap, and they do nothing but read: what they return is plain data.
 //!
 //! Invariants: every number is inside its bounds below, so nothing behind this file checks them again.
+
+mod run;
 
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use disrust::protocol::{FEATURE_DIM, MAX_VECTORS_PER_REQUEST};
 mod floor;
 
 pub use floor::{FloorPlan, Kind};
+pub use run::{ComparePlan, OutputPlan, ProbePlan, RunPlan, SearchPlan};
 
 /// The largest `--features`.
 ///
@@ -84,6 +88,17 @@ pub enum Mode {
     Bench(Plan),
     /// Serves: a reference server that answers inline, to compare with; SIGTERM or SIGINT stops it.
     Floor(FloorPlan),
+    /// The instrument: latency at a rate, in an open loop; or throughput with --closed.
+    ///
+    /// Response time counts from when a request was meant to be sent, service time from when it was. Exit status: 1 a
+    /// wrong or missing answer, 3 the client was saturated and the figures are not the server's, 4 --fail-if.
+    Run(Box<RunPlan>),
+    /// The highest rate at which a limit such as p99<=200us holds.
+    Search(Box<SearchPlan>),
+    /// What changed between two runs, beside their noise; exit status 4 if it got worse.
+    Compare(ComparePlan),
+    /// The unloaded round trip: one connection, one request at a time.
+    Probe(ProbePlan),
 }
 
 /// What `bench` is to do.

@@ -1,10 +1,11 @@
 //! What can go wrong, and how it is told: one message that names the connection, the request and what to try.
 //!
-//! It decides nothing: every failure ends the command with exit status 1.
+//! It decides nothing but the exit status.
 //!
 //! Invariants: connections and requests are counted from 0, a request within its connection.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use disrust::protocol::{BadAnswer, ErrorCode};
@@ -13,7 +14,7 @@ use thiserror::Error;
 
 use crate::floor::FloorError;
 
-/// Why the command ends with exit status 1.
+/// Why the command does not end with exit status 0.
 #[derive(Debug, Error)]
 pub enum Failure {
     /// There is no connection.
@@ -48,6 +49,42 @@ pub enum Failure {
     /// A reference server did not start, or could not go on.
     #[error(transparent)]
     Floor(#[from] FloorError),
+    /// Answers are missing.
+    #[error("{lost} requests got no answer; the first: {first}")]
+    Lost {
+        /// Requests without an answer.
+        lost: u64,
+        /// The first of one connection.
+        first: Box<Failure>,
+    },
+    /// What was measured is the client, not the server.
+    #[error("INVALID: client saturated: {reasons}")]
+    Invalid {
+        /// Why that is so.
+        reasons: String,
+    },
+    /// What was measured is not what was asked for.
+    #[error("{0}")]
+    LimitBroken(String),
+    /// A file is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What writing gave.
+        source: io::Error,
+    },
+    /// A thread cannot run where it should.
+    #[error("cannot pin a thread to CPU {0}: it is not there, or not in this process's affinity mask")]
+    Pin(usize),
     /// This machine refused something that is not the server's doing.
     #[error("cannot {action}: {source}")]
     Local {
@@ -59,6 +96,16 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The exit status that tells this failure from others: 3 says that the client was too slow to measure, 4 that a
+    /// limit does not hold, 1 everything else (2 is a wrong command line).
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Failure::Invalid { .. } => 3,
+            Failure::LimitBroken(_) => 4,
+            _ => 1,
+        }
+    }
+
     /// For `map_err`: this machine refused `action`.
     pub fn local<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> Failure {
         move |error| Failure::Local { action, source: error.into() }
@@ -79,6 +126,9 @@ pub enum Fault {
     /// The answer could not be received.
     #[error("cannot receive: {0}")]
     Receive(io::Error),
+    /// The connection that was to replace a spent one.
+    #[error("cannot connect again: {0}")]
+    Reconnect(io::Error),
     /// Nothing came, or nothing was taken, for the whole timeout.
     #[error("the server stalled: nothing moved for {} (see --timeout)", humantime::format_duration(*.0))]
     Stalled(Duration),

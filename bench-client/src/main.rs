@@ -1,29 +1,43 @@
 //! `client`: the client of the disrust inference server, from its arguments to its exit status.
 //!
-//! It is not a load generator for latency claims: `bench` is a closed loop, which slows down with the server that it
-//! measures. The journey of a command: [`args`] reads it; [`smoke`], [`pipeline`] or [`mod@bench`] carries it out over
-//! connections from [`mod@connect`], with vectors and their true scores from [`rows`]. The first two read answers with
-//! [`answers`]; `bench` runs its [`closed_loop`] over a pre-encoded [`table`], takes [`processor_time`] around it and
-//! prints a [`report`]. Whatever is not right comes back as a [`failure::Failure`]. [`mod@floor`] is the other side: servers
-//! to compare with.
+//! The journey of a command: [`args`] reads it; a module of its name carries it out over connections from
+//! [`mod@connect`], with vectors and their true scores from [`rows`]; whatever is not right comes back as a
+//! [`failure::Failure`].
+//!
+//! - [`smoke`] and [`pipeline`] check a server and read answers with [`answers`].
+//! - [`mod@bench`] is a quick look at throughput: its [`closed_loop`] over a pre-encoded [`table`], a [`report`].
+//! - [`run`] is the instrument: the [`load`] engine measures, a [`summary`] has the figures and whether they are the
+//!   server's, [`output`] writes them. [`search`] and [`probe`] use the same engine; [`mod@compare`] reads what `run`
+//!   wrote. [`limit`] is how all of them are told what is good enough.
+//! - [`mod@floor`] is the other side: servers to compare with.
 //!
 //! Invariants: exit status 0 means that every answer was checked and right; 1 that one was not, or that the server or
-//! this machine failed; 2 that the command line was wrong. Every wait has a bound (`--timeout`), so it always ends;
-//! all but `floor`, which serves until it is told to stop, and ends with 0 then.
+//! this machine failed; 2 that the command line was wrong; 3 that the client was too slow to measure the server; 4 that
+//! a limit was broken. Every wait has a bound (`--timeout`), so it always ends; all but `floor`, which serves until it is
+//! told to stop, and ends with 0 then.
 #![forbid(unsafe_code)]
 
 mod answers;
 mod args;
 mod bench;
 mod closed_loop;
+mod compare;
 mod connect;
+mod environment;
 mod failure;
 mod floor;
+mod limit;
+mod load;
+mod output;
 mod pipeline;
+mod probe;
 mod processor_time;
 mod report;
 mod rows;
+mod run;
+mod search;
 mod smoke;
+mod summary;
 mod table;
 
 use std::io;
@@ -33,21 +47,25 @@ use args::{Arguments, Mode};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    match run(&args::parse()) {
+    match carry_out(&args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("client: {failure}");
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_status())
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
+fn carry_out(arguments: &Arguments) -> Result<(), Failure> {
     let out = &mut io::stdout();
     match &arguments.mode {
         None | Some(Mode::Smoke) => smoke::run(&arguments.target, out),
         Some(Mode::Pipeline) => pipeline::run(&arguments.target, out),
         Some(Mode::Bench(plan)) => bench::run(&arguments.target, plan, out),
         Some(Mode::Floor(plan)) => floor::run(&arguments.target, plan, out),
+        Some(Mode::Run(plan)) => run::run(&arguments.target, plan, out),
+        Some(Mode::Search(plan)) => search::run(&arguments.target, plan, out),
+        Some(Mode::Compare(plan)) => compare::run(plan, out),
+        Some(Mode::Probe(plan)) => probe::run(&arguments.target, plan, out),
     }
 }

@@ -178,6 +178,7 @@ impl Server {
             offset: event.offset,
             answer_bytes: u32::try_from(self.answers.len()).expect("answers are shorter than their requests"),
             sequence: event.sequence,
+            published_at_ns: 0,
         };
         let connection = connection(&mut self.connections, event.connection);
         // If the connection is gone, its answers are dropped, which is all that there is to do.

@@ -1,0 +1,82 @@
+//! Where a figure was measured: without it, no figure means anything to anybody else.
+//!
+//! Invariants: what cannot be found out is absent, and never fails a run.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::available_parallelism;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// The name of the server's program, which may be asked for its version; any other program might just start.
+const SERVER_PROGRAM: &str = "disrust";
+
+/// The machine, the programs and the command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// `uname -sr`, about.
+    pub kernel: Option<String>,
+    /// As /proc/cpuinfo has it.
+    pub cpu_model: Option<String>,
+    /// CPUs of the machine.
+    pub cpus: Option<usize>,
+    /// CPUs that this process may use.
+    pub cpus_usable: Option<usize>,
+    /// Of this program.
+    pub client_version: String,
+    /// Of the server, if it was told or its process is known.
+    pub server_version: Option<String>,
+    /// The arguments of this program.
+    pub command_line: Vec<String>,
+    /// Seconds since 1970.
+    pub started_at_unix_seconds: u64,
+}
+
+impl Environment {
+    /// What is to be found out here and now.
+    pub fn here(server_version: Option<&str>, server_pid: Option<u32>) -> Environment {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+        let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
+        let started_at = SystemTime::now().duration_since(UNIX_EPOCH);
+        let asked = || server_pid.and_then(ask_server_version);
+        Environment {
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| format!("Linux {}", text.trim())),
+            cpu_model: model.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned()),
+            cpus: (cpus > 0).then_some(cpus),
+            cpus_usable: available_parallelism().ok().map(usize::from),
+            client_version: env!("CARGO_PKG_VERSION").to_owned(),
+            server_version: server_version.map(str::to_owned).or_else(asked),
+            command_line: std::env::args().collect(),
+            started_at_unix_seconds: started_at.map_or(0, |since| since.as_secs()),
+        }
+    }
+
+    /// One line of it.
+    pub fn line(&self) -> String {
+        let unknown = || "unknown".to_owned();
+        format!(
+            "{}, {}, {} CPUs ({} usable), client {}, server {}",
+            self.kernel.clone().unwrap_or_else(unknown),
+            self.cpu_model.clone().unwrap_or_else(unknown),
+            self.cpus.map_or_else(unknown, |count| count.to_string()),
+            self.cpus_usable.map_or_else(unknown, |count| count.to_string()),
+            self.client_version,
+            self.server_version.clone().unwrap_or_else(unknown),
+        )
+    }
+}
+
+fn ask_server_version(process: u32) -> Option<String> {
+    let program = format!("/proc/{process}/exe");
+    let target = fs::read_link(&program).ok()?;
+    // The kernel marks a program whose file was replaced since: what is there now is not what runs.
+    if Path::new(target.file_name()?) != Path::new(SERVER_PROGRAM) {
+        return None;
+    }
+    let output = Command::new(&program).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned()).filter(|version| !version.is_empty())
+}

@@ -1,0 +1,338 @@
+//! One connection of a run: a place in the [`RequestStream`], and the socket that carries it for now.
+//!
+//! The journey of a request: the worker raises [`Connection::due`] → [`Connection::send`] hands it to the kernel, with
+//! all that is due, in one write → [`Connection::receive`] verifies the bytes of answers → [`Connection::take_answers`]
+//! tells the worker how many are whole and when their requests were sent.
+//!
+//! Requests that the kernel has no room for stay due and go out when the socket is writable again: a server that does
+//! not read holds the sender back, and their wait is the server's doing. A socket can be replaced by a fresh one
+//! between two requests ([`Connection::reconnect`]).
+//!
+//! Invariants: `answered <= sent <= due`, counted in requests of the stream; nothing is allocated for a request; every
+//! byte that arrives is verified; no more answers are taken than are owed.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::failure::{Failure, Fault};
+use crate::load::request_stream::{Mismatch, RequestStream};
+
+/// Writes of one connection that are told apart while their answers are owed; later ones count as part of the last.
+///
+/// Larger: memory when a server stalls. Smaller: the service time of what is sent in a stall is overstated.
+const BURSTS_MAX: usize = 16 * 1024;
+
+/// Room for bursts at the start: as many as most connections ever need, so that few ever grow.
+const BURSTS_START: usize = 256;
+
+/// The bytes of the largest answer, which may have to wait for its end.
+const PARTIAL_BYTES: usize = disrust::protocol::answer_bytes(disrust::protocol::MAX_VECTORS_PER_REQUEST);
+
+/// Requests that went to the kernel together.
+#[derive(Debug, Clone, Copy)]
+struct Burst {
+    /// The request behind the last one.
+    end: u64,
+    sent_at_ns: u64,
+}
+
+/// Whether the socket takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    /// The kernel has not said yes or no to the connection yet.
+    Connecting,
+    /// The next write is worth trying.
+    Writable,
+    /// The kernel had no room; it will tell when it has.
+    Full,
+}
+
+/// A connection and what is under way on it.
+pub struct Connection<'a> {
+    socket: TcpStream,
+    requests: &'a RequestStream,
+    /// Among all connections of the run.
+    index: usize,
+    readiness: Readiness,
+    first_request: u64,
+    /// Requests up to here should have been sent.
+    due: u64,
+    /// Requests up to here are wholly with the kernel.
+    sent: u64,
+    /// Requests up to here are answered.
+    answered: u64,
+    /// The request at which this socket is replaced.
+    socket_end: u64,
+    sent_bytes: u64,
+    received_bytes: u64,
+    /// Where the answer to `sent` would begin: bytes up to here are owed.
+    owed_end: u64,
+    /// Where the answer to `answered` ends.
+    answer_end: u64,
+    /// Of an answer that is checked with a tolerance: the request, and the part that has come.
+    near_request: u64,
+    partial: Vec<u8>,
+    bursts: VecDeque<Burst>,
+    /// When something last moved: answers came, the socket was made, or it had no room although nothing was under way.
+    progress_ns: u64,
+}
+
+impl<'a> Connection<'a> {
+    /// The connection `index` over `socket`, which is connected and nonblocking.
+    pub fn new(socket: TcpStream, index: usize, requests: &'a RequestStream) -> Connection<'a> {
+        let first_request = requests.first_request(index);
+        let answer_start = requests.answer_start(first_request);
+        Connection {
+            socket,
+            requests,
+            index,
+            readiness: Readiness::Writable,
+            first_request,
+            due: first_request,
+            sent: first_request,
+            answered: first_request,
+            socket_end: u64::MAX,
+            sent_bytes: requests.request_start(first_request),
+            received_bytes: answer_start,
+            owed_end: answer_start,
+            answer_end: answer_start + requests.answer_bytes(first_request),
+            near_request: first_request,
+            partial: Vec::with_capacity(PARTIAL_BYTES),
+            bursts: VecDeque::with_capacity(BURSTS_START),
+            progress_ns: 0,
+        }
+    }
+
+    /// The socket, to be watched.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Requests that are due or under way.
+    pub fn outstanding(&self) -> u64 {
+        self.due - self.answered
+    }
+
+    /// Makes `count` more requests due.
+    pub fn claim(&mut self, count: u64) {
+        self.due += count;
+    }
+
+    /// Whether requests that become due can go out now.
+    pub fn takes_requests(&self) -> bool {
+        self.readiness == Readiness::Writable && self.sent < self.socket_end
+    }
+
+    /// Sends what is due and tells whether all of it is with the kernel; `now_ns` is when that was.
+    pub fn send(&mut self, now_ns: u64) -> Result<bool, Failure> {
+        let end = self.due.min(self.socket_end);
+        let end_byte = self.requests.request_start(end);
+        while self.sent_bytes < end_byte && self.readiness == Readiness::Writable {
+            let bytes = self.requests.requests(self.sent_bytes, end_byte);
+            match self.socket.write(bytes) {
+                Ok(bytes) => self.sent_bytes += bytes as u64,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readiness = Readiness::Full;
+                    if self.bursts.is_empty() {
+                        self.progress_ns = now_ns;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failure(self.sent, Fault::Send(error))),
+            }
+        }
+        let sent = if self.sent_bytes == end_byte { end } else { self.wholly_sent() };
+        if sent > self.sent {
+            self.sent = sent;
+            self.owed_end = self.requests.answer_start(sent);
+            self.push_burst(Burst { end: sent, sent_at_ns: now_ns });
+        }
+        Ok(sent == self.due)
+    }
+
+    fn wholly_sent(&self) -> u64 {
+        let mut sent = self.sent;
+        while self.requests.request_start(sent + 1) <= self.sent_bytes {
+            sent += 1;
+        }
+        sent
+    }
+
+    fn push_burst(&mut self, burst: Burst) {
+        let full = self.bursts.len() == BURSTS_MAX;
+        match self.bursts.back_mut() {
+            Some(last) if full => last.end = burst.end,
+            _ => self.bursts.push_back(burst),
+        }
+    }
+
+    /// The socket has room again.
+    pub fn writable(&mut self) -> Result<(), Failure> {
+        if self.readiness == Readiness::Connecting
+            && let Some(source) = self.socket.take_error().map_err(Failure::local("ask a socket for its error"))?
+        {
+            return Err(self.failure(self.sent, Fault::Reconnect(source)));
+        }
+        self.readiness = Readiness::Writable;
+        Ok(())
+    }
+
+    /// Whether a connection is being made.
+    pub fn is_connecting(&self) -> bool {
+        self.readiness == Readiness::Connecting
+    }
+
+    /// How long ago something last moved here.
+    pub fn since_progress_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.progress_ns)
+    }
+
+    /// Receives and verifies what is there, and tells whether that was anything. A short read means that it was all,
+    /// unless the stream has ended: then the end comes next, and no further event would tell of it.
+    pub fn receive(&mut self, buffer: &mut [u8], read_closed: bool) -> Result<bool, Failure> {
+        let before = self.received_bytes;
+        while let Some(bytes) = self.receive_once(buffer)? {
+            if bytes < buffer.len() && !read_closed {
+                break;
+            }
+        }
+        Ok(self.received_bytes > before)
+    }
+
+    /// Receives and verifies what one read brings: its bytes, or `None` if nothing is there yet.
+    pub fn receive_once(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Failure> {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(0) => return Err(self.closed_early()),
+                Ok(bytes) => return self.verify(&buffer[..bytes]).map(|()| Some(bytes)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failure(self.answered, Fault::Receive(error))),
+            }
+        }
+    }
+
+    fn verify(&mut self, received: &[u8]) -> Result<(), Failure> {
+        let owed_bytes = (self.owed_end - self.received_bytes) as usize;
+        let (owed, unasked) = received.split_at(received.len().min(owed_bytes));
+        let checked = if self.requests.is_exact() {
+            self.requests.check_exact(self.received_bytes, owed)
+        } else {
+            let next = self.requests.check_near(self.near_request, &mut self.partial, owed);
+            next.map(|request| self.near_request = request)
+        };
+        if let Err(Mismatch { request, fault }) = checked {
+            return Err(self.failure(request, fault));
+        }
+        self.received_bytes += owed.len() as u64;
+        if !unasked.is_empty() {
+            return Err(self.failure(self.sent, Fault::Unasked(unasked.len())));
+        }
+        Ok(())
+    }
+
+    /// Hands the answers that are whole since the last time to `take`, in groups: when their requests were sent, and
+    /// how many there are. Returns the vectors of all of them.
+    pub fn take_answers(&mut self, now_ns: u64, mut take: impl FnMut(u64, u64)) -> u64 {
+        let (before, mut vectors) = (self.answered, 0);
+        while self.answer_end <= self.received_bytes {
+            vectors += self.requests.vectors(self.answered);
+            self.answered += 1;
+            self.answer_end += self.requests.answer_bytes(self.answered);
+        }
+        self.progress_ns = now_ns;
+        let mut taken = before;
+        while taken < self.answered {
+            let burst = self.bursts.front().expect("every request under way is in a burst");
+            let end = burst.end.min(self.answered);
+            take(burst.sent_at_ns, end - taken);
+            taken = end;
+            if burst.end == end {
+                self.bursts.pop_front();
+            }
+        }
+        vectors
+    }
+
+    /// The request that has waited for `timeout` without anything moving, if there is one.
+    pub fn stalled(&self, now_ns: u64, timeout: Duration) -> Option<Failure> {
+        let waiting_since_ns = match self.bursts.front() {
+            Some(burst) => burst.sent_at_ns.max(self.progress_ns),
+            None if self.due > self.sent => self.progress_ns,
+            None => return None,
+        };
+        let stalled = now_ns.saturating_sub(waiting_since_ns) > timeout.as_nanos() as u64;
+        stalled.then(|| self.failure(self.answered, Fault::Stalled(timeout)))
+    }
+
+    /// The oldest request that has no answer; there is one.
+    pub fn first_lost(&self, timeout: Duration) -> Failure {
+        self.failure(self.answered, Fault::Stalled(timeout))
+    }
+
+    /// The socket carries `requests` more requests.
+    pub fn end_socket_after(&mut self, requests: u64) {
+        self.socket_end = self.answered + requests;
+    }
+
+    /// Whether all is answered that this socket was to carry.
+    pub fn socket_is_spent(&self) -> bool {
+        self.answered == self.socket_end && !self.is_connecting()
+    }
+
+    /// Closes the socket, on which nothing is under way, and begins another connection to `address`.
+    pub fn reconnect(&mut self, address: SocketAddr, now_ns: u64) -> Result<(), Failure> {
+        let begin = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), None)?;
+            socket.set_tcp_nodelay(true)?;
+            match socket.connect(&address.into()) {
+                Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => Err(error),
+                _ => Ok(TcpStream::from(socket)),
+            }
+        };
+        self.socket = begin().map_err(|error| self.failure(self.sent, Fault::Reconnect(error)))?;
+        self.readiness = Readiness::Connecting;
+        self.progress_ns = now_ns;
+        Ok(())
+    }
+
+    /// Ends our side, on which nothing is under way, and makes sure that nothing else comes before the server's end.
+    /// Tells whether the server ended its side in time; if not, that is none of our business here.
+    pub fn finish(mut self, patience: Duration) -> Result<bool, Failure> {
+        let mut end = || {
+            self.socket.shutdown(Shutdown::Write)?;
+            self.socket.set_nonblocking(false)?;
+            self.socket.set_read_timeout(Some(patience))?;
+            self.socket.read(&mut [0; 64])
+        };
+        match end() {
+            Ok(bytes) if bytes > 0 => Err(self.failure(self.sent, Fault::Unasked(bytes))),
+            end => Ok(end.is_ok()),
+        }
+    }
+
+    #[cold]
+    fn closed_early(&self) -> Failure {
+        let begun_bytes = self.received_bytes - self.requests.answer_start(self.requests_received());
+        self.failure(self.requests_received(), Fault::ClosedEarly(begun_bytes as usize))
+    }
+
+    /// Answers that are whole, taken or not.
+    fn requests_received(&self) -> u64 {
+        let mut request = self.answered;
+        while self.requests.answer_start(request + 1) <= self.received_bytes {
+            request += 1;
+        }
+        request
+    }
+
+    /// What was wrong at the stream's request `request`, counted as this connection sent it.
+    #[cold]
+    fn failure(&self, request: u64, fault: Fault) -> Failure {
+        Failure::At { connection: self.index, request: request - self.first_request, fault }
+    }
+}

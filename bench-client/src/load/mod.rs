@@ -1,0 +1,357 @@
+//! The load engine: connections, threads and phases of one measured run.
+//!
+//! It prints nothing and judges nothing: it returns a [`Measurement`], or the [`Failure`] of the first wrong answer.
+//! [`measure`] connects, gives each [`worker`] its connections and schedule, starts all of them at one instant, adds up
+//! what they [`recorder`] sends, reads CPU times at both ends of the measured time, and waits for the last answer.
+//!
+//! Where it is not cheap: it verifies by comparing bytes, so an open-loop request costs its own write (1.5 to 3 us on
+//! loopback, which includes the kernel's delivery to the server), one or two clock reads and two histogram records;
+//! with a tolerance every score is decoded. In the closed loop a window shares one write and one record.
+//!
+//! Invariants: all workers have the same start; what was measured lies between the same two instants for all.
+
+pub mod mix;
+pub mod recorder;
+pub mod schedule;
+pub mod truth;
+
+mod connection;
+mod request_stream;
+mod slow_readers;
+mod worker;
+
+use std::net::{SocketAddr, TcpStream};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use disrust::protocol::RequestLayout;
+use hdrhistogram::Histogram;
+
+use crate::args::Target;
+use crate::connect::{connect, raise_descriptor_limit};
+use crate::failure::Failure;
+use crate::load::connection::Connection;
+use crate::load::mix::VectorMix;
+use crate::load::recorder::{EmptyIntervals, Interval, Recorder, times_ns};
+use crate::load::request_stream::RequestStream;
+use crate::load::schedule::{Arrivals, Schedule};
+use crate::load::truth::{Expectation, Truth};
+use crate::load::worker::{Churn, Pace, Tally, Timetable, Worker};
+use crate::processor_time::{OwnTime, ThreadTime, spent, threads_of};
+
+/// From the threads being ready to the start. Longer: only waiting. Shorter: a thread may be late for its start.
+const START_DELAY: Duration = Duration::from_millis(5);
+
+/// How a run is paced.
+#[derive(Debug, Clone, Copy)]
+pub enum Loop {
+    /// On schedule, whatever the server does.
+    Open(Arrivals),
+    /// At most so many requests under way on each connection.
+    Closed {
+        /// The most requests under way on a connection.
+        window: u32,
+    },
+}
+
+/// What a run does.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// When requests are sent.
+    pub pace: Loop,
+    /// Connections of all threads.
+    pub connections: u32,
+    /// Vectors of the requests.
+    pub vectors: VectorMix,
+    /// Threads that send and receive.
+    pub threads: u32,
+    /// CPUs of the threads, taken in turn; none: they are not pinned.
+    pub pin: Vec<usize>,
+    /// Before the measured time.
+    pub warmup: Duration,
+    /// The measured time.
+    pub duration: Duration,
+    /// How long a thread polls before the next request is due, and after the last answer.
+    pub spin: Duration,
+    /// Connections made a second at the start; none: as fast as they are accepted.
+    pub connect_rate: Option<f64>,
+    /// Requests after which a connection is replaced.
+    pub reconnect_every: Option<u64>,
+    /// Connections beside the measured ones that ask much and read little.
+    pub slow_readers: u32,
+    /// Which answers are right.
+    pub expectation: Expectation,
+    /// The server's process, if it is on this machine.
+    pub server_pid: Option<u32>,
+    /// Time between two entries of the interval log.
+    pub interval: Duration,
+    /// Whether the histograms of the intervals are kept.
+    pub keep_intervals: bool,
+}
+
+/// One interval of all threads.
+pub struct IntervalTotal {
+    /// Of the measured time, from 0.
+    pub index: u64,
+    /// Answers that arrived in it.
+    pub answers: u64,
+    /// Response times (open loop) or service times (closed loop).
+    pub times_ns: Histogram<u64>,
+}
+
+/// What was measured.
+pub struct Measurement {
+    /// When the run began.
+    pub started_at: SystemTime,
+    /// The measured time.
+    pub window: Duration,
+    /// From the intended send time to the answer; empty in the closed loop, which intends nothing.
+    pub response_ns: Histogram<u64>,
+    /// From the write to the answer.
+    pub service_ns: Histogram<u64>,
+    /// What the threads counted.
+    pub tally: Tally,
+    /// CPU time of this process in the measured time.
+    pub client: OwnTime,
+    /// CPU time of the server's threads in the measured time.
+    pub server: Option<Vec<ThreadTime>>,
+    /// Only with `keep_intervals`.
+    pub intervals: Vec<IntervalTotal>,
+    /// Requests that slow readers had answered.
+    pub slow_answers: u64,
+}
+
+/// Carries `load` out against `target`; `observe` sees every interval as it is complete for one thread.
+pub fn measure(target: &Target, load: &Load, observe: &mut dyn FnMut(&Interval)) -> Result<Measurement, Failure> {
+    raise_descriptor_limit()?;
+    let layout = RequestLayout::new(target.features as usize);
+    let truth = Truth::load(&load.expectation, layout, target.seed)?;
+    let stream = RequestStream::new(layout, &truth, &load.vectors, target.seed);
+    let timetable = timetable(target, load);
+    let shares = connect_all(target, load, &stream)?;
+    let paces: Vec<Pace> = (0..shares.len()).map(|worker| pace(load, &timetable, worker, shares.len())).collect();
+    let slow = slow_readers::connect_all(target, load.slow_readers)?;
+
+    thread::scope(|scope| {
+        let (full_sender, full) = channel();
+        let (ready_sender, ready) = channel();
+        let (mut empties, mut starts, mut handles) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, (share, pace)) in shares.into_iter().zip(&paces).enumerate() {
+            let (recorder, empty) =
+                Recorder::new(index, full_sender.clone(), timetable.measured_from_ns, load.interval);
+            let (start_sender, start) = channel();
+            empties.push(empty);
+            starts.push(start_sender);
+            let (timetable, ready) = (&timetable, ready_sender.clone());
+            handles.push(scope.spawn(move || {
+                pin(load, index)?;
+                let worker = Worker::new(timetable, pace, share.connections, share.churn, recorder)?;
+                let _ = ready.send(());
+                // Whoever counts the ready ones must see that no more will come if another thread has failed.
+                drop(ready);
+                // Without a start, another thread has failed.
+                start.recv().map_or(Ok(None), |start| worker.run(start).map(Some))
+            }));
+        }
+        drop((full_sender, ready_sender));
+        let slow = scope.spawn(|| slow_readers::run(slow, &stream, &timetable.stop));
+        let all_ready = starts.iter().all(|_| ready.recv().is_ok());
+        let started_at = SystemTime::now() + START_DELAY;
+        let start = Instant::now() + START_DELAY;
+        if all_ready {
+            for sender in &starts {
+                let _ = sender.send(start);
+            }
+        }
+        drop(starts);
+        let collected = collect(load, start, &timetable, &full, &empties, observe);
+        // Relaxed: it carries nothing but itself. The workers have ended.
+        timetable.stop.store(true, Ordering::Relaxed);
+        let tallies = join_all(handles);
+        let slow_answers = slow.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let mut measurement = collected?.into_measurement(load, started_at);
+        for tally in tallies? {
+            measurement.tally.add(tally);
+        }
+        measurement.slow_answers = slow_answers?;
+        Ok(measurement)
+    })
+}
+
+/// One worker's connections.
+struct Share<'a> {
+    connections: Vec<Connection<'a>>,
+    churn: Option<Churn>,
+}
+
+fn timetable(target: &Target, load: &Load) -> Timetable {
+    let measured_from_ns = load.warmup.as_nanos() as u64;
+    Timetable {
+        measured_from_ns,
+        measured_to_ns: measured_from_ns + load.duration.as_nanos() as u64,
+        spin_ns: load.spin.as_nanos() as u64,
+        timeout: target.timeout,
+        stop: AtomicBool::new(false),
+    }
+}
+
+fn pace(load: &Load, timetable: &Timetable, worker: usize, workers: usize) -> Pace {
+    match &load.pace {
+        Loop::Open(arrivals) => Pace::Open(Schedule::new(arrivals, worker, workers, timetable.measured_to_ns)),
+        Loop::Closed { window } => Pace::Closed(u64::from(*window)),
+    }
+}
+
+/// Makes the connections and deals them out.
+fn connect_all<'a>(target: &Target, load: &Load, stream: &'a RequestStream) -> Result<Vec<Share<'a>>, Failure> {
+    let threads = load.threads.min(load.connections) as usize;
+    let mut shares: Vec<Share<'a>> = (0..threads).map(|_| Share { connections: Vec::new(), churn: None }).collect();
+    let start = Instant::now();
+    for index in 0..load.connections as usize {
+        if let Some(rate) = load.connect_rate {
+            let due = start + Duration::from_secs_f64(index as f64 / rate);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        let socket = connect_nonblocking(target)?;
+        let share = &mut shares[index % threads];
+        if let Some(requests) = load.reconnect_every {
+            let address = peer(&socket)?;
+            share.churn = Some(Churn { requests, address });
+        }
+        share.connections.push(Connection::new(socket, index, stream));
+    }
+    Ok(shares)
+}
+
+fn connect_nonblocking(target: &Target) -> Result<TcpStream, Failure> {
+    let socket = connect(target)?;
+    socket.set_nonblocking(true).map_err(Failure::local("make a connection nonblocking"))?;
+    Ok(socket)
+}
+
+fn peer(socket: &TcpStream) -> Result<SocketAddr, Failure> {
+    socket.peer_addr().map_err(Failure::local("ask a socket for its peer"))
+}
+
+fn pin(load: &Load, worker: usize) -> Result<(), Failure> {
+    let Some(&cpu) = load.pin.get(worker % load.pin.len().max(1)) else { return Ok(()) };
+    if core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) { Ok(()) } else { Err(Failure::Pin(cpu)) }
+}
+
+fn join_all(handles: Vec<ScopedJoinHandle<'_, Result<Option<Tally>, Failure>>>) -> Result<Vec<Tally>, Failure> {
+    let joined = handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| resume_unwind(panic)));
+    let results: Vec<_> = joined.collect();
+    results.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// What the main thread gathers while the workers run.
+struct Collected {
+    response_ns: Histogram<u64>,
+    service_ns: Histogram<u64>,
+    intervals: Vec<IntervalTotal>,
+    client: OwnTime,
+    server: Option<Vec<ThreadTime>>,
+}
+
+/// CPU times at one instant.
+struct Reading {
+    client: OwnTime,
+    server: Option<Vec<ThreadTime>>,
+}
+
+fn read_processor_times(load: &Load) -> Result<Reading, Failure> {
+    let client = OwnTime::now().map_err(Failure::local("read our CPU time"))?;
+    let server =
+        load.server_pid.map(|process| threads_of(process).map_err(|source| Failure::ServerTime { process, source }));
+    Ok(Reading { client, server: server.transpose()? })
+}
+
+/// Adds intervals up until all workers have ended.
+fn collect(
+    load: &Load,
+    start: Instant,
+    timetable: &Timetable,
+    full: &Receiver<(usize, Interval)>,
+    empties: &[EmptyIntervals],
+    observe: &mut dyn FnMut(&Interval),
+) -> Result<Collected, Failure> {
+    let mut collected = Collected {
+        response_ns: times_ns(),
+        service_ns: times_ns(),
+        intervals: Vec::new(),
+        client: OwnTime::default(),
+        server: None,
+    };
+    let readings_at = [timetable.measured_from_ns, timetable.measured_to_ns].map(Duration::from_nanos);
+    let mut readings: Vec<Reading> = Vec::with_capacity(readings_at.len());
+    // Fails early, and not after the warm-up.
+    read_processor_times(load)?;
+    loop {
+        let next = readings_at.get(readings.len()).map(|at| start + *at);
+        let wait = next.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+        match full.recv_timeout(wait) {
+            Ok((worker, interval)) => {
+                observe(&interval);
+                collected.add(load, &interval);
+                empties[worker].give_back(interval);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if next.is_some_and(|at| at <= Instant::now()) {
+            readings.push(read_processor_times(load)?);
+        }
+    }
+    if readings.len() == 1 {
+        // The last answer came a little before the end.
+        readings.push(read_processor_times(load)?);
+    }
+    if let [before, after] = readings.as_mut_slice() {
+        collected.client = after.client.since(before.client);
+        let threads = before.server.as_ref().zip(after.server.take());
+        collected.server = threads.map(|(before, after)| spent(before, after));
+    }
+    Ok(collected)
+}
+
+impl Collected {
+    fn add(&mut self, load: &Load, interval: &Interval) {
+        let expected = "histograms of one kind have the same bounds";
+        self.response_ns.add(&interval.response_ns).expect(expected);
+        self.service_ns.add(&interval.service_ns).expect(expected);
+        if !load.keep_intervals {
+            return;
+        }
+        let times = match load.pace {
+            Loop::Open(_) => &interval.response_ns,
+            Loop::Closed { .. } => &interval.service_ns,
+        };
+        match self.intervals.binary_search_by_key(&interval.index, |total| total.index) {
+            Ok(found) => {
+                self.intervals[found].answers += interval.answers;
+                self.intervals[found].times_ns.add(times).expect(expected);
+            }
+            Err(place) => {
+                let total = IntervalTotal { index: interval.index, answers: interval.answers, times_ns: times.clone() };
+                self.intervals.insert(place, total);
+            }
+        }
+    }
+
+    fn into_measurement(self, load: &Load, started_at: SystemTime) -> Measurement {
+        Measurement {
+            started_at,
+            window: load.duration,
+            response_ns: self.response_ns,
+            service_ns: self.service_ns,
+            tally: Tally::new(0),
+            client: self.client,
+            server: self.server,
+            intervals: self.intervals,
+            slow_answers: 0,
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! One thread of a run: it sends on schedule (open loop) or keeps windows full (closed loop), and takes the answers.
+//!
+//! The journey of a request in the open loop: its time on the [`Schedule`] comes → [`Worker::send_due`] claims it for
+//! the next connection in turn and writes it → [`Worker::turn`] receives, verifies and records its answer, twice: from
+//! the intended time (response) and from the write (service). Between two connections' turns the schedule is looked
+//! at again, so that a burst of answers does not make the next request late.
+//!
+//! Waiting is a hybrid: `epoll_pwait2` while the next request is further away than `spin`, polling from then on, and
+//! for as long after the last answer while others are owed. At low rates the thread sleeps; at high ones it polls.
+//!
+//! Invariants: nothing is allocated for a request; how late a request was written is recorded for each one, unless the
+//! kernel had no room for it, which is the server's doing; every loop here ends by `--timeout` at the latest.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
+
+use crate::failure::Failure;
+use crate::load::connection::Connection;
+use crate::load::recorder::{Recorder, times_ns};
+use crate::load::request_stream::SLICE_BYTES_MAX;
+use crate::load::schedule::{Place, Schedule};
+
+/// Bytes that are received at once. Larger: out of the L1 cache. Smaller: more system calls when answers are large.
+const RECEIVE_BYTES: usize = 32 * 1024;
+
+/// Connections that are served between two waits. Larger: more memory. Smaller: more system calls.
+const EVENTS_MAX: usize = 1024;
+
+/// Requests that are claimed before answers are looked at again. Larger: answers wait when many requests are due.
+/// Smaller: fewer of them share a write.
+const CLAIMS_MAX: usize = 1024;
+
+/// The longest sleep, after which stalls, a stop and the end are looked for.
+const SLEEP_NS_MAX: u64 = 20_000_000;
+
+/// How long after the end of the schedule requests are still sent that became due before it. A worker that needs longer
+/// is saturated, and its run not valid.
+const OVERTIME_NS: u64 = 100_000_000;
+
+/// How long a connection may take to end after its last answer, before it is left alone.
+const FINISH_PATIENCE: Duration = Duration::from_millis(200);
+
+const _: () = assert!(RECEIVE_BYTES <= SLICE_BYTES_MAX, "what one read brings is checked in one piece");
+
+/// The phases of a run, in nanoseconds from its start, and what all workers share.
+pub struct Timetable {
+    /// When the measured time begins (the warm-up's end).
+    pub measured_from_ns: u64,
+    /// When it ends, and with it the sending.
+    pub measured_to_ns: u64,
+    /// How long before the next request a worker polls instead of sleeping.
+    pub spin_ns: u64,
+    /// How long the server may let a request wait.
+    pub timeout: Duration,
+    /// Set when any worker failed: the others end.
+    pub stop: AtomicBool,
+}
+
+impl Timetable {
+    fn is_measured(&self, time_ns: u64) -> bool {
+        (self.measured_from_ns..self.measured_to_ns).contains(&time_ns)
+    }
+}
+
+/// When connections are replaced.
+#[derive(Debug, Clone, Copy)]
+pub struct Churn {
+    /// Requests of one socket.
+    pub requests: u64,
+    /// Where the next one goes.
+    pub address: SocketAddr,
+}
+
+/// What sends, and when.
+pub enum Pace {
+    /// On schedule, whatever the server does.
+    Open(Schedule),
+    /// At most so many requests under way on a connection.
+    Closed(u64),
+}
+
+/// What a worker counted. Requests are counted by their intended time (open loop) or their answer's (closed loop).
+pub struct Tally {
+    /// How late requests were written, by no fault of the server.
+    pub lag_ns: Histogram<u64>,
+    /// From beginning a connection to having it, for those made during the run.
+    pub connect_ns: Histogram<u64>,
+    /// Requests on the schedule of the measured time.
+    pub scheduled: u64,
+    /// Requests that this worker never came to send.
+    pub unsent: u64,
+    /// Requests that had to wait for the server to take earlier ones, or for a new connection.
+    pub held_back: u64,
+    /// Answers that arrived in the measured time, whenever they were due.
+    pub answered: u64,
+    /// Vectors of those.
+    pub vectors: u64,
+    /// Turns in which a connection brought answers, in the measured time.
+    pub answer_turns: u64,
+    /// Requests without an answer.
+    pub lost: u64,
+    /// The first of them.
+    pub first_lost: Option<Failure>,
+    /// Of the measured time, how long there was nothing to do.
+    pub idle_ns: u64,
+}
+
+/// One thread's part of a run.
+pub struct Worker<'a> {
+    timetable: &'a Timetable,
+    pace: &'a Pace,
+    connections: Vec<Connection<'a>>,
+    churn: Option<Churn>,
+    recorder: Recorder,
+    tally: Tally,
+    epoll: OwnedFd,
+    start: Instant,
+    /// The next request to be claimed, its place on the schedule, and the connection in turn.
+    next_due: Place,
+    next_due_ns: u64,
+    next_connection: usize,
+    /// The place on the schedule of each connection's next answer; a connection has every `connections.len()`-th one.
+    answer_places: Vec<Place>,
+    /// Claimed and not written yet: the connection and the intended time. Empty between turns.
+    claims: Vec<(usize, u64)>,
+    outstanding: u64,
+    last_activity_ns: u64,
+    last_check_ns: u64,
+    receive_buffer: Vec<u8>,
+}
+
+impl<'a> Worker<'a> {
+    /// A worker over `connections`, which begins at `start`.
+    pub fn new(
+        timetable: &'a Timetable,
+        pace: &'a Pace,
+        mut connections: Vec<Connection<'a>>,
+        churn: Option<Churn>,
+        recorder: Recorder,
+    ) -> Result<Worker<'a>, Failure> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Failure::local("watch the connections"))?;
+        let mut answer_places = Vec::with_capacity(connections.len());
+        for (token, connection) in connections.iter_mut().enumerate() {
+            watch(&epoll, connection, token)?;
+            if let Some(churn) = churn {
+                // The first sockets last for different times, so that they are not all replaced at once.
+                connection.end_socket_after(1 + (token as u64 * 37) % churn.requests);
+            }
+            if let Pace::Open(schedule) = pace {
+                answer_places.push(schedule.place(token));
+            }
+        }
+        let (next_due, next_due_ns, scheduled) = match pace {
+            Pace::Open(schedule) => {
+                let place = schedule.place(0);
+                let scheduled = schedule.count(timetable.measured_from_ns, timetable.measured_to_ns);
+                (place, schedule.intended_ns(place), scheduled)
+            }
+            Pace::Closed(_) => (Place::default(), u64::MAX, 0),
+        };
+        Ok(Worker {
+            timetable,
+            pace,
+            connections,
+            churn,
+            recorder,
+            tally: Tally::new(scheduled),
+            epoll,
+            start: Instant::now(),
+            next_due,
+            next_due_ns,
+            next_connection: 0,
+            answer_places,
+            claims: Vec::with_capacity(CLAIMS_MAX),
+            outstanding: 0,
+            last_activity_ns: 0,
+            last_check_ns: 0,
+            receive_buffer: vec![0; RECEIVE_BYTES],
+        })
+    }
+
+    /// Carries the run out; it begins at `start`.
+    pub fn run(mut self, start: Instant) -> Result<Tally, Failure> {
+        // Sleeps end when they should, and not up to 50 us later. Where this is refused, the lag shows it.
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        std::thread::sleep(start.saturating_duration_since(Instant::now()));
+        self.start = start;
+        let run = self.run_loop();
+        if run.is_err() {
+            // Relaxed: it carries nothing but itself.
+            self.timetable.stop.store(true, Ordering::Relaxed);
+        }
+        run?;
+        self.end()
+    }
+
+    fn run_loop(&mut self) -> Result<(), Failure> {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        self.fill_windows()?;
+        loop {
+            let now_ns = self.send_due()?;
+            if self.is_over(now_ns) {
+                return Ok(());
+            }
+            self.wait(now_ns, &mut events)?;
+            for event in &events {
+                self.turn(event)?;
+                if self.next_due_ns <= self.last_activity_ns {
+                    self.send_due()?;
+                }
+            }
+        }
+    }
+
+    /// 585 years fit.
+    fn now_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// Closed loop: the first requests of every connection.
+    fn fill_windows(&mut self) -> Result<(), Failure> {
+        let &Pace::Closed(window) = self.pace else { return Ok(()) };
+        for connection in &mut self.connections {
+            connection.claim(window);
+            self.outstanding += window;
+            let now_ns = self.start.elapsed().as_nanos() as u64;
+            connection.send(now_ns)?;
+        }
+        Ok(())
+    }
+
+    /// Open loop: claims and writes what is due, and returns the time.
+    fn send_due(&mut self) -> Result<u64, Failure> {
+        let now_ns = self.now_ns();
+        let Pace::Open(schedule) = self.pace else { return Ok(now_ns) };
+        if now_ns > self.timetable.measured_to_ns + OVERTIME_NS {
+            return Ok(now_ns);
+        }
+        while self.next_due_ns <= now_ns
+            && self.next_due_ns < self.timetable.measured_to_ns
+            && self.claims.len() < CLAIMS_MAX
+        {
+            self.claims.push((self.next_connection, self.next_due_ns));
+            self.connections[self.next_connection].claim(1);
+            self.outstanding += 1;
+            self.next_connection = (self.next_connection + 1) % self.connections.len();
+            schedule.advance(&mut self.next_due, 1);
+            self.next_due_ns = schedule.intended_ns(self.next_due);
+        }
+        self.write_claims(now_ns)
+    }
+
+    fn write_claims(&mut self, mut now_ns: u64) -> Result<u64, Failure> {
+        for index in 0..self.claims.len() {
+            let (connection, intended_ns) = self.claims[index];
+            let connection = &mut self.connections[connection];
+            if index > 0 {
+                now_ns = self.start.elapsed().as_nanos() as u64;
+            }
+            let held_back = !connection.takes_requests() || !connection.send(now_ns)?;
+            if self.timetable.is_measured(intended_ns) {
+                self.tally.lag_ns.saturating_record(now_ns - intended_ns);
+                self.tally.held_back += u64::from(held_back);
+            }
+        }
+        if !self.claims.is_empty() {
+            self.last_activity_ns = now_ns;
+            self.claims.clear();
+        }
+        Ok(now_ns)
+    }
+
+    /// Whether nothing is left to do, or nothing more will be done.
+    fn is_over(&mut self, now_ns: u64) -> bool {
+        let sending_over = match self.pace {
+            Pace::Open(_) => {
+                let to_ns = self.timetable.measured_to_ns;
+                self.next_due_ns >= to_ns || now_ns > to_ns + OVERTIME_NS
+            }
+            Pace::Closed(_) => now_ns >= self.timetable.measured_to_ns,
+        };
+        if sending_over && (self.outstanding == 0 || self.next_due_ns < self.timetable.measured_to_ns) {
+            return true;
+        }
+        if now_ns - self.last_check_ns < SLEEP_NS_MAX {
+            return false;
+        }
+        self.last_check_ns = now_ns;
+        let timeout = self.timetable.timeout;
+        self.tally.first_lost = self.connections.iter().find_map(|connection| connection.stalled(now_ns, timeout));
+        // Relaxed: it carries nothing but itself, and is looked at again soon.
+        self.tally.first_lost.is_some() || self.timetable.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a connection is ready, or a request due.
+    fn wait(&mut self, now_ns: u64, events: &mut Vec<epoll::Event>) -> Result<(), Failure> {
+        let spin_ns = self.timetable.spin_ns;
+        let until_due_ns = self.next_due_ns.saturating_sub(now_ns);
+        let answer_is_near = self.outstanding > 0 && now_ns - self.last_activity_ns.min(now_ns) < spin_ns;
+        let sleep_ns = match self.pace {
+            Pace::Open(_) if answer_is_near => 0,
+            _ => until_due_ns.saturating_sub(spin_ns).min(SLEEP_NS_MAX),
+        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: sleep_ns as i64 };
+        events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::local("wait for readiness")(error)),
+        }
+        if (sleep_ns > 0 || events.is_empty()) && self.timetable.is_measured(now_ns) {
+            self.tally.idle_ns += self.now_ns() - now_ns;
+        }
+        Ok(())
+    }
+
+    /// Serves one connection that is ready.
+    fn turn(&mut self, event: &epoll::Event) -> Result<(), Failure> {
+        let token = event.data.u64() as usize;
+        let flags = event.flags;
+        let connection = &mut self.connections[token];
+        let was_connecting = connection.is_connecting();
+        let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        if flags.intersects(epoll::EventFlags::OUT | epoll::EventFlags::ERR) {
+            connection.writable()?;
+        }
+        let received = flags.intersects(epoll::EventFlags::IN | ended)
+            && connection.receive(&mut self.receive_buffer, flags.intersects(ended))?;
+        let now_ns = self.start.elapsed().as_nanos() as u64;
+        if was_connecting && !connection.is_connecting() {
+            self.tally.connect_ns.saturating_record(connection.since_progress_ns(now_ns));
+        }
+        self.last_activity_ns = now_ns;
+        if received {
+            self.record(token, now_ns);
+        }
+        self.refill(token, now_ns)
+    }
+
+    /// Notes the answers that are whole.
+    fn record(&mut self, token: usize, now_ns: u64) {
+        let timetable = self.timetable;
+        let interval = self.recorder.at(now_ns);
+        let mut answers = 0;
+        let vectors = match self.pace {
+            Pace::Open(schedule) => {
+                let place = &mut self.answer_places[token];
+                let stride = self.connections.len();
+                self.connections[token].take_answers(now_ns, |sent_at_ns, count| {
+                    answers += count;
+                    for _ in 0..count {
+                        let intended_ns = schedule.intended_ns(*place);
+                        schedule.advance(place, stride);
+                        if intended_ns >= timetable.measured_from_ns {
+                            interval.response_ns.saturating_record(now_ns - intended_ns);
+                            interval.service_ns.saturating_record(now_ns - sent_at_ns);
+                        }
+                    }
+                })
+            }
+            Pace::Closed(_) => self.connections[token].take_answers(now_ns, |sent_at_ns, count| {
+                answers += count;
+                if sent_at_ns >= timetable.measured_from_ns {
+                    interval.service_ns.saturating_record_n(now_ns - sent_at_ns, count);
+                }
+            }),
+        };
+        self.outstanding -= answers;
+        if timetable.is_measured(now_ns) {
+            interval.answers += answers;
+            interval.vectors += vectors;
+            self.tally.answered += answers;
+            self.tally.vectors += vectors;
+            self.tally.answer_turns += 1;
+        }
+    }
+
+    /// Sends what could not be sent before, or what the window has room for, or replaces a socket that has done its
+    /// part.
+    fn refill(&mut self, token: usize, now_ns: u64) -> Result<(), Failure> {
+        let connection = &mut self.connections[token];
+        if let (Pace::Closed(window), true) = (self.pace, now_ns < self.timetable.measured_to_ns) {
+            let room = window - connection.outstanding();
+            connection.claim(room);
+            self.outstanding += room;
+        }
+        if let Some(churn) = self.churn.filter(|_| connection.socket_is_spent()) {
+            connection.reconnect(churn.address, now_ns)?;
+            connection.end_socket_after(churn.requests);
+            return watch(&self.epoll, connection, token);
+        }
+        connection.send(now_ns).map(drop)
+    }
+
+    /// What was left undone, and that nothing came that was not asked for.
+    fn end(mut self) -> Result<Tally, Failure> {
+        if let (Pace::Open(schedule), true) = (self.pace, self.next_due_ns < self.timetable.measured_to_ns) {
+            self.tally.unsent = schedule.count(self.next_due_ns, self.timetable.measured_to_ns);
+        }
+        if self.outstanding > 0 {
+            self.count_losses();
+        } else {
+            for connection in self.connections {
+                if !connection.finish(FINISH_PATIENCE)? {
+                    break;
+                }
+            }
+        }
+        self.recorder.finish();
+        Ok(self.tally)
+    }
+
+    /// Requests without an answer have waited until now at least: leaving them out would hide the longest times. Where
+    /// this worker did not come to send all, it is not the server that lost them.
+    fn count_losses(&mut self) {
+        let (now_ns, stride) = (self.now_ns(), self.connections.len());
+        for (token, connection) in self.connections.iter().enumerate() {
+            let outstanding = connection.outstanding();
+            if outstanding == 0 {
+                continue;
+            }
+            if self.tally.unsent > 0 {
+                self.tally.unsent += outstanding;
+                continue;
+            }
+            self.tally.lost += outstanding;
+            let timeout = self.timetable.timeout;
+            self.tally.first_lost.get_or_insert_with(|| connection.first_lost(timeout));
+            let Pace::Open(schedule) = self.pace else { continue };
+            let interval = self.recorder.at(now_ns);
+            for _ in 0..outstanding {
+                let intended_ns = schedule.intended_ns(self.answer_places[token]);
+                schedule.advance(&mut self.answer_places[token], stride);
+                if intended_ns >= self.timetable.measured_from_ns {
+                    interval.response_ns.saturating_record(now_ns.saturating_sub(intended_ns));
+                }
+            }
+        }
+    }
+}
+
+impl Tally {
+    /// Adds another worker's.
+    pub fn add(&mut self, other: Tally) {
+        let expected = "histograms of one kind have the same bounds";
+        self.lag_ns.add(&other.lag_ns).expect(expected);
+        self.connect_ns.add(&other.connect_ns).expect(expected);
+        self.scheduled += other.scheduled;
+        self.unsent += other.unsent;
+        self.held_back += other.held_back;
+        self.answered += other.answered;
+        self.vectors += other.vectors;
+        self.answer_turns += other.answer_turns;
+        self.lost += other.lost;
+        self.first_lost = self.first_lost.take().or(other.first_lost);
+        self.idle_ns += other.idle_ns;
+    }
+
+    /// With nothing counted but what is on the schedule.
+    pub fn new(scheduled: u64) -> Tally {
+        Tally {
+            lag_ns: times_ns(),
+            connect_ns: times_ns(),
+            scheduled,
+            unsent: 0,
+            held_back: 0,
+            answered: 0,
+            vectors: 0,
+            answer_turns: 0,
+            lost: 0,
+            first_lost: None,
+            idle_ns: 0,
+        }
+    }
+}
+
+fn watch(epoll: &OwnedFd, connection: &Connection<'_>, token: usize) -> Result<(), Failure> {
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+    epoll::add(epoll, connection.socket(), epoll::EventData::new_u64(token as u64), flags)
+        .map_err(Failure::local("watch a connection"))
+}

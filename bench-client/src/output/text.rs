@@ -1,0 +1,147 @@
+//! The table that `run` prints, and how figures look in every other command.
+//!
+//! Invariants: every figure carries its unit; a time is told apart as response time or service time; no closed-loop time
+//! goes without its warning.
+
+use std::io::{self, Write};
+
+use crate::limit::Metric;
+use crate::summary::{Repeat, Report, Spread, TimesNs};
+
+/// What open-loop times are.
+pub const CLAIM_OPEN: &str = "open loop: latency from the intended send time";
+
+/// What closed-loop times are not.
+pub const CLAIM_CLOSED: &str = "closed loop: throughput, not a latency claim";
+
+/// The figures that repeats are summed up by.
+const SPREAD: [&str; 9] = [
+    "rate",
+    "response.p50",
+    "response.p99",
+    "response.p99.9",
+    "response.max",
+    "service.p50",
+    "service.p99",
+    "server-cpu",
+    "client-cpu",
+];
+
+/// Prints what is run, and where.
+pub fn print_head(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let plan = &report.plan;
+    writeln!(out, "run: {}", report.claim)?;
+    match (plan.rate_per_second, &plan.arrival) {
+        (Some(rate), Some(arrival)) => write!(out, "plan: {rate:.0} requests/s ({arrival})")?,
+        _ => write!(out, "plan: window {}", plan.window.unwrap_or(0))?,
+    }
+    writeln!(
+        out,
+        ", {} connections, {} threads, vectors {}, features {}, {} s after {} s of warm-up, seed {}",
+        plan.connections,
+        plan.threads,
+        plan.vectors,
+        plan.features,
+        plan.duration_seconds,
+        plan.warmup_seconds,
+        plan.seed
+    )?;
+    writeln!(out, "environment: {}", report.environment.line())
+}
+
+/// Prints one result.
+pub fn print_repeat(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<26} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "", "p50", "p90", "p99", "p99.9", "p99.99", "max", "mean"
+    )?;
+    let is_open = repeat.offered_per_second.is_some();
+    print_times("response time (intended)", repeat.response_ns.as_ref(), out)?;
+    let service = if is_open { "service time (sent)" } else { "service time (closed loop)" };
+    print_times(service, repeat.service_ns.as_ref(), out)?;
+    print_times("schedule lag", repeat.schedule_lag_ns.as_ref(), out)?;
+    print_times("connecting", repeat.connect_ns.as_ref(), out)?;
+    let offered = repeat.offered_per_second.map_or_else(String::new, |rate| format!("offered {rate:.0}/s, "));
+    let turn = repeat.requests_per_turn.map_or_else(String::new, |count| format!(", {count:.1} answers a turn"));
+    writeln!(
+        out,
+        "throughput: {offered}achieved {:.0}/s ({:.0} vectors/s){turn}; {} answers, every one verified",
+        repeat.achieved_per_second, repeat.vectors_per_second, repeat.answered
+    )?;
+    writeln!(
+        out,
+        "losses: {} unanswered, {} never sent, {} held back by the server",
+        repeat.lost, repeat.unsent, repeat.held_back
+    )?;
+    writeln!(
+        out,
+        "client CPU: {:.3} us a request, {:.0} % of a CPU (polling included), threads busy {:.0} % of the time",
+        repeat.client_cpu_ns_per_request / 1e3,
+        repeat.client_cpu_share * 100.0,
+        repeat.client_busy_share * 100.0
+    )?;
+    print_server(repeat, out)?;
+    if repeat.slow_answers > 0 {
+        writeln!(out, "slow readers: {} answers read", repeat.slow_answers)?;
+    }
+    if repeat.valid {
+        writeln!(out, "verdict: valid")
+    } else {
+        writeln!(out, "verdict: INVALID: client saturated: {}", repeat.invalid_reasons.join("; "))
+    }
+}
+
+fn print_times(name: &str, times: Option<&TimesNs>, out: &mut impl Write) -> io::Result<()> {
+    let Some(times) = times else { return Ok(()) };
+    write!(out, "{name:<26}")?;
+    for time_ns in [times.p50, times.p90, times.p99, times.p99_9, times.p99_99, times.max] {
+        write!(out, " {:>9}", time(time_ns as f64))?;
+    }
+    writeln!(out, " {:>9}", time(times.mean))
+}
+
+fn print_server(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
+    let (Some(cpu_ns), Some(share)) = (repeat.server_cpu_ns_per_request, repeat.server_cpu_share) else {
+        return Ok(());
+    };
+    write!(out, "server CPU: {:.3} us a request, {:.0} % of a CPU", cpu_ns / 1e3, share * 100.0)?;
+    for (index, thread) in repeat.server_threads.iter().enumerate() {
+        let separator = if index == 0 { " (" } else { ", " };
+        write!(out, "{separator}{} {:.3} us", thread.name, thread.cpu_ns_per_request / 1e3)?;
+    }
+    writeln!(out, "{}", if repeat.server_threads.is_empty() { "" } else { ")" })
+}
+
+/// Prints minimum, median and maximum of each figure.
+pub fn print_spread(repeats: &[Repeat], out: &mut impl Write) -> io::Result<()> {
+    let title = format!("{} repeats", repeats.len());
+    writeln!(out, "{title:<26} {:>12} {:>12} {:>12}", "min", "median", "max")?;
+    for name in SPREAD {
+        let metric: Metric = name.parse().expect("a metric of ours");
+        let Some(spread) = Spread::of(repeats.iter().filter_map(|repeat| metric.value(repeat))) else { continue };
+        let [min, median, max] = [spread.min, spread.median, spread.max].map(|value| figure(metric, value));
+        writeln!(out, "{name:<26} {min:>12} {median:>12} {max:>12}")?;
+    }
+    Ok(())
+}
+
+/// A figure with its unit.
+pub fn figure(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Rate => format!("{value:.0}/s"),
+        Metric::Lost => format!("{value:.0}"),
+        Metric::Time(..) | Metric::ServerCpu | Metric::ClientCpu => time(value),
+    }
+}
+
+/// A time with the unit that suits its size.
+pub fn time(ns: f64) -> String {
+    if ns < 10e6 {
+        format!("{:.1}us", ns / 1e3)
+    } else if ns < 10e9 {
+        format!("{:.1}ms", ns / 1e6)
+    } else {
+        format!("{:.1}s", ns / 1e9)
+    }
+}

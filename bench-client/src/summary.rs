@@ -1,0 +1,300 @@
+//! What a run came to, as plain figures: what is printed, written as JSON, compared and judged.
+//!
+//! The shape of the JSON is `schema/run.v1.schema.json`; a field that changes its meaning gets a new version there.
+//!
+//! Invariants: a figure's unit is in its name; what was not measured is absent (`null`), never 0; a run is valid unless
+//! a reason says otherwise.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::environment::Environment;
+use crate::load::{Load, Loop, Measurement};
+
+/// What the file is, for whoever finds it.
+pub const SCHEMA: &str = "disrust-bench-client-run";
+
+/// The version of the file's shape.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Of all requests on the schedule, the share that the client may fail to send without being called saturated.
+const UNSENT_SHARE_MAX: f64 = 0.001;
+
+/// Schedule lag (p99) that is too small to matter, whatever the response time.
+///
+/// Larger: a fast server's latency may be half the client's. Smaller: a thread that merely woke up is called saturated.
+const LAG_NS_ALLOWED: u64 = 100_000;
+
+/// Schedule lag (p99) that is too small to matter as a share of the response time (p99).
+const LAG_SHARE_ALLOWED: f64 = 0.2;
+
+/// One file: a run, once or repeated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// What the times may be taken for.
+    pub claim: String,
+    /// Where it was measured.
+    pub environment: Environment,
+    /// What was run.
+    pub plan: Plan,
+    /// What came of it, in order.
+    pub repeats: Vec<Repeat>,
+}
+
+/// What was run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// `open` or `closed`.
+    pub pacing: String,
+    /// Open loop: requests a second.
+    pub rate_per_second: Option<f64>,
+    /// Open loop: how they arrive.
+    pub arrival: Option<String>,
+    /// Closed loop: the most requests under way on a connection.
+    pub window: Option<u32>,
+    /// Connections.
+    pub connections: u32,
+    /// Vectors of the requests, as `--vectors` takes them.
+    pub vectors: String,
+    /// Features of a vector.
+    pub features: u32,
+    /// Threads of the client.
+    pub threads: u32,
+    /// Their CPUs, if they were pinned.
+    pub pin: Vec<usize>,
+    /// Of the vectors and the schedule.
+    pub seed: u64,
+    /// Before the measured time.
+    pub warmup_seconds: f64,
+    /// The measured time.
+    pub duration_seconds: f64,
+    /// Requests after which a connection was replaced.
+    pub reconnect_every: Option<u64>,
+    /// Connections that read next to nothing.
+    pub slow_readers: u32,
+}
+
+/// What one run came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// Whether the figures are the server's.
+    pub valid: bool,
+    /// Why not.
+    pub invalid_reasons: Vec<String>,
+    /// Open loop: requests on the schedule, a second.
+    pub offered_per_second: Option<f64>,
+    /// Answers that arrived, a second.
+    pub achieved_per_second: f64,
+    /// Vectors of those answers, a second.
+    pub vectors_per_second: f64,
+    /// Answers that arrived in the measured time, all of them right.
+    pub answered: u64,
+    /// Requests without an answer.
+    pub lost: u64,
+    /// Requests on the schedule that the client never came to send.
+    pub unsent: u64,
+    /// Requests that waited for the server to take earlier ones.
+    pub held_back: u64,
+    /// Requests whose answers arrived together, on average.
+    pub requests_per_turn: Option<f64>,
+    /// From the intended send time to the answer (open loop).
+    pub response_ns: Option<TimesNs>,
+    /// From the write to the answer.
+    pub service_ns: Option<TimesNs>,
+    /// From the intended send time to the write (open loop).
+    pub schedule_lag_ns: Option<TimesNs>,
+    /// From beginning a connection to having it, for those made during the run.
+    pub connect_ns: Option<TimesNs>,
+    /// CPU time of the client, an answer.
+    pub client_cpu_ns_per_request: f64,
+    /// CPU time of the client, of one CPU.
+    pub client_cpu_share: f64,
+    /// The part of the time in which the client's threads had something to do; the rest they slept or polled.
+    pub client_busy_share: f64,
+    /// CPU time of the server, an answer.
+    pub server_cpu_ns_per_request: Option<f64>,
+    /// CPU time of the server, of one CPU.
+    pub server_cpu_share: Option<f64>,
+    /// The same, by thread; threads that used none are left out.
+    pub server_threads: Vec<ServerThread>,
+    /// Answers that slow readers read.
+    pub slow_answers: u64,
+}
+
+/// CPU time of one thread of the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerThread {
+    /// Its name.
+    pub name: String,
+    /// An answer, of all answers.
+    pub cpu_ns_per_request: f64,
+}
+
+/// A distribution of times in nanoseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TimesNs {
+    /// Times in it.
+    pub count: u64,
+    /// The shortest.
+    pub min: u64,
+    /// The arithmetic mean.
+    pub mean: f64,
+    /// Half are not longer.
+    pub p50: u64,
+    /// 90 % are not longer.
+    pub p90: u64,
+    /// 99 % are not longer.
+    pub p99: u64,
+    /// 99.9 % are not longer.
+    pub p99_9: u64,
+    /// 99.99 % are not longer.
+    pub p99_99: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+impl TimesNs {
+    /// The figures of `times_ns`, or `None` if it is empty.
+    pub fn of(times_ns: &Histogram<u64>) -> Option<TimesNs> {
+        let at = |quantile| times_ns.value_at_quantile(quantile);
+        (!times_ns.is_empty()).then(|| TimesNs {
+            count: times_ns.len(),
+            min: times_ns.min(),
+            mean: times_ns.mean(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            max: times_ns.max(),
+        })
+    }
+}
+
+impl Plan {
+    /// What `load` was.
+    pub fn of(load: &Load, features: u32, seed: u64) -> Plan {
+        let (arrivals, window) = match load.pace {
+            Loop::Open(arrivals) => (Some(arrivals), None),
+            Loop::Closed { window } => (None, Some(window)),
+        };
+        Plan {
+            pacing: if arrivals.is_some() { "open" } else { "closed" }.to_owned(),
+            rate_per_second: arrivals.map(|arrivals| arrivals.rate_per_second),
+            arrival: arrivals.map(|arrivals| arrivals.arrival.to_string()),
+            window,
+            connections: load.connections,
+            vectors: load.vectors.to_string(),
+            features,
+            threads: load.threads,
+            pin: load.pin.clone(),
+            seed,
+            warmup_seconds: load.warmup.as_secs_f64(),
+            duration_seconds: load.duration.as_secs_f64(),
+            reconnect_every: load.reconnect_every,
+            slow_readers: load.slow_readers,
+        }
+    }
+}
+
+impl Repeat {
+    /// The figures of `measurement`, and whether they are the server's: not if the schedule lag's p99 is above
+    /// `lag_limit`, or above what [`LAG_NS_ALLOWED`] and [`LAG_SHARE_ALLOWED`] say.
+    pub fn of(load: &Load, measurement: &Measurement, lag_limit: Option<Duration>) -> Repeat {
+        let seconds = measurement.window.as_secs_f64();
+        let tally = &measurement.tally;
+        let each = |time: Duration| time.as_nanos() as f64 / tally.answered.max(1) as f64;
+        let client = measurement.client.user + measurement.client.system;
+        let server: Option<Duration> =
+            measurement.server.as_ref().map(|threads| threads.iter().map(|thread| thread.time).sum());
+        let threads = measurement.server.iter().flatten().filter(|thread| !thread.time.is_zero());
+        let is_open = matches!(load.pace, Loop::Open(_));
+        let mut repeat = Repeat {
+            valid: true,
+            invalid_reasons: Vec::new(),
+            offered_per_second: is_open.then_some(tally.scheduled as f64 / seconds),
+            achieved_per_second: tally.answered as f64 / seconds,
+            vectors_per_second: tally.vectors as f64 / seconds,
+            answered: tally.answered,
+            lost: tally.lost,
+            unsent: tally.unsent,
+            held_back: tally.held_back,
+            requests_per_turn: (tally.answer_turns > 0).then(|| tally.answered as f64 / tally.answer_turns as f64),
+            response_ns: TimesNs::of(&measurement.response_ns),
+            service_ns: TimesNs::of(&measurement.service_ns),
+            schedule_lag_ns: TimesNs::of(&tally.lag_ns),
+            connect_ns: TimesNs::of(&tally.connect_ns),
+            client_cpu_ns_per_request: each(client),
+            client_cpu_share: client.as_secs_f64() / seconds,
+            client_busy_share: 1.0 - tally.idle_ns as f64 / 1e9 / seconds / f64::from(load.threads),
+            server_cpu_ns_per_request: server.map(each),
+            server_cpu_share: server.map(|time| time.as_secs_f64() / seconds),
+            server_threads: threads
+                .map(|thread| ServerThread { name: thread.name.clone(), cpu_ns_per_request: each(thread.time) })
+                .collect(),
+            slow_answers: measurement.slow_answers,
+        };
+        repeat.judge(tally.scheduled, lag_limit);
+        repeat
+    }
+
+    fn judge(&mut self, scheduled: u64, lag_limit: Option<Duration>) {
+        if self.unsent as f64 > UNSENT_SHARE_MAX * scheduled as f64 {
+            self.invalid_reasons.push(format!("{} of {scheduled} requests were never sent", self.unsent));
+        }
+        if let Some(lag_ns) = &self.schedule_lag_ns {
+            let response_ns_p99 = self.response_ns.as_ref().map_or(0, |times| times.p99);
+            let allowed_ns = LAG_NS_ALLOWED.max((response_ns_p99 as f64 * LAG_SHARE_ALLOWED) as u64);
+            let limit_ns = lag_limit.map_or(allowed_ns, |limit| limit.as_nanos() as u64);
+            if lag_ns.p99 > limit_ns {
+                self.invalid_reasons.push(format!(
+                    "the schedule lag's p99 is {:.1} us, above {:.1} us (see --lag-limit)",
+                    lag_ns.p99 as f64 / 1e3,
+                    limit_ns as f64 / 1e3
+                ));
+            }
+        }
+        self.valid = self.invalid_reasons.is_empty();
+    }
+}
+
+/// The smallest, the middle and the largest of some figures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// The smallest.
+    pub min: f64,
+    /// The middle; of an even number, the mean of the two in the middle.
+    pub median: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of `figures`, or `None` if there are none.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut sorted: Vec<f64> = figures.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (first, last) = (*sorted.first()?, *sorted.last()?);
+        let middle = [sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]];
+        Some(Spread { min: first, median: (middle[0] + middle[1]) / 2.0, max: last })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise: the middle is the middle, also of an even number of figures.
+    #[test]
+    fn spreads_are_by_order() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { min: 1.0, median: 2.0, max: 3.0 }));
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).map(|spread| spread.median), Some(2.5));
+        assert_eq!(Spread::of([]), None);
+    }
+}
