@@ -34,6 +34,10 @@ const BURST_MAX: i64 = 65_536;
 /// The most `--repeat`.
 const REPEATS_MAX: i64 = 1000;
 
+/// How long after the measured time requests are still sent that became due in it, unless `--lag-limit` is longer.
+/// Longer: a saturated client is told later. Shorter: one hiccup of the machine at the end is called saturation.
+const OVERTIME: Duration = Duration::from_millis(100);
+
 /// CPUs above cannot be told to the kernel by the library that pins.
 const CPU_MAX: usize = 1023;
 
@@ -256,6 +260,7 @@ impl ProbePlan {
             warmup: Duration::from_millis(200),
             duration: self.duration,
             spin: Duration::ZERO,
+            overtime: OVERTIME,
             connect_rate: None,
             reconnect_every: None,
             slow_readers: 0,
@@ -278,6 +283,7 @@ impl ClientPlan {
             warmup: self.warmup,
             duration,
             spin: self.spin,
+            overtime: self.lag_limit.unwrap_or(OVERTIME).max(OVERTIME),
             connect_rate: self.connect_rate,
             reconnect_every: self.reconnect_every,
             slow_readers: self.slow_readers,

@@ -220,7 +220,7 @@ impl<'a> Connection<'a> {
         let owed_bytes = (self.owed_end - self.received_bytes) as usize;
         let (owed, unasked) = received.split_at(received.len().min(owed_bytes));
         let checked = if self.requests.is_exact() {
-            self.requests.check_exact(self.received_bytes, owed)
+            self.requests.check_exact(self.received_bytes, owed.len(), received)
         } else {
             let next = self.requests.check_near(self.near_request, &mut self.partial, owed);
             next.map(|request| self.near_request = request)

@@ -76,6 +76,8 @@ pub struct Load {
     pub duration: Duration,
     /// How long a thread polls before the next request is due, and after the last answer.
     pub spin: Duration,
+    /// How long after the measured time requests are still sent that became due in it.
+    pub overtime: Duration,
     /// Connections made a second at the start; none: as fast as they are accepted.
     pub connect_rate: Option<f64>,
     /// Requests after which a connection is replaced.
@@ -193,6 +195,7 @@ fn timetable(target: &Target, load: &Load) -> Timetable {
         measured_from_ns,
         measured_to_ns: measured_from_ns + load.duration.as_nanos() as u64,
         spin_ns: load.spin.as_nanos() as u64,
+        overtime_ns: load.overtime.min(target.timeout).as_nanos() as u64,
         timeout: target.timeout,
         stop: AtomicBool::new(false),
     }

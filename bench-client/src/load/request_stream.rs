@@ -136,9 +136,11 @@ impl RequestStream {
         self.tolerance == 0.0
     }
 
-    /// Whether `received` is what the stream of answers has at byte `from`; at most [`SLICE_BYTES_MAX`].
-    pub fn check_exact(&self, from: u64, received: &[u8]) -> Result<(), Mismatch> {
-        if self.answers.slice(from, received.len()) == received { Ok(()) } else { Err(self.mismatch(from, received)) }
+    /// Whether the `owed_bytes` at the front of `received` are what the stream of answers has at byte `from`. What else
+    /// there is only helps to tell what is wrong; at most [`SLICE_BYTES_MAX`] in all.
+    pub fn check_exact(&self, from: u64, owed_bytes: usize, received: &[u8]) -> Result<(), Mismatch> {
+        let owed = &received[..owed_bytes];
+        if self.answers.slice(from, owed_bytes) == owed { Ok(()) } else { Err(self.mismatch(from, received)) }
     }
 
     /// Whether the answers in `received`, from the one to `request` on, are within the tolerance. `partial` is what has
@@ -291,8 +293,11 @@ mod tests {
                 }
                 assert_eq!(request, first + 5);
                 let right = answers(&stream, first, 5);
-                assert!(stream.check_exact(stream.answer_start(first), &right).is_ok());
-                assert!(stream.check_exact(stream.answer_start(first) + 1, &right[1..]).is_ok(), "inside an answer");
+                assert!(stream.check_exact(stream.answer_start(first), right.len(), &right).is_ok());
+                assert!(
+                    stream.check_exact(stream.answer_start(first) + 1, right.len() - 1, &right[1..]).is_ok(),
+                    "inside an answer"
+                );
             }
         }
     }
@@ -309,7 +314,7 @@ mod tests {
             for bit in 0..8 {
                 let mut wrong = right.clone();
                 wrong[byte] ^= 1 << bit;
-                let found = stream.check_exact(stream.answer_start(first), &wrong).err();
+                let found = stream.check_exact(stream.answer_start(first), wrong.len(), &wrong).err();
                 assert_eq!(found.map(|mismatch| mismatch.request), request);
             }
         }

@@ -39,10 +39,6 @@ const CLAIMS_MAX: usize = 1024;
 /// The longest sleep, after which stalls, a stop and the end are looked for.
 const SLEEP_NS_MAX: u64 = 20_000_000;
 
-/// How long after the end of the schedule requests are still sent that became due before it. A worker that needs longer
-/// is saturated, and its run not valid.
-const OVERTIME_NS: u64 = 100_000_000;
-
 /// How long a connection may take to end after its last answer, before it is left alone.
 const FINISH_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -56,6 +52,9 @@ pub struct Timetable {
     pub measured_to_ns: u64,
     /// How long before the next request a worker polls instead of sleeping.
     pub spin_ns: u64,
+    /// How long after the measured time requests are still sent that became due in it. A worker that needs longer is
+    /// saturated, and its run not valid.
+    pub overtime_ns: u64,
     /// How long the server may let a request wait.
     pub timeout: Duration,
     /// Set when any worker failed: the others end.
@@ -239,7 +238,7 @@ impl<'a> Worker<'a> {
     fn send_due(&mut self) -> Result<u64, Failure> {
         let now_ns = self.now_ns();
         let Pace::Open(schedule) = self.pace else { return Ok(now_ns) };
-        if now_ns > self.timetable.measured_to_ns + OVERTIME_NS {
+        if now_ns > self.timetable.measured_to_ns + self.timetable.overtime_ns {
             return Ok(now_ns);
         }
         while self.next_due_ns <= now_ns
@@ -281,7 +280,7 @@ impl<'a> Worker<'a> {
         let sending_over = match self.pace {
             Pace::Open(_) => {
                 let to_ns = self.timetable.measured_to_ns;
-                self.next_due_ns >= to_ns || now_ns > to_ns + OVERTIME_NS
+                self.next_due_ns >= to_ns || now_ns > to_ns + self.timetable.overtime_ns
             }
             Pace::Closed(_) => now_ns >= self.timetable.measured_to_ns,
         };
@@ -314,7 +313,7 @@ impl<'a> Worker<'a> {
             Err(error) => return Err(Failure::local("wait for readiness")(error)),
         }
         if (sleep_ns > 0 || events.is_empty()) && self.timetable.is_measured(now_ns) {
-            self.tally.idle_ns += self.now_ns() - now_ns;
+            self.tally.idle_ns += self.now_ns().min(self.timetable.measured_to_ns) - now_ns;
         }
         Ok(())
     }
@@ -399,7 +398,9 @@ impl<'a> Worker<'a> {
 
     /// What was left undone, and that nothing came that was not asked for.
     fn end(mut self) -> Result<Tally, Failure> {
-        if let (Pace::Open(schedule), true) = (self.pace, self.next_due_ns < self.timetable.measured_to_ns) {
+        // Where the server stalled for so long that the run was given up, what was not sent is no fault of ours.
+        let sent_all = self.next_due_ns >= self.timetable.measured_to_ns || self.tally.first_lost.is_some();
+        if let (Pace::Open(schedule), false) = (self.pace, sent_all) {
             self.tally.unsent = schedule.count(self.next_due_ns, self.timetable.measured_to_ns);
         }
         if self.outstanding > 0 {

@@ -7,7 +7,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use disrust::protocol::{
     ErrorCode, F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes,
@@ -49,17 +51,26 @@ pub enum Behaviour {
     NoErrorAnswer,
     /// Takes a bad request for one that the model failed on.
     OtherErrorAnswer,
+    /// Answers nothing on any connection for `stall_ms`, from `after_ms` after the first request of all.
+    StallsOnce {
+        /// From the first request.
+        after_ms: u64,
+        /// Until all are answered.
+        stall_ms: u64,
+    },
 }
 
 /// Starts a stub server and returns its port.
 pub fn start(layout: RequestLayout, behaviour: Behaviour) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
     let port = listener.local_addr().expect("a bound listener has an address").port();
+    let first_request_at = Arc::new(OnceLock::new());
     thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = stream.expect("accepting on loopback");
+            let first_request_at = Arc::clone(&first_request_at);
             // The client may hang up whenever it has seen enough, so errors are not the stub's to judge.
-            thread::spawn(move || Connection::new(stream, layout, behaviour).serve());
+            thread::spawn(move || Connection::new(stream, layout, behaviour, first_request_at).serve());
         }
     });
     port
@@ -74,6 +85,8 @@ struct Connection {
     out: Vec<u8>,
     /// The answer that waits for the next one to overtake it.
     held_back: Vec<u8>,
+    /// Of all connections of this stub.
+    first_request_at: Arc<OnceLock<Instant>>,
 }
 
 /// What follows an answer.
@@ -84,8 +97,13 @@ enum Next {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, layout: RequestLayout, behaviour: Behaviour) -> Connection {
-        Connection { stream, layout, behaviour, request: 0, out: Vec::new(), held_back: Vec::new() }
+    fn new(
+        stream: TcpStream,
+        layout: RequestLayout,
+        behaviour: Behaviour,
+        first_request_at: Arc<OnceLock<Instant>>,
+    ) -> Connection {
+        Connection { stream, layout, behaviour, request: 0, out: Vec::new(), held_back: Vec::new(), first_request_at }
     }
 
     fn serve(mut self) -> io::Result<()> {
@@ -98,6 +116,7 @@ impl Connection {
                 return self.close();
             }
             filled += received;
+            self.stall();
             let (taken, next) = self.answer_all(&buffer[..filled]);
             self.send()?;
             if next == Next::Close {
@@ -105,6 +124,14 @@ impl Connection {
             }
             buffer.copy_within(taken..filled, 0);
             filled -= taken;
+        }
+    }
+
+    fn stall(&self) {
+        let since_first = self.first_request_at.get_or_init(Instant::now).elapsed();
+        let Behaviour::StallsOnce { after_ms, stall_ms } = self.behaviour else { return };
+        if since_first >= Duration::from_millis(after_ms) {
+            thread::sleep(Duration::from_millis(after_ms + stall_ms).saturating_sub(since_first));
         }
     }
 

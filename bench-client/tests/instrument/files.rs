@@ -1,0 +1,211 @@
+//! The files that the instrument reads and writes: JSON and its schema, CSV, HdrHistogram's formats, SVG, expectations.
+
+use std::fs;
+use std::path::Path;
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use serde_json::Value;
+
+use super::{PATIENT, json_of_run, run_against};
+use crate::stub::{self, Behaviour};
+use crate::{LAYOUT, assert_caught, assert_right, client};
+
+/// A file for one test, which nobody has written yet.
+pub fn temporary(name: &str) -> String {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // It is there only if an earlier run of the test left it.
+    let _ = fs::remove_file(&path);
+    path.to_str().expect("cargo's directories are UTF-8").to_owned()
+}
+
+/// What a run wrote.
+pub fn json(path: &str) -> Value {
+    serde_json::from_str(&read(path)).expect("JSON")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).expect("the file was written")
+}
+
+/// As much of JSON Schema as ours uses; anything else in it fails the test.
+fn assert_valid(root: &Value, schema: &Value, value: &Value, at: &str) {
+    for (keyword, rule) in schema.as_object().expect("a schema is an object") {
+        match keyword.as_str() {
+            "$schema" | "$id" | "title" | "description" | "$defs" => {}
+            "$ref" => {
+                let name = rule.as_str().and_then(|path| path.strip_prefix("#/$defs/")).expect("a reference of ours");
+                assert_valid(root, &root["$defs"][name], value, at);
+            }
+            "type" => {
+                let types = rule.as_array().cloned().unwrap_or_else(|| vec![rule.clone()]);
+                assert!(types.iter().any(|name| has_type(value, name)), "{at}: {value} is not of type {rule}");
+            }
+            "const" => assert_eq!(value, rule, "{at}"),
+            "enum" => assert!(rule.as_array().is_some_and(|values| values.contains(value)), "{at}: {value}"),
+            "minimum" => assert!(value.as_f64() >= rule.as_f64() || value.is_null(), "{at}: {value} is below {rule}"),
+            "anyOf" => {
+                let is_null = value.is_null();
+                let fitting =
+                    rule.as_array().and_then(|rules| rules.iter().find(|rule| (rule["type"] == "null") == is_null));
+                assert_valid(root, fitting.expect("one for null and one for what is there"), value, at);
+            }
+            "required" => {
+                for name in rule.as_array().expect("names") {
+                    assert!(value.get(name.as_str().expect("a name")).is_some(), "{at}: no {name}");
+                }
+            }
+            "properties" => {
+                for (name, rule) in rule.as_object().expect("properties") {
+                    assert_valid(root, rule, &value[name], &format!("{at}.{name}"));
+                }
+            }
+            "additionalProperties" => {
+                let known = schema["properties"].as_object().expect("properties");
+                for name in value.as_object().expect("an object").keys() {
+                    assert!(known.contains_key(name), "{at}: the schema has no {name}");
+                }
+            }
+            "items" => {
+                for (index, item) in value.as_array().expect("an array").iter().enumerate() {
+                    assert_valid(root, rule, item, &format!("{at}[{index}]"));
+                }
+            }
+            "minItems" => assert!(value.as_array().map(Vec::len) >= rule.as_u64().map(|count| count as usize), "{at}"),
+            other => panic!("{at}: this test does not know the keyword {other}"),
+        }
+    }
+}
+
+fn has_type(value: &Value, name: &Value) -> bool {
+    match name.as_str().expect("a type's name") {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        "integer" => value.is_u64(),
+        "number" => value.is_number(),
+        other => panic!("no type {other}"),
+    }
+}
+
+/// The promise: what is written is what the committed schema says, in both loops.
+#[test]
+fn the_json_is_as_the_schema_says() {
+    let schema: Value = serde_json::from_str(include_str!("../../schema/run.v1.schema.json")).expect("JSON");
+    let process = std::process::id();
+    for (name, words) in [
+        ("open.json", format!("--rate 500 --repeat 2 --reconnect-every 9 --server-pid {process} --pin 0")),
+        ("closed.json", "--closed --window 3 --server-version 1.2.3".to_owned()),
+    ] {
+        let written = json_of_run(Behaviour::Right, name, &format!("--duration 300ms {words}"));
+        assert_valid(&schema, &schema, &written, "run");
+    }
+}
+
+/// The promise: two equal runs compare as equal, a slower one is a regression with its own exit status, and what is
+/// no run is refused.
+#[test]
+fn compare_tells_a_regression_from_noise() {
+    let before = temporary("before.json");
+    assert_right(&run_against(Behaviour::Right, &format!("--rate 500 --duration 300ms --repeat 2 --json {before}")));
+    let run = client(9900, &format!("compare {before} {before}"));
+    assert_right(&run);
+    assert!(run.out.contains("within noise"), "{}", run.out);
+
+    let after = temporary("after.json");
+    let mut slower = json(&before);
+    for repeat in slower["repeats"].as_array_mut().expect("repeats") {
+        repeat["response_ns"]["p99"] = 3_000_000_000_000_u64.into();
+    }
+    fs::write(&after, slower.to_string()).expect("a file");
+    let run = client(9900, &format!("compare {before} {after}"));
+    assert_eq!(run.status, Some(4), "{}{}", run.out, run.error);
+    assert!(run.error.contains("regression: response.p99"), "{}", run.error);
+    assert_right(&client(9900, &format!("compare {after} {before}")));
+    assert_right(&client(9900, &format!("compare {before} {after} --metrics rate,service.p50")));
+
+    slower["schema_version"] = 99.into();
+    fs::write(&after, slower.to_string()).expect("a file");
+    assert_caught(&client(9900, &format!("compare {before} {after}")), &["version 99"]);
+}
+
+/// The promise: the interval log and the percentile file hold every request, and the HdrHistogram library reads them.
+#[test]
+fn the_histogram_files_hold_every_request() {
+    let [hlog, hgrm, csv, svg] = ["run.hlog", "run.hgrm", "run.csv", "run.svg"].map(temporary);
+    let words = "--rate 1k --arrival constant --duration 1s --interval 200ms --threads 2 --connections 2";
+    let run = run_against(Behaviour::Right, &format!("{words} --hlog {hlog} --hgrm {hgrm} --csv {csv} --svg {svg}"));
+    assert_right(&run);
+
+    let text = read(&hlog);
+    let (mut intervals, mut requests) = (0, 0);
+    for entry in IntervalLogIterator::new(text.as_bytes()) {
+        if let LogEntry::Interval(interval) = entry.expect("an entry") {
+            let bytes = base64_decoded(interval.encoded_histogram());
+            let histogram: Histogram<u64> =
+                Deserializer::new().deserialize(&mut bytes.as_slice()).expect("a histogram");
+            intervals += 1;
+            requests += histogram.len();
+        }
+    }
+    assert!(intervals >= 4, "{intervals} intervals");
+    assert_eq!(requests, 1000);
+
+    assert!(read(&hgrm).contains("Total count    =         1000]"), "{}", read(&hgrm));
+    let csv = read(&csv);
+    let [head, line] = csv.lines().collect::<Vec<_>>()[..] else { panic!("two lines: {csv}") };
+    assert_eq!(head.split(',').count(), line.split(',').count());
+    assert!(head.contains("response_ns_p99") && line.starts_with("open,1000,constant,"), "{csv}");
+    let svg = read(&svg);
+    assert!(svg.starts_with("<svg") && svg.contains("percentile"), "{svg}");
+}
+
+/// The alphabet of RFC 4648, with its padding.
+fn base64_decoded(text: &str) -> Vec<u8> {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |byte: u8| alphabet.iter().position(|letter| *letter == byte).expect("base64") as u32;
+    let (mut bits, mut bit_count, mut bytes) = (0_u32, 0, Vec::new());
+    for byte in text.trim_end_matches('=').bytes() {
+        bits = bits << 6 | digit(byte);
+        bit_count += 6;
+        if bit_count >= 8 {
+            bit_count -= 8;
+            bytes.push((bits >> bit_count & 0xff) as u8);
+        }
+    }
+    bytes
+}
+
+/// The promise: with files of inputs and expected scores, answers are held to them within the tolerance.
+#[test]
+fn expected_scores_are_checked() {
+    let [inputs, right, near, wrong, classes] =
+        ["inputs.csv", "right.csv", "near.csv", "wrong.csv", "classes.csv"].map(temporary);
+    let rows: Vec<Vec<f32>> =
+        (0..50).map(|row| (0..16).map(|feature| (row * feature) as f32 + 1.25).collect()).collect();
+    let sum = |row: &Vec<f32>| row.iter().fold(0.0_f32, |sum, feature| sum + feature);
+    let lines = |line: &dyn Fn(&Vec<f32>) -> String| rows.iter().map(|row| line(row) + "\n").collect::<String>();
+    let written = |path: &str, text: String| fs::write(path, text).expect("a file");
+    written(&inputs, lines(&|row| row.iter().map(f32::to_string).collect::<Vec<_>>().join(",")));
+    written(&right, lines(&|row| sum(row).to_string()));
+    written(&near, lines(&|row| (sum(row) * (1.0 + 1e-4)).to_string()));
+    written(&wrong, lines(&|row| (sum(row) * if row[1] == 8.25 { 1.01 } else { 1.0 }).to_string()));
+    written(&classes, lines(&|row| format!("0.5,{}", sum(row))));
+
+    let port = stub::start(LAYOUT, Behaviour::Right);
+    let run = |words: &str| {
+        let words = words.replace("--expect ", &format!("--expect {inputs} "));
+        client(port, &format!("run {PATIENT} --rate 1k --duration 300ms --vectors 1..5 {words}"))
+    };
+    assert_right(&run(&format!("--expect {right}")));
+    assert_right(&run(&format!("--expect {right} --tolerance 0")));
+    assert_right(&run(&format!("--expect {near} --tolerance 1e-3")));
+    assert_right(&run(&format!("--expect {classes} --expect-column 1")));
+    assert_caught(&run(&format!("--expect {near}")), &["wrong answer: the score of vector"]);
+    assert_caught(&run(&format!("--expect {wrong}")), &["wrong answer: the score of vector"]);
+    assert_caught(&run(&format!("--expect {classes}")), &["2 columns", "--expect-column"]);
+    assert_caught(&run(&format!("--expect {right} --features 4")), &["16 features, not 4"]);
+}
