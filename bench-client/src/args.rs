@@ -133,6 +133,8 @@ fn timeout(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Loop;
+    use crate::load::schedule::Arrivals;
 
     fn parsed(line: &str) -> Arguments {
         Arguments::try_parse_from(line.split_whitespace()).expect("a valid command line")
@@ -194,6 +196,27 @@ mod tests {
         }
     }
 
+    /// The promise: `run` takes the words of its documentation, and its flags become the load they say.
+    #[test]
+    fn run_takes_its_flags() {
+        let line = "client 80 run --rate 1.5M --arrival burst --burst 8 --vectors 1:90,64:10 --threads 2 --pin 0-1 \
+                    --duration 3s --warmup 0s --connect-rate 50 --reconnect-every 9 --slow-readers 2 --host ::1 \
+                    --expect a.csv b.csv --tolerance 0 --fail-if p99>1ms --fail-if lost>0 --repeat 3";
+        let Some(Mode::Run(plan)) = parsed(line).mode else { panic!("run") };
+        let load = plan.load(1);
+        let Loop::Open(arrivals) = load.pace else { panic!("an open loop") };
+        assert_eq!((arrivals.rate_per_second, arrivals.burst), (1.5e6, 8));
+        assert_eq!((load.pin.as_slice(), load.threads, load.slow_readers), ([0, 1].as_slice(), 2, 2));
+        assert_eq!((load.connect_rate, load.reconnect_every, plan.fail_if.len()), (Some(50.0), Some(9), 2));
+        let Some(Mode::Run(plan)) = parsed("client run --closed --connections 3 --window 5").mode else {
+            panic!("run")
+        };
+        let load = plan.load(1);
+        assert!(matches!(load.pace, Loop::Closed { window: 5 }) && load.connections == 3, "{load:?}");
+        let Some(Mode::Run(plan)) = parsed("client run").mode else { panic!("run") };
+        assert!(matches!(plan.load(1).pace, Loop::Open(Arrivals { rate_per_second: 10_000.0, burst: 1, .. })));
+    }
+
     /// The promise: a number outside its bounds, a wrong word or a missing one is a usage error.
     #[test]
     fn what_is_out_of_bounds_is_refused() {
@@ -215,6 +238,22 @@ mod tests {
             "client --timeout 0s",
             "client --timeout 2h",
             "client --window 4",
+            "client run --closed --rate 5",
+            "client run --closed --arrival burst",
+            "client run --window 4",
+            "client run --rate 0",
+            "client run --rate 2000M",
+            "client run --arrival never",
+            "client run --duration 0s",
+            "client run --vectors 0..3",
+            "client run --connections 0",
+            "client run --pin 1024",
+            "client run --tolerance 0.1",
+            "client run --expect inputs.csv",
+            "client run --fail-if p99>1",
+            "client search",
+            "client compare one.json",
+            "client compare one.json two.json --metrics p98",
         ] {
             assert!(refused(line), "{line}");
         }

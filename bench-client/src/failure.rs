@@ -163,6 +163,19 @@ pub enum Fault {
         /// The score.
         received: f32,
     },
+    /// A score is not near enough to what a file expects.
+    #[error(
+        "wrong answer: the score of vector {vector} is {received:?}, expected {expected:?} (see --tolerance); \
+         does the server serve the model that --expect was made with?"
+    )]
+    FarScore {
+        /// The vector, counted from 0 within its request.
+        vector: usize,
+        /// What the file has.
+        expected: f32,
+        /// The score.
+        received: f32,
+    },
     /// An answer that is not whole yet is wrong already.
     #[error("wrong answer: its byte {index} is {received:#04x}, expected {expected:#04x} (the rest has not come yet)")]
     Byte {

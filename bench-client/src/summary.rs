@@ -22,13 +22,16 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Of all requests on the schedule, the share that the client may fail to send without being called saturated.
 const UNSENT_SHARE_MAX: f64 = 0.001;
 
-/// Schedule lag (p99) that is too small to matter, whatever the response time.
+/// Schedule lag that is too small to matter, whatever the response time.
 ///
 /// Larger: a fast server's latency may be half the client's. Smaller: a thread that merely woke up is called saturated.
 const LAG_NS_ALLOWED: u64 = 100_000;
 
-/// Schedule lag (p99) that is too small to matter as a share of the response time (p99).
+/// Schedule lag that is too small to matter as a share of the response time, at the same percentile.
 const LAG_SHARE_ALLOWED: f64 = 0.2;
+
+/// Below this share of busy time a client that is late was kept from running by something else.
+const BUSY_SHARE_OF_A_LATE_CLIENT: f64 = 0.5;
 
 /// One file: a run, once or repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,7 +208,7 @@ impl Plan {
 
 impl Repeat {
     /// The figures of `measurement`, and whether they are the server's: not if the schedule lag's p99 is above
-    /// `lag_limit`, or above what [`LAG_NS_ALLOWED`] and [`LAG_SHARE_ALLOWED`] say.
+    /// `lag_limit`, or, without one, if its p50 or p99 is above what [`LAG_NS_ALLOWED`] and [`LAG_SHARE_ALLOWED`] say.
     pub fn of(load: &Load, measurement: &Measurement, lag_limit: Option<Duration>) -> Repeat {
         let seconds = measurement.window.as_secs_f64();
         let tally = &measurement.tally;
@@ -248,17 +251,27 @@ impl Repeat {
         if self.unsent as f64 > UNSENT_SHARE_MAX * scheduled as f64 {
             self.invalid_reasons.push(format!("{} of {scheduled} requests were never sent", self.unsent));
         }
-        if let Some(lag_ns) = &self.schedule_lag_ns {
-            let response_ns_p99 = self.response_ns.as_ref().map_or(0, |times| times.p99);
-            let allowed_ns = LAG_NS_ALLOWED.max((response_ns_p99 as f64 * LAG_SHARE_ALLOWED) as u64);
-            let limit_ns = lag_limit.map_or(allowed_ns, |limit| limit.as_nanos() as u64);
-            if lag_ns.p99 > limit_ns {
-                self.invalid_reasons.push(format!(
-                    "the schedule lag's p99 is {:.1} us, above {:.1} us (see --lag-limit)",
-                    lag_ns.p99 as f64 / 1e3,
-                    limit_ns as f64 / 1e3
-                ));
+        if let (Some(lag_ns), Some(response_ns)) = (&self.schedule_lag_ns, &self.response_ns) {
+            let allowed_ns = |response_ns: u64| LAG_NS_ALLOWED.max((response_ns as f64 * LAG_SHARE_ALLOWED) as u64);
+            let limits_ns = match lag_limit {
+                Some(limit) => vec![("p99", lag_ns.p99, limit.as_nanos() as u64)],
+                None => vec![
+                    ("p50", lag_ns.p50, allowed_ns(response_ns.p50)),
+                    ("p99", lag_ns.p99, allowed_ns(response_ns.p99)),
+                ],
+            };
+            for (name, lag_ns, limit_ns) in limits_ns.into_iter().filter(|(_, lag_ns, limit_ns)| lag_ns > limit_ns) {
+                let [lag_us, limit_us] = [lag_ns, limit_ns].map(|ns| ns as f64 / 1e3);
+                let reason =
+                    format!("the schedule lag's {name} is {lag_us:.1} us, above {limit_us:.1} us (see --lag-limit)");
+                self.invalid_reasons.push(reason);
             }
+        }
+        if !self.invalid_reasons.is_empty() && self.client_busy_share < BUSY_SHARE_OF_A_LATE_CLIENT {
+            let percent = self.client_busy_share * 100.0;
+            self.invalid_reasons.push(format!(
+                "its threads were busy only {percent:.0} % of the time, so something else had their CPU"
+            ));
         }
         self.valid = self.invalid_reasons.is_empty();
     }
@@ -289,6 +302,54 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn times(p50: u64, p99: u64) -> TimesNs {
+        let mean = p50 as f64;
+        TimesNs { count: 1, min: 0, mean, p50, p90: p99, p99, p99_9: p99, p99_99: p99, max: p99 }
+    }
+
+    fn judged(lag: TimesNs, response: TimesNs, unsent: u64, lag_limit: Option<Duration>) -> bool {
+        let mut repeat = Repeat {
+            valid: true,
+            invalid_reasons: Vec::new(),
+            offered_per_second: Some(1000.0),
+            achieved_per_second: 1000.0,
+            vectors_per_second: 1000.0,
+            answered: 1000,
+            lost: 0,
+            unsent,
+            held_back: 0,
+            requests_per_turn: None,
+            response_ns: Some(response),
+            service_ns: None,
+            schedule_lag_ns: Some(lag),
+            connect_ns: None,
+            client_cpu_ns_per_request: 0.0,
+            client_cpu_share: 1.0,
+            client_busy_share: 1.0,
+            server_cpu_ns_per_request: None,
+            server_cpu_share: None,
+            server_threads: Vec::new(),
+            slow_answers: 0,
+        };
+        repeat.judge(1000, lag_limit);
+        repeat.valid
+    }
+
+    /// The promise: a lag that is a fifth of the response time, at p50 or p99, is not passed off as the server's; a few
+    /// microseconds always are allowed; a limit of the user's replaces both.
+    #[test]
+    fn a_late_client_is_not_passed_off_as_the_server() {
+        const US: u64 = 1000;
+        let response = || times(1000 * US, 10_000 * US);
+        assert!(judged(times(150 * US, 1900 * US), response(), 0, None));
+        assert!(!judged(times(150 * US, 2100 * US), response(), 0, None), "p99");
+        assert!(!judged(times(250 * US, 1900 * US), response(), 0, None), "p50");
+        assert!(judged(times(US, 90 * US), times(50 * US, 120 * US), 0, None), "allowed however small the response");
+        assert!(judged(times(250 * US, 2100 * US), response(), 0, Some(Duration::from_millis(3))));
+        assert!(!judged(times(US, 2100 * US), response(), 0, Some(Duration::from_millis(2))));
+        assert!(judged(times(US, US), response(), 1, None) && !judged(times(US, US), response(), 2, None), "unsent");
+    }
 
     /// The promise: the middle is the middle, also of an even number of figures.
     #[test]

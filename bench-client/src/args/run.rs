@@ -106,8 +106,8 @@ pub struct ClientPlan {
     /// Polls, and does not sleep, for so long before a request is due and after the last answer; 0 always sleeps.
     #[arg(long, default_value = "50us", value_parser = duration)]
     pub spin: Duration,
-    /// Calls the client saturated when the schedule lag's p99 is above this; default: a fifth of the response time's
-    /// p99, but at least 100us.
+    /// Calls the client saturated when the schedule lag's p99 is above this; default: when its p50 or p99 is above a
+    /// fifth of the response time's, but at least 100us.
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub lag_limit: Option<Duration>,
     /// Makes the connections at so many a second, and not as fast as they are accepted.

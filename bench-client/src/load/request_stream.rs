@@ -185,7 +185,7 @@ impl RequestStream {
         let mut pairs = expected.iter().copied().zip(scores).enumerate();
         match pairs.find(|&(_, (expected, received))| !within(expected, received, self.tolerance)) {
             None => Ok(()),
-            Some((vector, (expected, received))) => Err(Fault::Score { vector, expected, received }),
+            Some((vector, (expected, received))) => Err(Fault::FarScore { vector, expected, received }),
         }
     }
 
