@@ -132,6 +132,12 @@ pub enum Fault {
     /// Nothing came, or nothing was taken, for the whole timeout.
     #[error("the server stalled: nothing moved for {} (see --timeout)", humantime::format_duration(*.0))]
     Stalled(Duration),
+    /// Answers come, but too slowly for all of them to come in time.
+    #[error(
+        "the server did not keep up: no answer yet {} after the end of the run (see --timeout)",
+        humantime::format_duration(*.0)
+    )]
+    Late(Duration),
     /// The stream ended where an answer was owed.
     #[error("the server closed the connection, with {0} bytes of the answer sent")]
     ClosedEarly(usize),

@@ -269,9 +269,9 @@ impl<'a> Connection<'a> {
         stalled.then(|| self.failure(self.answered, Fault::Stalled(timeout)))
     }
 
-    /// The oldest request that has no answer; there is one.
-    pub fn first_lost(&self, timeout: Duration) -> Failure {
-        self.failure(self.answered, Fault::Stalled(timeout))
+    /// The oldest request that has no answer (there is one), so long after the end of the run.
+    pub fn late(&self, timeout: Duration) -> Failure {
+        self.failure(self.answered, Fault::Late(timeout))
     }
 
     /// The socket carries `requests` more requests.

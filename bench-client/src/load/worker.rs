@@ -9,7 +9,8 @@
 //! for as long after the last answer while others are owed. At low rates the thread sleeps; at high ones it polls.
 //!
 //! Invariants: nothing is allocated for a request; how late a request was written is recorded for each one, unless the
-//! kernel had no room for it, which is the server's doing; every loop here ends by `--timeout` at the latest.
+//! kernel had no room for it, which is the server's doing; the run ends `--timeout` after the measured
+//! time at the latest.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -292,6 +293,9 @@ impl<'a> Worker<'a> {
         }
         self.last_check_ns = now_ns;
         let timeout = self.timetable.timeout;
+        if now_ns > self.timetable.measured_to_ns + timeout.as_nanos() as u64 {
+            return true;
+        }
         self.tally.first_lost = self.connections.iter().find_map(|connection| connection.stalled(now_ns, timeout));
         // Relaxed: it carries nothing but itself, and is looked at again soon.
         self.tally.first_lost.is_some() || self.timetable.stop.load(Ordering::Relaxed)
@@ -431,7 +435,7 @@ impl<'a> Worker<'a> {
             }
             self.tally.lost += outstanding;
             let timeout = self.timetable.timeout;
-            self.tally.first_lost.get_or_insert_with(|| connection.first_lost(timeout));
+            self.tally.first_lost.get_or_insert_with(|| connection.late(timeout));
             let Pace::Open(schedule) = self.pace else { continue };
             let interval = self.recorder.at(now_ns);
             for _ in 0..outstanding {

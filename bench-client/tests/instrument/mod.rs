@@ -130,6 +130,16 @@ fn late_and_missing_answers_are_losses() {
     }
 }
 
+/// The promise: a server that answers, but too slowly ever to be done, does not hold the client for ever; what it owes
+/// is lost, and the client is not called saturated.
+#[test]
+fn a_server_that_does_not_keep_up_loses_requests() {
+    let words = "--rate 1k --arrival constant --connections 1 --duration 300ms --timeout 1s";
+    let run = run_against(Behaviour::TricklesOut, words);
+    assert_caught(&run, &["requests got no answer", "the server did not keep up", "1s after the end of the run"]);
+    assert!(run.out.contains(" 0 never sent") && run.out.contains("verdict: valid"), "{}", run.out);
+}
+
 /// The promise: a client that cannot send what it was asked to send says so, and has an exit status of its own.
 #[test]
 fn a_saturated_client_is_invalid() {

@@ -51,6 +51,8 @@ pub enum Behaviour {
     NoErrorAnswer,
     /// Takes a bad request for one that the model failed on.
     OtherErrorAnswer,
+    /// Takes 20 ms for each answer, and sends it alone.
+    TricklesOut,
     /// Answers nothing on any connection for `stall_ms`, from `after_ms` after the first request of all.
     StallsOnce {
         /// From the first request.
@@ -194,6 +196,12 @@ impl Connection {
             }
             Behaviour::Twice(at) if at == self.request => self.out.extend_from_slice(&answer),
             Behaviour::Silent(at) if at <= self.request => return Next::GoOn,
+            Behaviour::TricklesOut => {
+                thread::sleep(Duration::from_millis(20));
+                // If the client has hung up, the next read tells.
+                let _ = self.stream.write_all(&answer);
+                return Next::GoOn;
+            }
             _ => {}
         }
         self.out.extend_from_slice(&answer);
