@@ -3,7 +3,7 @@
 //! Values are nanoseconds, and the tools' default divides the printed maximum by a million: milliseconds.
 //!
 //! Invariants: timestamps are seconds from the start of the measured time of the first repeat; a repeat is a tag if there
-//! are several.
+//! are several; the log of a run that is not valid says so.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -27,6 +27,9 @@ pub fn log(report: &Report, measurements: &[Measurement], interval: Duration) ->
         .with_base_time(first)
         .with_max_value_divisor(1e6)
         .begin_log_with(&mut bytes, &mut serializer)?;
+    for reason in report.repeats.iter().flat_map(|repeat| &repeat.invalid_reasons) {
+        log.write_comment(&format!("[INVALID: client saturated: {reason}]"))?;
+    }
     for (index, measurement) in measurements.iter().enumerate() {
         let since_first = begins_at(measurement).duration_since(first).unwrap_or_default();
         let name = format!("repeat-{index}");

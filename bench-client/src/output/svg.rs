@@ -1,6 +1,6 @@
 //! The latency spectrum: response and service time against the percentile, on an axis that gives every nine the same room.
 //!
-//! Invariants: both axes are logarithmic: time, and 1/(1 - percentile).
+//! Invariants: both axes are logarithmic: time, and 1/(1 - percentile); the plot of a run that is not valid says so.
 
 use std::io;
 
@@ -41,7 +41,7 @@ fn draw(
     let root = SVGBackend::with_string(text, (WIDTH, HEIGHT)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
-        .caption(format!("{}, {} connections", report.claim, report.plan.connections), ("sans-serif", 18))
+        .caption(caption(report), ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(70)
@@ -72,6 +72,17 @@ fn draw(
         .draw()?;
     root.present()?;
     Ok(())
+}
+
+fn caption(report: &Report) -> String {
+    let plan = &report.plan;
+    let pace = match (plan.rate_per_second, plan.window) {
+        (Some(rate), _) => format!("{rate:.0} requests/s"),
+        (None, window) => format!("window {}", window.unwrap_or(0)),
+    };
+    let valid = report.repeats.iter().all(|repeat| repeat.valid);
+    let verdict = if valid { "" } else { "INVALID, client saturated: " };
+    format!("{verdict}{}, {pace}, {} connections", report.claim, plan.connections)
 }
 
 /// `(1/(1 - percentile), microseconds)`.

@@ -163,6 +163,19 @@ fn the_histogram_files_hold_every_request() {
     assert!(svg.starts_with("<svg") && svg.contains("percentile"), "{svg}");
 }
 
+/// The promise: what is left of a run that is not valid says so, in every file.
+#[test]
+fn files_of_an_invalid_run_say_so() {
+    let [json_file, hlog, csv, svg] = ["invalid.json", "invalid.hlog", "invalid.csv", "invalid.svg"].map(temporary);
+    let port = stub::start(LAYOUT, Behaviour::Right);
+    let words = "run --rate 500 --warmup 0s --duration 300ms --lag-limit 1ns";
+    let run = client(port, &format!("{words} --json {json_file} --hlog {hlog} --csv {csv} --svg {svg}"));
+    assert_eq!(run.status, Some(3), "{}", run.error);
+    assert_eq!(json(&json_file)["repeats"][0]["valid"], false);
+    assert!(read(&csv).contains(",false,") && read(&hlog).contains("INVALID") && read(&svg).contains("INVALID"));
+    assert_caught(&client(port, &format!("compare {json_file} {json_file}")), &["not valid"]);
+}
+
 /// The alphabet of RFC 4648, with its padding.
 fn base64_decoded(text: &str) -> Vec<u8> {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
