@@ -159,6 +159,23 @@ fn lag_above_the_limit_is_invalid() {
     assert!(run.error.contains("schedule lag's p99"), "{}", run.error);
 }
 
+/// The promise: at a low rate the client sleeps, and leaves the CPU to the server beside it.
+#[test]
+fn a_low_rate_costs_little() {
+    let run = json_of_run(Behaviour::Right, "low_rate.json", "--rate 100 --arrival constant --duration 1s");
+    let share = run["repeats"][0]["client_cpu_share"].as_f64().expect("a number");
+    assert!(share < 0.5, "{share} of a CPU for 100 requests");
+}
+
+/// The promise: a run in which nothing came due is a run still, with nothing to show.
+#[test]
+fn a_run_without_requests_shows_nothing() {
+    let [json_file, hgrm, svg] = ["none.json", "none.hgrm", "none.svg"].map(temporary);
+    let words = format!("--rate 0.001 --duration 50ms --json {json_file} --hgrm {hgrm} --svg {svg}");
+    assert_right(&run_against(Behaviour::Right, &words));
+    assert!(json(&json_file)["repeats"][0]["response_ns"].is_null());
+}
+
 /// The promise: `--fail-if` fails a run in which it is true, and only then.
 #[test]
 fn fail_if_has_its_own_status() {
