@@ -219,7 +219,7 @@ fn a_second_signal_cuts_the_drain_short() {
     let server = ServerProcess::start(&["--drain-timeout", "1h", "--features", "1"]);
     let deaf = Client::with_small_buffers(server.address());
     let bytes = Request::of(1, &[1.0; 64]).bytes.repeat(100);
-    deaf.stream().set_write_timeout(Some(std::time::Duration::from_millis(200))).expect("a time above 0");
+    deaf.stream().set_write_timeout(Some(std::time::Duration::from_secs(1))).expect("a time above 0");
     while std::io::Write::write_all(&mut deaf.stream(), &bytes).is_ok() {}
     server.signal(Signal::SIGTERM);
     wait_until("the first signal is heard", || server.stderr().contains("SIGTERM: draining"));

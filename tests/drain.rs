@@ -208,7 +208,7 @@ fn a_drain_may_be_asked_for_many_times() {
 #[test]
 fn clients_that_never_read_are_cut_at_the_timeout() {
     let server = TestServer::start(Config { features: Some(1), drain_timeout: Duration::from_secs(2), ..config() });
-    let deaf: Vec<_> = (0..3).map(|_| never_read(&server)).collect();
+    let deaf = server.connect_deaf(3, &Request::of(1, &[1.0; 64]));
     let mut client = server.connect();
     server.handle().drain();
     client.expect_end();
@@ -222,7 +222,7 @@ fn clients_that_never_read_are_cut_at_the_timeout() {
 fn a_cut_ends_the_drain() {
     for drain_first in [false, true] {
         let server = TestServer::start(Config { features: Some(1), ..endless(2) });
-        let deaf: Vec<_> = (0..3).map(|_| never_read(&server)).collect();
+        let deaf = server.connect_deaf(3, &Request::of(1, &[1.0; 64]));
         let mut idle = server.connect();
         if drain_first {
             server.handle().drain();
@@ -234,13 +234,4 @@ fn a_cut_ends_the_drain() {
         assert_eq!(server.finish().cut, 3);
         drop(deaf);
     }
-}
-
-/// A client that sends requests and reads no answer, until the server takes no more from it.
-fn never_read(server: &TestServer) -> Client {
-    let client = Client::with_small_buffers(server.address());
-    let bytes = Request::of(1, &[1.0; 64]).bytes.repeat(100);
-    client.stream().set_write_timeout(Some(Duration::from_millis(200))).expect("a time above 0");
-    while client.stream().write_all(&bytes).is_ok() {}
-    client
 }

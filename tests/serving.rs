@@ -87,7 +87,7 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
     let mut writer = client.stream().try_clone().expect("a descriptor");
     std::thread::scope(|scope| {
         scope.spawn(|| writer.write_all(&bytes_of(&requests)).expect("the server takes what is sent"));
-        server.wait_until_still();
+        server.wait_until_held_back(|| {});
         client.expect(&requests);
     });
     client.half_close();

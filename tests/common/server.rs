@@ -1,11 +1,12 @@
 //! A server in this process, its bystanders, and a model that can be held.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{JoinHandle, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use disrust::config::Config;
 use disrust::model::{Model, PredictError, Rows, Sum};
@@ -13,7 +14,7 @@ use disrust::placement::Pin;
 use disrust::protocol::FEATURE_DIM;
 use disrust::server::{Report, Server, ServerHandle};
 
-use super::{Client, PATIENCE_FOR_END, random_requests, seeded, wait_until};
+use super::{Client, PATIENCE_FOR_END, Request, random_requests, seeded, wait_until};
 
 /// A free port, and no pinning: tests run beside one another.
 pub fn config() -> Config {
@@ -70,15 +71,49 @@ impl TestServer {
         assert_eq!(self.report().requests, requests, "not more requests than were sent");
     }
 
-    /// Waits until the server seems to take no more requests.
+    /// Waits until the server seems to take no more requests, while its model is held.
     pub fn wait_until_still(&self) {
-        let (mut seen, mut same) = (self.report().requests, 0);
-        while same < 20 {
+        self.wait_until_same(|| {}, |before, after| before.requests == after.requests);
+    }
+
+    /// Waits until the server takes no more requests although all that it took are answered: their answers are not
+    /// read. `send` offers it more.
+    pub fn wait_until_held_back(&self, send: impl FnMut()) {
+        self.wait_until_same(send, |before, after| before == after && before.requests == before.answered);
+    }
+
+    fn wait_until_same(&self, mut between: impl FnMut(), same: impl Fn(&Report, &Report) -> bool) {
+        let (begun_at, mut times) = (Instant::now(), 0);
+        while times < 20 {
+            assert!(
+                begun_at.elapsed() < 2 * PATIENCE_FOR_END,
+                "the server takes requests without end: {:?}",
+                self.report()
+            );
+            let before = self.report();
+            between();
             sleep(Duration::from_millis(10));
-            let now = self.report().requests;
-            same = if now == seen { same + 1 } else { 0 };
-            seen = now;
+            times = if same(&before, &self.report()) { times + 1 } else { 0 };
         }
+    }
+
+    /// Clients that send this request over and over and read no answer, all held back by now.
+    pub fn connect_deaf(&self, count: usize, request: &Request) -> Vec<Client> {
+        let clients: Vec<_> = (0..count).map(|_| Client::with_small_buffers(self.address())).collect();
+        clients.iter().for_each(|client| client.stream().set_nonblocking(true).expect("a TCP socket"));
+        let bytes = request.bytes.repeat(256);
+        // A write may end within a request; each stream goes on where it stopped.
+        let mut sent = vec![0; count];
+        self.wait_until_held_back(|| {
+            for (client, sent) in clients.iter().zip(&mut sent) {
+                // Bounded, since a server that takes without end never lets a write fail.
+                for _ in 0..100 {
+                    let Ok(written) = client.stream().write(&bytes[*sent..]) else { break };
+                    *sent = (*sent + written) % bytes.len();
+                }
+            }
+        });
+        clients
     }
 
     /// Drains the server and gives its report.
