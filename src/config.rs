@@ -224,7 +224,7 @@ struct Settings {
     #[arg(long, env = "DISRUST_METRICS_INTERVAL", value_name = "TIME", value_parser = parse_timeout)]
     metrics_interval: Option<Timeout>,
 
-    /// Share the port with other processes that say the same (for a rolling restart)
+    /// Share the port with a server that listens on it already (for a rolling restart)
     #[arg(long, env = "DISRUST_REUSE_PORT", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     reuse_port: Option<bool>,

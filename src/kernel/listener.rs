@@ -41,7 +41,7 @@ pub enum BindError {
     /// Another process listens there.
     #[error(
         "port {port} on {host} is already served by {owner}. Choose another --port, stop that process, or, to share \
-         the port on purpose (a rolling restart), start both servers with --reuse-port"
+         the port on purpose (a rolling restart), start this server with --reuse-port"
     )]
     Taken {
         /// The host as given.
