@@ -1,8 +1,8 @@
-//! CPU time: ours, and that of the server's threads.
+//! CPU time: ours, and that of the server's threads, with their context switches.
 //!
 //! The server's is read from `/proc/PID/task/*/schedstat` (nanoseconds on the CPU; Linux, proc(5)) and not from
 //! `/proc/PID/stat`, whose ticks of 10 ms are too coarse for a short run. A thread that is on a CPU while it is read is
-//! behind by up to a scheduler tick (1 to 4 ms).
+//! behind by up to a scheduler tick (1 to 4 ms). Context switches are those of `/proc/PID/task/*/status`.
 //!
 //! Invariants: only differences mean anything. A thread that ended between two readings is not counted.
 
@@ -40,7 +40,7 @@ fn duration(time: TimeVal) -> Duration {
     Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0))
 }
 
-/// CPU time of one thread of another process.
+/// CPU time and context switches of one thread of another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadTime {
     /// The kernel's id of the thread.
@@ -49,6 +49,8 @@ pub struct ThreadTime {
     pub name: String,
     /// User and system time.
     pub time: Duration,
+    /// How often it left a CPU, because it waited or because another thread was let on.
+    pub context_switches: u64,
 }
 
 /// What each thread of `process` has used so far.
@@ -69,11 +71,15 @@ pub fn threads_of(process: u32) -> io::Result<Vec<ThreadTime>> {
 
 /// What each thread used from `before` to `after`.
 pub fn spent(before: &[ThreadTime], after: Vec<ThreadTime>) -> Vec<ThreadTime> {
-    let earlier = |id| before.iter().find(|thread| thread.id == id).map_or(Duration::ZERO, |thread| thread.time);
-    after
-        .into_iter()
-        .map(|thread| ThreadTime { time: thread.time.saturating_sub(earlier(thread.id)), ..thread })
-        .collect()
+    let spent = |thread: ThreadTime| {
+        let Some(earlier) = before.iter().find(|earlier| earlier.id == thread.id) else { return thread };
+        ThreadTime {
+            time: thread.time.saturating_sub(earlier.time),
+            context_switches: thread.context_switches.saturating_sub(earlier.context_switches),
+            ..thread
+        }
+    };
+    after.into_iter().map(spent).collect()
 }
 
 fn thread_time(task: &Path, id: u32) -> io::Result<ThreadTime> {
@@ -81,7 +87,18 @@ fn thread_time(task: &Path, id: u32) -> io::Result<ThreadTime> {
     let schedstat = fs::read_to_string(task.join("schedstat"))?;
     let run_ns = schedstat.split_whitespace().next().and_then(|field| field.parse().ok());
     let time = run_ns.map(Duration::from_nanos).ok_or_else(|| io::Error::other("schedstat has no run time"))?;
-    Ok(ThreadTime { id, name, time })
+    let status = fs::read_to_string(task.join("status"))?;
+    let context_switches = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
+        .iter()
+        .filter_map(|name| field(&status, name))
+        .sum();
+    Ok(ThreadTime { id, name, time, context_switches })
+}
+
+/// The first number behind `name` in a file of lines such as /proc/PID/status.
+pub fn field(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -103,9 +120,22 @@ mod tests {
     /// The promise: threads are told apart by id, and one that is new counts from its start.
     #[test]
     fn spent_is_the_difference_by_thread() {
-        let thread = |id, ns| ThreadTime { id, name: format!("t{id}"), time: Duration::from_nanos(ns) };
+        let thread = |id, ns| ThreadTime {
+            id,
+            name: format!("t{id}"),
+            time: Duration::from_nanos(ns),
+            context_switches: 3 * ns,
+        };
         let spent = spent(&[thread(1, 10), thread(2, 20)], vec![thread(2, 25), thread(3, 7)]);
         assert_eq!(spent, [thread(2, 5), thread(3, 7)]);
+    }
+
+    /// The promise: a field is found by its whole name.
+    #[test]
+    fn fields_have_whole_names() {
+        let status = "nonvoluntary_ctxt_switches:\t5\nvoluntary_ctxt_switches:\t7\nVmRSS:\t  1234 kB\n";
+        assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(7));
+        assert_eq!((field(status, "VmRSS:"), field(status, "VmHWM:")), (Some(1234), None));
     }
 
     /// The promise: a process that is not there is an error, not zero.
