@@ -13,9 +13,11 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use disrust::protocol::{FEATURE_DIM, MAX_VECTORS_PER_REQUEST};
 
 mod floor;
+mod sweep;
 
 pub use floor::{FloorPlan, Kind};
-pub use run::{ComparePlan, OutputPlan, ProbePlan, RunPlan, SearchPlan};
+pub use run::{ComparePlan, OVERTIME, OutputPlan, ProbePlan, RunPlan, SearchPlan};
+pub use sweep::{ServerKind, SweepPlan, Wait};
 
 /// The largest `--features`.
 ///
@@ -102,6 +104,11 @@ pub enum Mode {
     Compare(ComparePlan),
     /// The unloaded round trip: one connection, one request at a time.
     Probe(ProbePlan),
+    /// Many runs: I/O threads x connections x window x vectors, disrust beside the floors, in interleaved repeats.
+    ///
+    /// It starts and stops the servers itself, each on a port that the kernel chooses. What is measured is kept in DIR;
+    /// run again, it goes on where it was stopped.
+    Sweep(Box<SweepPlan>),
 }
 
 /// What `bench` is to do.

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::floor::FloorError;
+use crate::sweep::SweepError;
 
 /// Why the command does not end with exit status 0.
 #[derive(Debug, Error)]
@@ -49,6 +50,9 @@ pub enum Failure {
     /// A reference server did not start, or could not go on.
     #[error(transparent)]
     Floor(#[from] FloorError),
+    /// A sweep could not go on.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
     /// Answers are missing.
     #[error("{lost} requests got no answer; the first: {first}")]
     Lost {

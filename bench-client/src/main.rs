@@ -10,6 +10,7 @@
 //!   server's, [`output`] writes them. [`search`] and [`probe`] use the same engine; [`mod@compare`] reads what `run`
 //!   wrote. [`limit`] is how all of them are told what is good enough.
 //! - [`mod@floor`] is the other side: servers to compare with.
+//! - [`sweep`] starts the server and the floors, measures them at many points with the same engine, and writes tables.
 //!
 //! Invariants: exit status 0 means that every answer was checked and right; 1 that one was not, or that the server or
 //! this machine failed; 2 that the command line was wrong; 3 that the client was too slow to measure the server; 4 that
@@ -38,6 +39,7 @@ mod run;
 mod search;
 mod smoke;
 mod summary;
+mod sweep;
 mod table;
 
 use std::io;
@@ -67,5 +69,6 @@ fn carry_out(arguments: &Arguments) -> Result<(), Failure> {
         Some(Mode::Search(plan)) => search::run(&arguments.target, plan, out),
         Some(Mode::Compare(plan)) => compare::run(plan, out),
         Some(Mode::Probe(plan)) => probe::run(&arguments.target, plan, out),
+        Some(Mode::Sweep(plan)) => sweep::run(&arguments.target, plan, out),
     }
 }

@@ -278,7 +278,7 @@ impl Repeat {
 }
 
 /// The smallest, the middle and the largest of some figures.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
     /// The smallest.
     pub min: f64,

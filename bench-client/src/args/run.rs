@@ -26,17 +26,17 @@ const RATE_MIN: f64 = 0.001;
 const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The most `--threads`. Larger: only memory. Smaller: limits what a large machine can send.
-const THREADS_MAX: i64 = 1024;
+pub(super) const THREADS_MAX: i64 = 1024;
 
 /// The largest `--burst`. Larger: a burst that no socket buffer holds. Smaller: only limits what is tried.
 const BURST_MAX: i64 = 65_536;
 
 /// The most `--repeat`.
-const REPEATS_MAX: i64 = 1000;
+pub(super) const REPEATS_MAX: i64 = 1000;
 
 /// How long after the measured time requests are still sent that became due in it, unless `--lag-limit` is longer.
 /// Longer: a saturated client is told later. Shorter: one hiccup of the machine at the end is called saturation.
-const OVERTIME: Duration = Duration::from_millis(100);
+pub const OVERTIME: Duration = Duration::from_millis(100);
 
 /// CPUs above cannot be told to the kernel by the library that pins.
 const CPU_MAX: usize = 1023;
@@ -316,12 +316,14 @@ fn rate_in_bounds(text: &str) -> Result<f64, String> {
     if (RATE_MIN..=RATE_MAX).contains(&rate) { Ok(rate) } else { Err(format!("not between {RATE_MIN} and {RATE_MAX}")) }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A time in bounds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration > DURATION_MAX { Err("longer than 7 days".to_owned()) } else { Ok(duration) }
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
+/// A time in bounds that is not 0.
+pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|duration| if duration.is_zero() { Err("not above 0".to_owned()) } else { Ok(duration) })
 }
 
