@@ -129,6 +129,7 @@ fn response(number: u32) -> Response {
         offset: 0,
         answer_bytes: 5,
         sequence: number,
+        published_at_ns: 0,
     }
 }
 
