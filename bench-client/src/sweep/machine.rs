@@ -7,7 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::thread::available_parallelism;
 use std::time::Duration;
+
+/// Ticks of /proc/stat in a second of one CPU: the kernel's USER_HZ, which is fixed by its interface (proc(5), time(7)).
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The CPUs that this process may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +22,17 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, for a client of `client_threads` threads, or of half as many as there are CPUs.
+    /// This machine, for a client of `client_threads` threads, or of half as many as there are CPUs. Of a container that
+    /// may use up fewer CPUs than it may run on, so many are used.
     pub fn here(client_threads: Option<u32>) -> Machine {
         let cpus = core_affinity::get_core_ids().unwrap_or_default();
-        Machine::new(cpus.into_iter().map(|cpu| cpu.id).collect(), client_threads)
+        let usable = available_parallelism().map_or(cpus.len(), usize::from);
+        Machine::new(cpus.into_iter().map(|cpu| cpu.id).collect(), usable, client_threads)
     }
 
-    fn new(mut cpus: Vec<usize>, client_threads: Option<u32>) -> Machine {
+    fn new(mut cpus: Vec<usize>, usable: usize, client_threads: Option<u32>) -> Machine {
         cpus.sort_unstable();
+        cpus.truncate(usable);
         let half = u32::try_from(cpus.len() / 2).unwrap_or(u32::MAX).max(1);
         Machine { cpus, client_threads: client_threads.unwrap_or(half) }
     }
@@ -81,12 +88,11 @@ impl BusyTime {
         Some(BusyTime { busy_ticks: all_ticks - idle_ticks, all_ticks })
     }
 
-    /// The share of the CPUs that was used since `earlier` and not by us: `ours` is the time of our own processes, and
-    /// `elapsed` the time between the two on `cpus` CPUs.
-    pub fn others_since(self, earlier: BusyTime, ours: Duration, elapsed: Duration, cpus: usize) -> f64 {
-        let all_ticks = self.all_ticks.saturating_sub(earlier.all_ticks).max(1);
-        let busy = self.busy_ticks.saturating_sub(earlier.busy_ticks) as f64 / all_ticks as f64;
-        (busy - ours.as_secs_f64() / (elapsed.as_secs_f64() * cpus as f64)).max(0.0)
+    /// The share of all CPUs that was used since `earlier` and not by us: `ours` is the time of our own processes.
+    pub fn others_since(self, earlier: BusyTime, ours: Duration) -> f64 {
+        let all_ticks = self.all_ticks.saturating_sub(earlier.all_ticks).max(1) as f64;
+        let busy_ticks = self.busy_ticks.saturating_sub(earlier.busy_ticks) as f64;
+        ((busy_ticks - ours.as_secs_f64() * TICKS_PER_SECOND) / all_ticks).max(0.0)
     }
 }
 
@@ -95,7 +101,7 @@ mod tests {
     use super::*;
 
     fn machine(cpus: usize) -> Machine {
-        Machine::new((0..cpus).collect(), None)
+        Machine::new((0..cpus).collect(), cpus, None)
     }
 
     /// The promise: client and server have CPUs of their own as long as there are enough.
@@ -103,7 +109,7 @@ mod tests {
     fn the_client_takes_the_last_cpus_and_the_server_the_first() {
         assert_eq!((machine(2).client_cpus(), machine(2).server_cpus(1)), (vec![1], vec![0, 0]));
         assert_eq!((machine(8).client_cpus(), machine(8).server_cpus(3)), (vec![4, 5, 6, 7], vec![0, 1, 2, 3]));
-        assert_eq!(Machine::new(vec![9, 4], Some(1)).client_cpus(), [9]);
+        assert_eq!(Machine::new(vec![9, 4], 2, Some(1)).client_cpus(), [9]);
     }
 
     /// The promise: more threads than CPUs share them, and nothing is out of bounds.
@@ -112,7 +118,8 @@ mod tests {
         assert_eq!(machine(2).server_cpus(2), [0, 1, 0]);
         assert_eq!(machine(4).server_cpus(4), [0, 1, 2, 3, 0]);
         assert_eq!((machine(1).server_cpus(2), machine(1).client_cpus()), (vec![0, 0, 0], vec![0]));
-        assert_eq!(Machine::new(vec![0, 1], Some(9)).client_cpus(), [0, 1]);
+        assert_eq!(Machine::new(vec![0, 1], 2, Some(9)).client_cpus(), [0, 1]);
+        assert_eq!(Machine::new(vec![0, 1, 2, 3], 2, None).cpu_count(), 2, "a quota");
         assert_eq!((machine(0).server_cpus(1), machine(0).client_cpus()), (vec![], vec![]));
         assert_eq!(machine(2).server_cpu_set(2), BTreeSet::from([0, 1]));
     }
@@ -121,9 +128,9 @@ mod tests {
     #[test]
     fn others_are_what_is_left() {
         let at = |user, idle| BusyTime::parse(&format!("cpu  {user} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1")).expect("a line");
-        let others = at(150, 150).others_since(at(100, 100), Duration::from_millis(500), Duration::from_secs(1), 2);
+        let others = at(150, 150).others_since(at(100, 100), Duration::from_millis(250));
         assert!((others - 0.25).abs() < 1e-9, "{others}");
-        let none = at(110, 190).others_since(at(100, 100), Duration::from_secs(1), Duration::from_secs(1), 2);
+        let none = at(110, 190).others_since(at(100, 100), Duration::from_secs(1));
         assert_eq!(none, 0.0);
         assert!(BusyTime::parse("").is_none());
     }

@@ -10,7 +10,7 @@ use plotters::prelude::*;
 
 use super::figures::{Figure, PointFigures};
 use super::plan::Pacing;
-use super::tables::Results;
+use super::tables::{Results, count_of};
 use crate::args::{ServerKind, Wait};
 use crate::summary::Spread;
 
@@ -41,7 +41,7 @@ struct Axes<'a> {
 /// Every plot by the name of its file; those that nothing was measured for are left out.
 pub fn plots(results: &Results<'_>) -> Vec<(&'static str, io::Result<String>)> {
     let (connections, window, vectors) = results.base;
-    let load = format!("{connections} connections, window {window}, {vectors} vectors a request");
+    let load = format!("{connections} connections, window {window}, {} a request", count_of(vectors, "vector"));
     let scaling = |figure: Figure, factor: f64| {
         by_server(results.points, |point| {
             let is_shown = point.point.pacing == Pacing::Closed { window }
@@ -112,7 +112,9 @@ fn draw(
     root.fill(&WHITE)?;
     let dots = || series.iter().flat_map(|series| &series.dots);
     let x_max = dots().map(|dot| dot.x).fold(0.0, f64::max) * 1.05;
-    let y_max = dots().map(|dot| dot.y.max).fold(0.0, f64::max).max(f64::MIN_POSITIVE) * 1.1;
+    // The legend lies above what is measured.
+    let headroom = if axes.is_log { 4.0 } else { 1.35 };
+    let y_max = dots().map(|dot| dot.y.max).fold(0.0, f64::max).max(f64::MIN_POSITIVE) * headroom;
     let y_min = dots().map(|dot| dot.y.min).fold(y_max, f64::min) * 0.8;
     let mut builder = ChartBuilder::on(root);
     builder.caption(&axes.title, ("sans-serif", 18)).margin(12).x_label_area_size(40).y_label_area_size(80);

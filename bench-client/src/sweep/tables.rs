@@ -50,30 +50,20 @@ impl Results<'_> {
     }
 
     fn scaling(&self) -> String {
-        let (connections, window, vectors) = self.base;
         let at_base = |point: &&PointFigures| self.is_base(&point.point) && point.point.server.wait == Wait::Auto;
         let rows = self.points.iter().filter(at_base).map(|point| (point, closed_cells(point, &name(point))));
-        self.table(
-            &format!("{connections} connections, window {window}, {vectors} vectors a request, closed loop"),
-            &closed_head("server"),
-            rows.collect(),
-        )
+        self.table(&self.base_title(), &closed_head("server"), rows.collect())
     }
 
     fn wait(&self) -> String {
-        let (connections, window, vectors) = self.base;
         let of_disrust =
             |point: &&PointFigures| self.is_base(&point.point) && point.point.server.kind == ServerKind::Disrust;
         let points: Vec<&PointFigures> = self.points.iter().filter(of_disrust).collect();
         let compared = points.iter().any(|point| point.point.server.wait != Wait::Auto);
-        let row = |point: &&'_ PointFigures| format!("{}, `--wait {}`", name(point), point.point.server.wait);
+        let row = |point: &&PointFigures| format!("{}, `--wait {}`", name(point), point.point.server.wait);
         let mut rows: Vec<_> = points.iter().map(|point| (*point, closed_cells(point, &row(point)))).collect();
         rows.sort_by_key(|(point, _)| (point.point.server.io_threads, point.point.server.wait));
-        self.table(
-            &format!("{connections} connections, window {window}, {vectors} vectors a request, closed loop"),
-            &closed_head("server"),
-            if compared { rows } else { Vec::new() },
-        )
+        self.table(&self.base_title(), &closed_head("server"), if compared { rows } else { Vec::new() })
     }
 
     /// A line for each load of the closed loop, a column for each server at its smallest.
@@ -128,14 +118,20 @@ impl Results<'_> {
             rows.push((point, cells));
         }
         let (connections, _, vectors) = self.base;
+        let vectors = count_of(vectors, "vector");
         self.table(
             &format!(
-                "{connections} connections, {vectors} vectors a request, open loop: response time from the intended \
+                "{connections} connections, {vectors} a request, open loop: response time from the intended \
                  send time, Poisson arrivals"
             ),
             &head.map(|name| (*name).to_owned()).collect::<Vec<_>>(),
             rows,
         )
+    }
+
+    fn base_title(&self) -> String {
+        let (connections, window, vectors) = self.base;
+        format!("{connections} connections, window {window}, {} a request, closed loop", count_of(vectors, "vector"))
     }
 
     fn is_base(&self, point: &Point) -> bool {
@@ -213,16 +209,19 @@ fn closed_cells(point: &PointFigures, name: &str) -> Vec<String> {
 }
 
 /// What a server is called: by its threads where it may have several.
-pub fn name(point: &PointFigures) -> String {
+fn name(point: &PointFigures) -> String {
     let server = point.point.server;
-    let threads = |count: u32| if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") };
     match server.kind {
-        ServerKind::Disrust if server.io_threads == 1 => "disrust, 1 I/O thread".to_owned(),
-        ServerKind::Disrust => format!("disrust, {} I/O threads", server.io_threads),
+        ServerKind::Disrust => format!("disrust, {}", count_of(server.io_threads, "I/O thread")),
         ServerKind::Epoll => "epoll floor".to_owned(),
         ServerKind::Uring => "io_uring floor".to_owned(),
-        ServerKind::Tokio => format!("tokio, {}", threads(point.server_threads)),
+        ServerKind::Tokio => format!("tokio, {}", count_of(point.server_threads, "thread")),
     }
+}
+
+/// `1 thread`, `2 threads`.
+pub fn count_of(count: u32, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn marks(point: &PointFigures) -> String {

@@ -5,7 +5,7 @@
 //! Invariants: the server has ended when this returns; a wrong answer is an error, a saturated client is not: the point
 //! is kept and marked.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::SweepError;
 use super::journal::Visit;
@@ -55,12 +55,11 @@ impl Visitor<'_> {
         let server = Running::start(&point.server, self.programs, self.machine)?;
         let target = Target { port: server.port, host: "127.0.0.1".to_owned(), ..self.target.clone() };
         let load = self.load(point, round, &server)?;
-        let (before, started, own) = (BusyTime::now(), Instant::now(), own_time()?);
+        let (before, own) = (BusyTime::now(), own_time()?);
         let measurement = measure(&target, &load, &mut |_| {})?;
         let own = own_time()?.since(own);
-        let (elapsed, ours) = (started.elapsed(), own.user + own.system + server.processor_time());
+        let ours = own.user + own.system + server.processor_time();
         let others = before.zip(BusyTime::now());
-        let cpus = self.machine.cpu_count();
         let switches: Option<u64> =
             measurement.server.as_ref().map(|threads| threads.iter().map(|thread| thread.context_switches).sum());
         let repeat = Repeat::of(&load, &measurement, None);
@@ -70,7 +69,7 @@ impl Visitor<'_> {
             round,
             resident_bytes: server.resident_bytes(),
             context_switches_per_request: switches.map(|count| count as f64 / repeat.answered.max(1) as f64),
-            others_share: others.map(|(before, after)| after.others_since(before, ours, elapsed, cpus)),
+            others_share: others.map(|(before, after)| after.others_since(before, ours)),
             repeat,
         })
     }
