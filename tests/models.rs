@@ -3,8 +3,7 @@
 //!
 //! The modules are compiled a second time here, with loom's atomics in place of the standard library's.
 
-// Only some of what the modules offer is needed here.
-#![allow(dead_code)]
+#![expect(dead_code, reason = "only some of what the modules offer is needed here")]
 
 mod sync {
     pub use loom::sync::atomic;
