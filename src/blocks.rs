@@ -90,11 +90,12 @@ impl BlockPool {
         self.lent
     }
 
-    /// Frees the blocks that nobody has needed since the last call.
-    pub fn trim(&mut self) {
+    /// Frees the blocks that nobody has needed since the last call. Returns how many bytes that was.
+    pub fn trim(&mut self) -> usize {
         let surplus = self.free_min.min((self.lent + self.free_count).saturating_sub(self.retained));
         (0..surplus).for_each(|_| drop(self.pop()));
         self.free_min = self.free_count;
+        surplus * self.block_bytes
     }
 
     fn put(&mut self, mut block: Box<Block>) {

@@ -27,7 +27,7 @@ use crate::event::{ConnectionId, InferenceEvent};
 use crate::kernel::{Completion, Kernel, ReceiveOutcome};
 use crate::limits::{
     ACCEPT_RETRY, COMPLETION_ENTRIES, DRAIN_LAST_CALL, DRAIN_REFUSE, PARTIAL_BLOCKS_RETAINED, SEND_BLOCK_BYTES,
-    SEND_BLOCKS_RETAINED, SWEEP_INTERVAL_MAX, TICK,
+    SEND_BLOCKS_RETAINED, SWEEP_INTERVAL_MAX, SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL,
 };
 use crate::logging::LogGate;
 use crate::metrics::{DETAILED, IoMetrics, stage_clock_ns};
@@ -92,6 +92,9 @@ pub struct IoThread<K: Kernel> {
     accept: Accept,
     sweep_interval_ns: u64,
     swept_at_ns: u64,
+    /// The tick at which the next sweep became due.
+    sweep_due_at_ns: Option<u64>,
+    trimmed_at_ns: u64,
     drain_began_ns: Option<u64>,
     rejected_log: LogGate,
     accept_log: LogGate,
@@ -135,6 +138,8 @@ impl<K: Kernel> IoThread<K> {
             accept: Accept::Armed,
             sweep_interval_ns: nanoseconds(sweep_interval(parts.timeouts)),
             swept_at_ns: 0,
+            sweep_due_at_ns: None,
+            trimmed_at_ns: 0,
             drain_began_ns: None,
             rejected_log: LogGate::default(),
             accept_log: LogGate::default(),
@@ -147,18 +152,21 @@ impl<K: Kernel> IoThread<K> {
     /// follows from it. Returns whether there was anything. Call [`IoThread::enter`] or [`IoThread::sleep`] next.
     pub fn turn(&mut self) -> bool {
         self.begin_turn();
-        let mut worked = false;
+        let (mut worked, mut ticked) = (false, false);
         while let Some(completion) = self.kernel.next_completion() {
-            worked = true;
+            let is_tick = matches!(completion, Completion::Timer);
+            (worked, ticked) = (worked | !is_tick, ticked | is_tick);
             self.completed(completion);
         }
         self.publish_events();
         worked |= self.take_responses();
         self.carry_on_touched();
         self.feed_starved();
+        self.sweep_when_due(worked);
+        self.retry_accept_when_due();
         let buffers = usize::from(self.parts.pool.geometry().buffers);
         self.parts.metrics.buffers_in_use_peak.raise(buffers - self.buffers_lent);
-        worked
+        worked | ticked
     }
 
     /// Submits what the turn has queued, without waiting.
@@ -404,7 +412,10 @@ impl<K: Kernel> IoThread<K> {
                 Step::CancelReceive => self.kernel.cancel_receive(id),
                 Step::HalfClose => self.kernel.half_close(socket),
                 Step::Abort => self.kernel.abort(socket),
-                Step::Close => self.kernel.close(socket),
+                Step::Close => {
+                    self.kernel.close(socket);
+                    self.descriptor_freed();
+                }
                 Step::Free => {
                     self.connections.remove(key);
                     self.parts.control.close_connection();
@@ -438,25 +449,38 @@ impl<K: Kernel> IoThread<K> {
 
     fn tick(&mut self) {
         self.kernel.start_timer(TICK);
-        if let Accept::Paused { until_ns } = self.accept
-            && until_ns <= self.turn.now_ns
-        {
-            self.accept = Accept::Armed;
-            self.kernel.accept();
+        let now_ns = self.turn.now_ns;
+        if now_ns - self.trimmed_at_ns >= nanoseconds(TRIM_INTERVAL) {
+            self.trimmed_at_ns = now_ns;
+            self.trim();
         }
-        let since_sweep_ns = self.turn.now_ns - self.swept_at_ns;
-        if self.turn.drain > Drain::No || since_sweep_ns >= self.sweep_interval_ns {
-            self.sweep();
+        if self.turn.drain > Drain::No || now_ns - self.swept_at_ns >= self.sweep_interval_ns {
+            self.sweep_due_at_ns.get_or_insert(now_ns);
         }
     }
 
-    /// Holds every connection to its deadlines, and gives memory back that nobody needed since the last time.
-    fn sweep(&mut self) {
-        self.swept_at_ns = self.turn.now_ns;
+    /// Sweeps, if a tick has asked for it and what arrived before that tick has been taken.
+    ///
+    /// This thread may have been stopped for longer than a deadline is long. Then the timer's completion can come
+    /// before those of bytes that arrived in time: io_uring hands out a bounded number each time it is entered. So the
+    /// deadlines are judged as of the tick, and only after the kernel, entered since, had nothing else; `worked` says
+    /// that this turn had. A thread that is never without work sweeps after a while all the same.
+    fn sweep_when_due(&mut self, worked: bool) {
+        let Some(due_at_ns) = self.sweep_due_at_ns else { return };
+        let waited_ns = self.turn.now_ns - due_at_ns;
+        if waited_ns > 0 && (!worked || waited_ns >= nanoseconds(SWEEP_WAIT_MAX)) {
+            self.sweep_due_at_ns = None;
+            self.swept_at_ns = due_at_ns;
+            self.sweep(due_at_ns);
+        }
+    }
+
+    /// Holds every connection to its deadlines, as of a time at which all that had arrived has been taken.
+    fn sweep(&mut self, as_of_ns: u64) {
         let cut = self.drain_is_over();
         for key in 0..self.slots_end {
             let Some(connection) = self.connections.get_mut(key) else { continue };
-            let expiry = connection.expired(self.parts.timeouts, self.turn.now_ns);
+            let expiry = connection.expired(self.parts.timeouts, as_of_ns);
             if cut && !connection.is_gone() {
                 connection.abandon(&mut self.send_blocks, &mut self.partial_blocks);
                 self.parts.metrics.cut.add(1);
@@ -466,8 +490,30 @@ impl<K: Kernel> IoThread<K> {
             }
             self.carry_on(key as u32);
         }
-        self.send_blocks.trim();
-        self.partial_blocks.trim();
+    }
+
+    /// Gives memory back that nobody has needed since the last time.
+    fn trim(&mut self) {
+        let bytes = self.send_blocks.trim() + self.partial_blocks.trim();
+        self.parts.metrics.trimmed_bytes.add(bytes as u64);
+    }
+
+    // ---- Accepting goes on after a failure.
+
+    /// A descriptor may be what accepting waits for.
+    fn descriptor_freed(&mut self) {
+        if let Accept::Paused { until_ns } = &mut self.accept {
+            *until_ns = self.turn.now_ns;
+        }
+    }
+
+    fn retry_accept_when_due(&mut self) {
+        if let Accept::Paused { until_ns } = self.accept
+            && until_ns <= self.turn.now_ns
+        {
+            self.accept = Accept::Armed;
+            self.kernel.accept();
+        }
     }
 
     // ---- It ends.

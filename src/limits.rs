@@ -66,8 +66,20 @@ pub const TICK: Duration = Duration::from_millis(50);
 /// The longest time between two looks at all connections' deadlines.
 pub const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
+/// A thread that is never without work puts a sweep off for this long at most. Larger: deadlines pass later under load.
+/// Smaller: after a stall, some pass for peers whose bytes have arrived and wait to be taken.
+pub const SWEEP_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// How often a thread gives back blocks that nobody has needed meanwhile. Larger: memory of a crowd stays for longer.
+/// Smaller: blocks are given back and allocated anew from one burst to the next.
+pub const TRIM_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Bytes that threads have given back to the allocator before it is told to give them to the system. Larger: as much
+/// stays resident. Smaller: it walks all of its memory for little.
+pub const RELEASE_BYTES_MIN: u64 = 1024 * 1024;
+
 /// After a failed accept (descriptors exhausted) a thread waits this long, times the number of threads, before it
-/// tries again, so that all threads together try at most eight times a second.
+/// tries again, so that all threads together try at most eight times a second; or until it has closed a connection.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(125);
 
 /// After the server has half-closed a connection, the peer has this long to read what it was sent and close.

@@ -24,10 +24,11 @@ use crate::event::InferenceEvent;
 use crate::io_thread::{IoThread, IoThreadParts};
 use crate::kernel::{
     BindError, EventFd, Listener, RingSizes, ThreadAlarm, UringKernel, available_cpus, bind_listeners, explain_refusal,
-    kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit,
+    kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit, release_free_memory,
 };
 use crate::limits::{
-    COMPLETION_ENTRIES, DESCRIPTORS_RESERVED, MODEL_STALL_MAX, PoolGeometry, SUBMISSION_ENTRIES, request_ring_slots,
+    COMPLETION_ENTRIES, DESCRIPTORS_RESERVED, MODEL_STALL_MAX, PoolGeometry, RELEASE_BYTES_MIN, SUBMISSION_ENTRIES,
+    request_ring_slots,
 };
 use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
@@ -263,6 +264,7 @@ impl Server {
     /// See [`RunError`]: threads may still run then, and the process should end.
     pub fn wait(mut self) -> Result<Report, RunError> {
         let mut watchdog = Watchdog::new(self.drain_timeout);
+        let mut released = TrimmedMemory::default();
         let mut running = self.threads.len();
         while running > 0 {
             match self.ends.recv_timeout(Watchdog::INTERVAL) {
@@ -270,6 +272,7 @@ impl Server {
                 Ok(_) => running -= 1,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     watchdog.look(&self.batch_metrics, &self.handle.control)?;
+                    released.release(&self.io_metrics);
                 }
             }
         }
@@ -283,6 +286,23 @@ impl Server {
         let report = self.report();
         assert!(report.requests == report.answered + report.discarded, "every request was answered or discarded");
         Ok(report)
+    }
+}
+
+/// Sees to it that memory that the I/O threads have given back reaches the system. It is done here, because it takes
+/// milliseconds, in which no I/O thread should wait.
+#[derive(Default)]
+struct TrimmedMemory {
+    released_bytes: u64,
+}
+
+impl TrimmedMemory {
+    fn release(&mut self, io: &[Arc<IoMetrics>]) {
+        let trimmed_bytes = io.iter().map(|metrics| metrics.trimmed_bytes.get()).sum();
+        if trimmed_bytes - self.released_bytes >= RELEASE_BYTES_MIN {
+            self.released_bytes = trimmed_bytes;
+            release_free_memory();
+        }
     }
 }
 

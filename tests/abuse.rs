@@ -7,7 +7,10 @@ use std::net::Shutdown;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{Bystander, Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded, wait_until};
+use common::{
+    Bystander, Client, DeafCrowd, PATIENCE_FOR_END, Reply, Request, ServerProcess, TestServer, bytes_of, config,
+    free_port, random_requests, seeded, wait_patiently_until, wait_until,
+};
 use disrust::config::Config;
 use disrust::protocol::{ErrorCode, FEATURE_DIM, RequestLayout, read_vector_count};
 
@@ -308,4 +311,69 @@ fn churn_leaves_nothing_behind() {
     }
     wait_until("all but the bystander are gone", || server.handle().open_connections() == 1);
     bystander.finish();
+}
+
+/// What peers that never read have cost is given back to the system when they have gone.
+#[test]
+fn the_memory_of_never_readers_is_given_back() {
+    const MEBIBYTE: u64 = 1024 * 1024;
+    let server = ServerProcess::start(&["--features", "1", "--io-threads", "1"]);
+    let request = Request::of(1, &[1.0; 64]);
+    let until = |what, holds: &mut dyn FnMut() -> bool| wait_patiently_until(PATIENCE_FOR_END, what, holds);
+    // Up to 9 MiB of buffers and scores become resident once and for all; the rest is unsent answers.
+    let start = server.resident_bytes();
+    let mut crowd = DeafCrowd::connect(server.address(), 150, &request);
+    until("the answers pile up", &mut || {
+        crowd.send();
+        server.resident_bytes() > start + 14 * MEBIBYTE
+    });
+    let peak = server.resident_bytes();
+    drop(crowd);
+    until("the memory is given back", &mut || server.resident_bytes() < peak - 2 * MEBIBYTE);
+}
+
+/// Connections that wait to be accepted while descriptors have run out are taken as soon as there are some again,
+/// however many they are.
+#[test]
+fn accepting_goes_on_when_descriptors_are_free_again() {
+    let port = free_port().to_string();
+    let script = r#"ulimit -n 64 && exec "$0" "$@""#;
+    let server = ServerProcess::start_in_shell(script, &["--port", &port, "--io-threads", "1"]);
+    server.wait_for_banner();
+    let mut first = server.connect();
+    first.exchange(&[Request::of(FEATURE_DIM, &[1.0; FEATURE_DIM])]);
+    // More than it has descriptors for, all at once; and fewer descriptors from its next accept on.
+    server.stop();
+    let address = server.address();
+    let crowd: Vec<_> = (0..80).map(|_| Client::connect(address)).collect();
+    server.limit_descriptors(32);
+    server.carry_on();
+    wait_until("descriptors run out", || server.stderr().contains("accepting failed"));
+    // Established and gone before they are accepted: each takes a descriptor, if only for a moment.
+    (0..3000).for_each(|_| drop(Client::connect(address)));
+    drop(crowd);
+    let mut late = server.connect();
+    late.exchange(&[Request::of(FEATURE_DIM, &[2.0; FEATURE_DIM])]);
+    first.exchange(&[Request::of(FEATURE_DIM, &[3.0; FEATURE_DIM])]);
+}
+
+/// A server that was stopped for longer than a deadline takes what came meanwhile before it judges who was late.
+#[test]
+fn what_arrived_in_time_is_answered_after_the_server_was_stopped() {
+    let server = ServerProcess::start(&["--io-threads", "1", "--request-timeout", "3s"]);
+    let mut rng = seeded();
+    let request = Request::random(&mut rng, FEATURE_DIM, 4);
+    let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    let (begin, end) = request.bytes.split_at(50);
+    clients.iter().for_each(|client| client.send(begin));
+    // Taken by now, since it comes later on the same thread.
+    let mut last = server.connect();
+    last.exchange(std::slice::from_ref(&request));
+    server.stop();
+    // The server's timer goes off first, and is the first thing that it is told of.
+    sleep(Duration::from_millis(500));
+    clients.iter().for_each(|client| client.send(end));
+    sleep(Duration::from_secs(3));
+    server.carry_on();
+    clients.iter_mut().for_each(|client| client.expect([&request]));
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Kernel`] is the seam: [`crate::io_thread::IoThread`] is written against it alone, so the same code that serves on
 //! io_uring ([`UringKernel`]) runs on any other implementation, such as a simulated one. The rest of the folder is
-//! what a process needs once, at start: listeners, limits, pinning, and explaining a refusal.
+//! what a process needs once, at start: listeners, limits, pinning, and explaining a refusal; and now and then, giving memory back.
 //!
 //! What a [`Kernel`] promises, and the logic relies on:
 //! - Each operation ends with exactly one final completion (`more` is false, or the completion has no such field).
@@ -23,6 +23,7 @@ mod alarm;
 mod buffer_ring;
 mod descriptors;
 mod listener;
+mod memory;
 mod port_owner;
 mod refusal;
 mod uring;
@@ -31,6 +32,7 @@ pub use affinity::{available_cpus, pin_current_thread};
 pub use alarm::{EventFd, ThreadAlarm};
 pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
 pub use listener::{BindError, Listener, bind_listeners};
+pub use memory::release_free_memory;
 pub use refusal::explain_refusal;
 pub use uring::{RingSizes, UringKernel, probe_ring};
 

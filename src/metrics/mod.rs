@@ -104,6 +104,8 @@ pub struct IoMetrics {
     pub sent_bytes: Counter,
     /// Sends that took only a part of their block.
     pub partial_sends: Counter,
+    /// Bytes of blocks that were given back to the allocator.
+    pub trimmed_bytes: Counter,
     /// Wakes of the batch processor.
     pub wakes: Counter,
     /// Publications that needed no wake, because the batch processor was awake.

@@ -26,7 +26,7 @@ type IoCount = (&'static str, fn(&IoMetrics) -> &Counter);
 /// A counter of the batch processor.
 type BatchCount = (&'static str, fn(&BatchMetrics) -> &Counter);
 
-const IO_COUNTS: [IoCount; 20] = [
+const IO_COUNTS: [IoCount; 21] = [
     ("published", |io| &io.requests),
     ("sent", |io| &io.answered),
     ("discarded", |io| &io.discarded),
@@ -45,6 +45,7 @@ const IO_COUNTS: [IoCount; 20] = [
     ("err_broken", |io| &io.broken),
     ("err_expired", |io| &io.expired),
     ("cut", |io| &io.cut),
+    ("trimmed_bytes", |io| &io.trimmed_bytes),
     ("batch_wakes", |io| &io.wakes),
     ("batch_wakes_coalesced", |io| &io.wakes_coalesced),
 ];

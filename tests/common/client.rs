@@ -104,3 +104,30 @@ impl Client {
         }
     }
 }
+
+/// Clients that send one request over and over, as much as the server takes, and read no answer.
+pub struct DeafCrowd {
+    clients: Vec<Client>,
+    bytes: Vec<u8>,
+    /// Of each, where in `bytes` its stream stopped: a write may end within a request.
+    sent: Vec<usize>,
+}
+
+impl DeafCrowd {
+    pub fn connect(address: SocketAddr, count: usize, request: &Request) -> DeafCrowd {
+        let clients: Vec<_> = (0..count).map(|_| Client::with_small_buffers(address)).collect();
+        clients.iter().for_each(|client| client.stream().set_nonblocking(true).expect("a TCP socket"));
+        DeafCrowd { clients, bytes: request.bytes.repeat(256), sent: vec![0; count] }
+    }
+
+    /// Sends what is taken now.
+    pub fn send(&mut self) {
+        for (client, sent) in self.clients.iter().zip(&mut self.sent) {
+            // Bounded, since a server that takes without end never lets a write fail.
+            for _ in 0..100 {
+                let Ok(written) = client.stream().write(&self.bytes[*sent..]) else { break };
+                *sent = (*sent + written) % self.bytes.len();
+            }
+        }
+    }
+}

@@ -12,7 +12,7 @@ mod server;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-pub use client::Client;
+pub use client::{Client, DeafCrowd};
 pub use process::{Run, ServerProcess, binary, free_port};
 pub use request::{Reply, Request, bytes_of, random_requests, seeded};
 pub use server::{Bystander, Gate, TestServer, config};
@@ -24,10 +24,15 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const PATIENCE_FOR_END: Duration = Duration::from_secs(60);
 
 /// Waits until something holds.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_patiently_until(PATIENCE, what, holds);
+}
+
+/// Waits until something holds that may take long on a busy machine.
+pub fn wait_patiently_until(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let begun_at = Instant::now();
     while !holds() {
-        assert!(begun_at.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(begun_at.elapsed() < patience, "waited in vain: {what}");
         sleep(Duration::from_millis(2));
     }
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::param::page_size;
+use rustix::process::{Resource, Rlimit, prlimit};
 
 use super::{Client, PATIENCE_FOR_END, wait_until};
 
@@ -150,6 +152,37 @@ impl ServerProcess {
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).expect("a pid");
         kill(Pid::from_raw(pid), signal).expect("our child, not yet waited for");
+    }
+
+    /// Stops it, and returns when all of its threads stand still.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait_until("it stands still", || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+            threads.flatten().all(|thread| {
+                let status = std::fs::read_to_string(thread.path().join("status")).expect("a stopped thread stays");
+                status.contains("State:\tT")
+            })
+        });
+    }
+
+    /// Lets it go on after a stop.
+    pub fn carry_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Lowers what the running process may open to `descriptors`.
+    pub fn limit_descriptors(&self, descriptors: u64) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
+        let limit = Rlimit { current: Some(descriptors), maximum: Some(descriptors) };
+        prlimit(pid, Resource::Nofile, limit).expect("a limit may be lowered");
+    }
+
+    /// Bytes of memory that are resident.
+    pub fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it runs");
+        let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("proc(5)");
+        pages * page_size() as u64
     }
 
     /// Waits for its end: the exit status, if it was not killed, and all that it wrote to stderr.

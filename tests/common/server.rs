@@ -1,6 +1,5 @@
 //! A server in this process, its bystanders, and a model that can be held.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -14,7 +13,7 @@ use disrust::placement::Pin;
 use disrust::protocol::FEATURE_DIM;
 use disrust::server::{Report, Server, ServerHandle};
 
-use super::{Client, PATIENCE_FOR_END, Request, random_requests, seeded, wait_until};
+use super::{Client, DeafCrowd, PATIENCE_FOR_END, Request, random_requests, seeded, wait_until};
 
 /// A free port, and no pinning: tests run beside one another.
 pub fn config() -> Config {
@@ -98,22 +97,10 @@ impl TestServer {
     }
 
     /// Clients that send this request over and over and read no answer, all held back by now.
-    pub fn connect_deaf(&self, count: usize, request: &Request) -> Vec<Client> {
-        let clients: Vec<_> = (0..count).map(|_| Client::with_small_buffers(self.address())).collect();
-        clients.iter().for_each(|client| client.stream().set_nonblocking(true).expect("a TCP socket"));
-        let bytes = request.bytes.repeat(256);
-        // A write may end within a request; each stream goes on where it stopped.
-        let mut sent = vec![0; count];
-        self.wait_until_held_back(|| {
-            for (client, sent) in clients.iter().zip(&mut sent) {
-                // Bounded, since a server that takes without end never lets a write fail.
-                for _ in 0..100 {
-                    let Ok(written) = client.stream().write(&bytes[*sent..]) else { break };
-                    *sent = (*sent + written) % bytes.len();
-                }
-            }
-        });
-        clients
+    pub fn connect_deaf(&self, count: usize, request: &Request) -> DeafCrowd {
+        let mut crowd = DeafCrowd::connect(self.address(), count, request);
+        self.wait_until_held_back(|| crowd.send());
+        crowd
     }
 
     /// Drains the server and gives its report.
