@@ -37,6 +37,7 @@ mod report;
 mod rows;
 mod run;
 mod search;
+mod server_metrics;
 mod smoke;
 mod summary;
 mod sweep;

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::load::{Measurement, measure};
 use crate::output::progress::Progress;
 use crate::output::{self, text};
+use crate::server_metrics::MetricsFile;
 use crate::summary::{Plan, Repeat, Report, SCHEMA, SCHEMA_VERSION, Spread};
 
 /// Runs `plan` against `target`.
@@ -29,11 +30,19 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
     text::print_head(&report, out).map_err(Failure::local("print"))?;
     let mut measurements: Vec<Measurement> = Vec::new();
     let mut first_lost = None;
+    let mut metrics = plan.server_metrics.as_deref().map(MetricsFile::open).transpose()?;
     for index in 0..plan.repeat {
         let progress = Progress::new(&load, index, plan.repeat);
         let mut measurement = measure(target, &load, &mut |interval| progress.show(interval))?;
         progress.clear();
-        let repeat = Repeat::of(&load, &measurement, clients.lag_limit);
+        let mut repeat = Repeat::of(&load, &measurement, clients.lag_limit);
+        if let Some(metrics) = &mut metrics {
+            repeat.server_figures = metrics.read(load.warmup)?;
+            if repeat.server_figures.is_none() {
+                let problem = "no interval lies inside the measured time; give the server a shorter --metrics-interval";
+                writeln!(out, "the server's own figures: {problem}").map_err(Failure::local("print"))?;
+            }
+        }
         text::print_repeat(&repeat, out).map_err(Failure::local("print"))?;
         first_lost = first_lost.or(measurement.tally.first_lost.take());
         report.repeats.push(repeat);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::load::{Load, Loop, Measurement};
+use crate::server_metrics::ServerFigures;
 
 /// What the file is, for whoever finds it.
 pub const SCHEMA: &str = "disrust-bench-client-run";
@@ -128,6 +129,9 @@ pub struct Repeat {
     pub server_threads: Vec<ServerThread>,
     /// Answers that slow readers read.
     pub slow_answers: u64,
+    /// What the server itself says of the measured time, with --server-metrics.
+    #[serde(default)]
+    pub server_figures: Option<ServerFigures>,
 }
 
 /// CPU time of one thread of the server.
@@ -242,6 +246,7 @@ impl Repeat {
                 .map(|thread| ServerThread { name: thread.name.clone(), cpu_ns_per_request: each(thread.time) })
                 .collect(),
             slow_answers: measurement.slow_answers,
+            server_figures: None,
         };
         repeat.judge(tally.scheduled, lag_limit);
         repeat
@@ -331,6 +336,7 @@ mod tests {
             server_cpu_share: None,
             server_threads: Vec::new(),
             slow_answers: 0,
+            server_figures: None,
         };
         repeat.judge(1000, lag_limit);
         repeat.valid

@@ -66,6 +66,10 @@ pub struct RunPlan {
     /// What connects, and with what.
     #[command(flatten)]
     pub clients: ClientPlan,
+    /// Shows the server's own stage times and counts of the measured time, from the file that its stdout goes to; the
+    /// server is built with its metrics, and prints them often (`--metrics-interval 1s`).
+    #[arg(long, value_name = "FILE")]
+    pub server_metrics: Option<PathBuf>,
     /// Fails if this is true of the run (`p99>1ms`; may be given several times). With --repeat, of the median run.
     #[arg(long, value_name = "LIMIT")]
     pub fail_if: Vec<Limit>,

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 
 use crate::limit::Metric;
+use crate::server_metrics::ServerFigures;
 use crate::summary::{Repeat, Report, Spread, TimesNs};
 
 /// What open-loop times are.
@@ -82,6 +83,9 @@ pub fn print_repeat(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
         repeat.client_busy_share * 100.0
     )?;
     print_server(repeat, out)?;
+    if let Some(figures) = &repeat.server_figures {
+        print_server_figures(figures, out)?;
+    }
     if repeat.slow_answers > 0 {
         writeln!(out, "slow readers: {} answers read", repeat.slow_answers)?;
     }
@@ -111,6 +115,20 @@ fn print_server(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
         write!(out, "{separator}{} {:.3} us", thread.name, thread.cpu_ns_per_request / 1e3)?;
     }
     writeln!(out, "{}", if repeat.server_threads.is_empty() { "" } else { ")" })
+}
+
+/// The counts of the server that are printed; the JSON has all.
+const SERVER_COUNTS: [&str; 7] =
+    ["published", "poll_events", "batch_wakes", "batch_wakes_coalesced", "io_wakes", "io_wakes_coalesced", "pool_exh"];
+
+fn print_server_figures(figures: &ServerFigures, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "the server's own figures, {} intervals, {:.1} s:", figures.intervals, figures.seconds)?;
+    for times in &figures.stages {
+        let [p50, p99, max] = [times.p50_ns, times.p99_ns, times.p99_ns_max].map(time);
+        writeln!(out, "  {:<24} {p50:>9} p50 {p99:>9} p99 {max:>9} worst p99 of an interval", times.stage)?;
+    }
+    let counts = SERVER_COUNTS.iter().filter_map(|name| Some(format!("{name} {}", figures.counts.get(*name)?)));
+    writeln!(out, "  {}", counts.collect::<Vec<_>>().join(", "))
 }
 
 /// Prints minimum, median and maximum of each figure.

@@ -184,6 +184,7 @@ pub mod tests {
             server_cpu_share: None,
             server_threads: Vec::new(),
             slow_answers: 0,
+            server_figures: None,
         };
         Visit {
             key: format!("{point} {round}"),

@@ -1,7 +1,11 @@
 //! The files that the instrument reads and writes: JSON and its schema, CSV, HdrHistogram's formats, SVG, expectations.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
@@ -61,6 +65,11 @@ fn assert_valid(root: &Value, schema: &Value, value: &Value, at: &str) {
                     assert_valid(root, rule, &value[name], &format!("{at}.{name}"));
                 }
             }
+            "additionalProperties" if rule.is_object() => {
+                for (name, value) in value.as_object().expect("an object") {
+                    assert_valid(root, rule, value, &format!("{at}.{name}"));
+                }
+            }
             "additionalProperties" => {
                 let known = schema["properties"].as_object().expect("properties");
                 for name in value.as_object().expect("an object").keys() {
@@ -103,6 +112,41 @@ fn the_json_is_as_the_schema_says() {
         let written = json_of_run(Behaviour::Right, name, &format!("--duration 300ms {words}"));
         assert_valid(&schema, &schema, &written, "run");
     }
+}
+
+/// The promise: what the server prints of itself during a run is part of the result; without a line of it the run
+/// fails, and says how to get them.
+#[test]
+fn the_servers_own_figures_are_shown_and_written() {
+    let printed = temporary("metrics.log");
+    fs::write(&printed, "the banner, and a line that is not whole yet: metrics interval_s=9\n").expect("a file");
+    let words = format!("--rate 500 --duration 300ms --server-metrics {printed}");
+    assert_caught(&run_against(Behaviour::Right, &words), &["no line of metrics", "--features metrics"]);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopped, path) = (Arc::clone(&stop), printed.clone());
+    let server = std::thread::spawn(move || {
+        let mut file = fs::OpenOptions::new().append(true).open(path).expect("the file");
+        while !stopped.load(Ordering::Relaxed) {
+            let line = "metrics interval_s=0.001 published=7 connections=3 queue_ns_p50=1500 queue_ns_p99=25000\n";
+            file.write_all(line.as_bytes()).expect("it is written");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let json_path = temporary("server_figures.json");
+    let run = run_against(Behaviour::Right, &format!("{words} --json {json_path}"));
+    stop.store(true, Ordering::Relaxed);
+    server.join().expect("it writes until it is stopped");
+    assert_right(&run);
+    for words in ["the server's own figures", "queue_ns", "1.5us p50", "25.0us p99"] {
+        assert!(run.out.contains(words), "{words:?} is not in {}", run.out);
+    }
+    let written = json(&json_path);
+    let schema: Value = serde_json::from_str(include_str!("../../schema/run.v1.schema.json")).expect("JSON");
+    assert_valid(&schema, &schema, &written, "run");
+    let figures = &written["repeats"][0]["server_figures"];
+    assert_eq!(figures["counts"]["published"].as_u64(), figures["intervals"].as_u64().map(|count| 7 * count));
+    assert!(figures["counts"].get("connections").is_none(), "a gauge is not added up");
 }
 
 /// The promise: two equal runs compare as equal, a slower one is a regression with its own exit status, and what is
