@@ -15,14 +15,15 @@ cargo build --release --package bench-client --locked
 client=${CARGO_TARGET_DIR:-target}/release/client
 last_cpu=$(($(nproc) - 1))
 folder=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; rm -rf "$folder"' EXIT
+trap 'rm -rf "$folder"' EXIT
 
-# Measures one build once and prints requests/s and server CPU nanoseconds a request.
+# Measures one build once and prints requests/s and server CPU nanoseconds a request. Runs in a shell of its own, which
+# ends the server however it ends.
 measure() {
     "$1" --port 0 2>"$folder/log" >"$folder/stdout" &
-    server=$!
-    local port=
+    local server=$! port=
+    # shellcheck disable=SC2064
+    trap "kill $server 2>/dev/null || true" EXIT
     for _ in $(seq 200); do
         port=$(sed -n 's/^listening on .*:\([0-9]*\).*$/\1/p' "$folder/log")
         [ -n "$port" ] && break
@@ -33,7 +34,7 @@ measure() {
         --server-pid "$server" --csv "$folder/run.csv" "${@:2}" >"$folder/out" || { cat "$folder/out" >&2; exit 1; }
     kill -TERM "$server"
     wait "$server" || true
-    server=
+    trap - EXIT
     awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
              NR == 2 { print $at["achieved_per_second"], $at["server_cpu_ns_per_request"] }' "$folder/run.csv"
 }
