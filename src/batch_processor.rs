@@ -11,7 +11,6 @@
 //! - Answers are written over requests only after the model has seen all of them.
 #![forbid(unsafe_code)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +21,7 @@ use crate::event::{InferenceEvent, Response};
 use crate::limits::request_ring_slots;
 use crate::logging::LogGate;
 use crate::metrics::{BatchMetrics, DETAILED, stage_clock_ns};
-use crate::model::{Model, PredictError, Rows, requests};
+use crate::model::{Model, Rows, guarded_predict, requests};
 use crate::protocol::{
     ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
 };
@@ -264,15 +263,6 @@ fn write_answers(
     written
 }
 
-/// Calls the model; a panic is an error like any other.
-fn guarded_predict(model: &mut dyn Model, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
-    // A model that panics may leave itself in any state, and scores half written: neither is used as an answer.
-    match catch_unwind(AssertUnwindSafe(|| model.predict(rows, scores))) {
-        Ok(outcome) => outcome,
-        Err(_panic) => Err(PredictError("the model panicked".to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,25 +290,5 @@ mod tests {
             assert_eq!(bytes[..written], expected);
             assert!(scores.is_empty());
         }
-    }
-
-    struct Panicking;
-
-    impl Model for Panicking {
-        fn name(&self) -> &str {
-            "panicking"
-        }
-        fn feature_dim(&self) -> usize {
-            1
-        }
-        fn predict(&mut self, _rows: &Rows<'_>, _scores: &mut [f32]) -> Result<(), PredictError> {
-            panic!("as a test")
-        }
-    }
-
-    #[test]
-    fn a_models_panic_is_an_error() {
-        let rows = Rows::of_request(RequestLayout::new(1), &[0; 4]);
-        assert!(guarded_predict(&mut Panicking, &rows, &mut [0.0]).is_err());
     }
 }

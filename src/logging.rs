@@ -5,10 +5,11 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+
+use crate::model::model_runs;
 
 /// Lines that wait to be written; beyond them, lines are dropped.
 const LINES_WAITING_MAX: usize = 1024;
@@ -48,15 +49,11 @@ impl Logging {
     }
 }
 
-/// Logs panics, one a second: a model may panic on every request.
+/// Logs panics: the last words of a thread. A model may panic on every request, which whoever called it reports.
 fn log_panics() {
-    let epoch = Instant::now();
-    let gate = Mutex::new(LogGate::default());
-    std::panic::set_hook(Box::new(move |panic| {
-        let now_ns = epoch.elapsed().as_nanos() as u64;
-        let passed = gate.lock().unwrap_or_else(PoisonError::into_inner).pass(now_ns);
-        if let Some(suppressed) = passed {
-            tracing::error!(suppressed, "{panic}");
+    std::panic::set_hook(Box::new(|panic| {
+        if !model_runs() {
+            tracing::error!("{panic}");
         }
     }));
 }

@@ -6,6 +6,10 @@
 //! Invariant: the scores' slice has exactly one place a row, so a model cannot return a wrong number of them.
 #![forbid(unsafe_code)]
 
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use thiserror::Error;
 
 use crate::protocol::{F32_BYTES, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
@@ -165,6 +169,33 @@ fn sum(row: &[u8]) -> f32 {
     features.iter().map(|feature| f32::from_le_bytes(*feature)).fold(-0.0, |sum, feature| sum + feature)
 }
 
+/// Calls the model; a panic is an error like any other.
+///
+/// # Errors
+/// As [`Model::predict`], or the model panicked.
+pub fn guarded_predict(model: &mut dyn Model, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+    // A model that panics may leave itself in any state, and scores half written: neither is used as an answer.
+    MODEL_RUNS.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(|| model.predict(rows, scores)));
+    MODEL_RUNS.set(false);
+    outcome.unwrap_or_else(|panic| Err(PredictError(format!("the model panicked: {}", panic_message(&*panic)))))
+}
+
+/// Whether this thread is inside the model. A panic there is an error of the model, reported as such and not too often;
+/// a panic hook need not print it.
+pub fn model_runs() -> bool {
+    MODEL_RUNS.get()
+}
+
+thread_local! {
+    static MODEL_RUNS: Cell<bool> = const { Cell::new(false) };
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,5 +252,26 @@ mod tests {
         let mut scores = [0.0; 4];
         assert!(Sum::new(2).predict(&rows, &mut scores).is_ok());
         assert_eq!(scores, [3.0, 7.0, 11.0, 15.0]);
+    }
+
+    struct Panicking;
+
+    impl Model for Panicking {
+        fn name(&self) -> &str {
+            "panicking"
+        }
+        fn feature_dim(&self) -> usize {
+            1
+        }
+        fn predict(&mut self, _rows: &Rows<'_>, _scores: &mut [f32]) -> Result<(), PredictError> {
+            panic!("as a test")
+        }
+    }
+
+    #[test]
+    fn a_models_panic_is_an_error() {
+        let rows = Rows::of_request(RequestLayout::new(1), &[0; 4]);
+        let Err(error) = guarded_predict(&mut Panicking, &rows, &mut [0.0]) else { panic!("an error") };
+        assert!(error.to_string().contains("the model panicked: as a test") && !model_runs(), "{error}");
     }
 }
