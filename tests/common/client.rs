@@ -1,6 +1,6 @@
 //! A client that believes nothing: every answer is compared with what it must be.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl Client {
     pub fn receive(&mut self) -> Option<Reply> {
         let mut bytes = [0; answer_bytes(MAX_VECTORS_PER_REQUEST)];
         let (header, body) = bytes.split_at_mut(1);
-        if self.0.read(header).expect("an answer or the end, not a reset") == 0 {
+        if self.read_or_end(header).expect("an answer or the end, not a reset") == 0 {
             return None;
         }
         let body_bytes = if header[0] == 0 { 1 } else { 4 * usize::from(header[0]) };
@@ -58,6 +58,16 @@ impl Client {
         match read_answer(&bytes[..1 + body_bytes]).expect("an answer of the protocol").expect("a whole answer").0 {
             Answer::Scores(scores) => Some(Reply::Scores(scores.iter().collect())),
             Answer::Error(error) => Some(Reply::Error(error)),
+        }
+    }
+
+    /// Reads something, or 0 bytes at the end. A socket with a timeout is interrupted by a stop of the process.
+    fn read_or_end(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.0.read(bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
         }
     }
 
@@ -92,6 +102,11 @@ impl Client {
         SockRef::from(self.stream()).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
     }
 
+    /// Whether the server has closed the connection without answering anything.
+    pub fn is_closed_at_once(&mut self) -> bool {
+        self.0.read(&mut [0; 1]).map_or(true, |bytes| bytes == 0)
+    }
+
     /// Whether the server has ended or broken the connection; reads away what came before.
     pub fn is_closed_by_server(&mut self) -> bool {
         let mut bytes = [0; 4096];
@@ -118,6 +133,17 @@ impl DeafCrowd {
         let clients: Vec<_> = (0..count).map(|_| Client::with_small_buffers(address)).collect();
         clients.iter().for_each(|client| client.stream().set_nonblocking(true).expect("a TCP socket"));
         DeafCrowd { clients, bytes: request.bytes.repeat(256), sent: vec![0; count] }
+    }
+
+    /// Sends until nobody can send any more: the server is held back by answers that are not read.
+    pub fn send_until_held_back(&mut self) {
+        let mut quiet = 0;
+        super::wait_patiently_until(super::PATIENCE_FOR_END, "the peers are held back", || {
+            let before = self.sent.clone();
+            self.send();
+            quiet = if before == self.sent { quiet + 1 } else { 0 };
+            quiet > 50
+        });
     }
 
     /// Sends what is taken now.

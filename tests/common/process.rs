@@ -88,7 +88,7 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Starts a server on a free port, unpinned, with these flags besides.
     pub fn start(flags: &[&str]) -> ServerProcess {
-        ServerProcess::launch(binary().args(["--port", "0", "--pin", "none"]).args(flags))
+        ServerProcess::launch(binary().args(["--port", "0", "--pin", "none"]).args(flags).stdout(Stdio::null()))
     }
 
     /// Starts a server through a shell command, in which `"$0" "$@"` is the server.
@@ -102,6 +102,11 @@ impl ServerProcess {
         let process = ServerProcess::spawn(command);
         process.wait_for_banner();
         process
+    }
+
+    /// Starts a server that may refuse to serve.
+    pub fn launch_anyway(command: &mut Command) -> ServerProcess {
+        ServerProcess::spawn(command)
     }
 
     fn spawn(command: &mut Command) -> ServerProcess {
@@ -121,11 +126,12 @@ impl ServerProcess {
 
     /// Waits until the whole banner has come; its last line tells the timeouts.
     pub fn wait_for_banner(&self) {
-        wait_until("the banner", || self.stderr().contains("\ntimeouts: ") || self.reader_ended());
+        wait_until("the banner", || self.stderr().contains("\ntimeouts: ") || self.has_ended());
         assert!(self.stderr().contains("\ntimeouts: "), "no banner: {}", self.stderr());
     }
 
-    fn reader_ended(&self) -> bool {
+    /// Whether it has ended, or closed its stderr.
+    pub fn has_ended(&self) -> bool {
         self.reader.as_ref().is_some_and(JoinHandle::is_finished)
     }
 

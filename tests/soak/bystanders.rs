@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::common::{Client, random_requests};
+use super::common::{Client, Request};
 
 /// How many there are.
 const BYSTANDERS: u64 = 4;
@@ -22,12 +22,12 @@ pub struct Bystanders {
 }
 
 impl Bystanders {
-    pub fn start(address: SocketAddr, seed: u64) -> Bystanders {
+    pub fn start(address: SocketAddr, features: usize, seed: u64) -> Bystanders {
         let (stop, latencies_ns) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let threads = (0..BYSTANDERS).map(|index| {
             let (stop, latencies_ns) = (Arc::clone(&stop), Arc::clone(&latencies_ns));
             let rng = fastrand::Rng::with_seed(seed ^ index << 32);
-            std::thread::spawn(move || serve_time(address, rng, &stop, &latencies_ns))
+            std::thread::spawn(move || serve_time(address, features, rng, &stop, &latencies_ns))
         });
         let threads = threads.collect();
         Bystanders { stop, latencies_ns, threads }
@@ -46,10 +46,21 @@ impl Bystanders {
     }
 }
 
-fn serve_time(address: SocketAddr, mut rng: fastrand::Rng, stop: &AtomicBool, latencies_ns: &Mutex<Vec<u64>>) -> u64 {
+fn serve_time(
+    address: SocketAddr,
+    features: usize,
+    mut rng: fastrand::Rng,
+    stop: &AtomicBool,
+    latencies_ns: &Mutex<Vec<u64>>,
+) -> u64 {
     let (mut client, mut answers) = (Client::connect(address), 0);
     loop {
-        let requests = random_requests(&mut rng, 4, 1..=16);
+        let requests: Vec<Request> = (0..4)
+            .map(|_| {
+                let vectors = rng.usize(1..=16);
+                Request::random(&mut rng, features, vectors)
+            })
+            .collect();
         let sent_at = Instant::now();
         client.send_all(&requests);
         client.expect(&requests);

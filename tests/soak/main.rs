@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use disrust::protocol::FEATURE_DIM;
 use nix::sys::signal::Signal;
 
 use bystanders::Bystanders;
@@ -82,10 +83,10 @@ fn soak(duration: Duration, seed: u64, folder: &std::path::Path) -> Vec<String> 
     let server = ServerProcess::launch(binary().args(FLAGS).stdout(stdout));
     let mut sampler = Sampler::new(server.pid(), printed);
     // What a server costs that has served: every buffer touched once.
-    Bystanders::start(server.address(), seed).finish();
+    Bystanders::start(server.address(), FEATURE_DIM, seed).finish();
     let at_rest = sampler.sample(&[]);
 
-    let bystanders = Bystanders::start(server.address(), seed);
+    let bystanders = Bystanders::start(server.address(), FEATURE_DIM, seed);
     let mischief: Vec<_> =
         (0..MISCHIEF_THREADS).map(|thread| Mischief::start(&server, seed.wrapping_add(thread))).collect();
     let mut csv = File::create(folder.join("soak.csv")).expect("the folder can be written to");

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs the fault matrix on the release server: one test a row, a table at the end, and a JSON file. Builds what it needs.
+# Some rows want root, for network namespaces and another user; what cannot be done here is skipped with the reason.
+# Usage: scripts/faults.sh [ROW...] [--quick] [--json FILE] [--list]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+folder=${CARGO_TARGET_DIR:-target}/faults
+mkdir -p "$folder"
+ulimit -n "$(ulimit -Hn)"
+json=(--json "$folder/faults.json")
+for word in "$@"; do
+    case $word in --json | --list) json=() ;; esac
+done
+# Into a folder of its own: the features differ from those of the server that is served otherwise.
+cargo test --release --locked --features metrics --target-dir "$folder/build" --test faults -- "$@" "${json[@]}"

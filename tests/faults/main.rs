@@ -1,0 +1,143 @@
+//! The fault matrix: each row that sockets, processes and namespaces can show, as a test of the binary.
+//!
+//! Run by `scripts/faults.sh [ROW…] [--quick] [--json FILE]`; no part of `cargo test`, since it takes minutes and wants a
+//! machine that is not busy. Rows that need a misbehaving kernel are in the simulation, orderings in the model tests.
+//! What a machine cannot do is skipped with the reason, never passed. Each row prints what it measured.
+
+#[path = "../soak/bystanders.rs"]
+mod bystanders;
+#[path = "../common/mod.rs"]
+mod common;
+mod connections;
+mod framing;
+mod lifecycle;
+mod models;
+mod namespaces;
+mod overload;
+mod peer;
+mod resources;
+mod site;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use site::{Site, Stop};
+
+/// A row of the matrix.
+struct Row {
+    id: &'static str,
+    fault: &'static str,
+    run: fn(&mut Site) -> Result<(), Stop>,
+}
+
+/// All rows that are run here, in the order of the matrix.
+fn rows() -> Vec<Row> {
+    [framing::ROWS, connections::ROWS, overload::ROWS, resources::ROWS, models::ROWS, lifecycle::ROWS]
+        .into_iter()
+        .flatten()
+        .map(|&(id, fault, run)| Row { id, fault, run })
+        .collect()
+}
+
+/// What a module lists: row, fault, test.
+type Listed = (&'static str, &'static str, fn(&mut Site) -> Result<(), Stop>);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["peer", rest @ ..] => return peer::main(rest),
+        ["serve", kind] => return models::serve(kind),
+        ["filtered", errno, program @ ..] => return resources::run_filtered(errno, program),
+        _ => {}
+    }
+    let (mut quick, mut json_path, mut wanted) = (false, None, Vec::new());
+    let mut words = arguments.into_iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--quick" => quick = true,
+            "--json" => json_path = words.next(),
+            "--list" => {
+                rows().iter().for_each(|row| println!("{:4} {}", row.id, row.fault));
+                return ExitCode::SUCCESS;
+            }
+            id if rows().iter().any(|row| row.id == id) => wanted.push(word),
+            other => {
+                eprintln!("faults: no row and no option {other}; --list lists the rows");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let rows = rows().into_iter().filter(|row| wanted.is_empty() || wanted.iter().any(|id| id == row.id));
+    let results: Vec<Finished> = rows.map(|row| finish(row, quick)).collect();
+    print_table(&results);
+    if let Some(path) = json_path {
+        let written = std::fs::write(&path, format!("{:#}\n", report(&results, quick)));
+        if let Err(error) = written {
+            eprintln!("faults: cannot write {path}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    if results.iter().any(|result| result.verdict == "FAIL") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A row that has run.
+struct Finished {
+    row: Row,
+    verdict: &'static str,
+    /// Why it failed or was skipped.
+    reason: String,
+    figures: Vec<String>,
+    seconds: f64,
+}
+
+fn finish(row: Row, quick: bool) -> Finished {
+    let begun_at = Instant::now();
+    println!("{}: {}", row.id, row.fault);
+    let mut site = Site::new(quick);
+    let outcome = catch_unwind(AssertUnwindSafe(|| (row.run)(&mut site)));
+    let (verdict, reason) = match outcome {
+        Ok(Ok(())) => ("pass", String::new()),
+        Ok(Err(Stop::Skipped(reason))) => ("skipped", reason),
+        Ok(Err(Stop::Failed(reason))) => ("FAIL", reason),
+        Err(panic) => ("FAIL", site::message_of(&*panic)),
+    };
+    let seconds = begun_at.elapsed().as_secs_f64();
+    println!("{}: {verdict} in {seconds:.1} s {reason} {}", row.id, site.figures.join("; "));
+    Finished { row, verdict, reason, figures: site.figures, seconds }
+}
+
+fn print_table(results: &[Finished]) {
+    println!("\n| row | fault | verdict | seconds | what was measured |\n|---|---|---|---|---|");
+    for Finished { row, verdict, reason, figures, seconds } in results {
+        let separator = if reason.is_empty() { "" } else { ": " };
+        println!(
+            "| {} | {} | {verdict}{separator}{reason} | {seconds:.1} | {} |",
+            row.id,
+            row.fault,
+            figures.join("; ")
+        );
+    }
+    let count = |wanted: &str| results.iter().filter(|result| result.verdict == wanted).count();
+    println!("\nfaults: {} pass, {} skipped, {} FAIL", count("pass"), count("skipped"), count("FAIL"));
+}
+
+fn report(results: &[Finished], quick: bool) -> Value {
+    let rows: Vec<Value> = results
+        .iter()
+        .map(|Finished { row, verdict, reason, figures, seconds }| {
+            json!({ "id": row.id, "fault": row.fault, "verdict": verdict, "reason": reason, "figures": figures,
+                    "seconds": seconds })
+        })
+        .collect();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    json!({
+        "schema": "disrust-faults", "schema_version": 1, "quick": quick,
+        "kernel": disrust::kernel::kernel_release(),
+        "cpus": std::thread::available_parallelism().map_or(0, usize::from),
+        "version": env!("CARGO_PKG_VERSION"),
+        "at_unix_seconds": now.map_or(0, |since| since.as_secs()),
+        "rows": rows,
+    })
+}
