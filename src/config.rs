@@ -46,6 +46,8 @@ pub struct Config {
     pub request_timeout: Option<Duration>,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// Whether system calls are given up once the server runs.
+    pub seccomp: bool,
     /// How often metrics are printed, if they are.
     pub metrics_interval: Option<Duration>,
 }
@@ -66,6 +68,7 @@ impl Default for Config {
             idle_timeout: None,
             request_timeout: Some(Duration::from_secs(30)),
             drain_timeout: Duration::from_secs(10),
+            seccomp: false,
             metrics_interval: DETAILED.then_some(Duration::from_secs(10)),
         }
     }
@@ -228,6 +231,11 @@ struct Settings {
     #[arg(long, env = "DISRUST_REUSE_PORT", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     reuse_port: Option<bool>,
+
+    /// Once the server runs, give up the system calls that it needs no more, such as io_uring_setup and execve
+    #[arg(long, env = "DISRUST_SECCOMP", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    seccomp: Option<bool>,
 }
 
 impl Settings {
@@ -249,6 +257,7 @@ impl Settings {
             #[cfg(feature = "metrics")]
             metrics_interval: self.metrics_interval.or(other.metrics_interval),
             reuse_port: self.reuse_port.or(other.reuse_port),
+            seccomp: self.seccomp.or(other.seccomp),
         }
     }
 
@@ -272,6 +281,7 @@ impl Settings {
             idle_timeout: self.idle_timeout.map_or(default.idle_timeout, |timeout| timeout.0),
             request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
             drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
+            seccomp: self.seccomp.unwrap_or(default.seccomp),
             #[cfg(feature = "metrics")]
             metrics_interval: self.metrics_interval.map_or(default.metrics_interval, |timeout| timeout.0),
             #[cfg(not(feature = "metrics"))]
@@ -450,7 +460,7 @@ mod tests {
     fn a_file_fills_in_what_the_flags_leave_out() {
         let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nidle-timeout = \"5s\"\n\
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nreuse-port = true\n\
-            model = \"m.onnx\"\nrequest-timeout = \"off\"";
+            model = \"m.onnx\"\nrequest-timeout = \"off\"\nseccomp = true";
         let file = parse_file(file).expect("a good file");
         let flags = Arguments::try_parse_from(["disrust", "--port", "7"]).expect("good flags").settings;
         let config = flags.or(file).into_config();
@@ -468,6 +478,7 @@ mod tests {
             idle_timeout: Some(Duration::from_secs(5)),
             request_timeout: None,
             drain_timeout: Duration::from_secs(1),
+            seccomp: true,
             metrics_interval: Config::default().metrics_interval,
         };
         assert_eq!(config, expected);

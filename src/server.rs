@@ -24,7 +24,7 @@ use crate::event::InferenceEvent;
 use crate::io_thread::{IoThread, IoThreadParts};
 use crate::kernel::{
     BindError, EventFd, Listener, RingSizes, ThreadAlarm, UringKernel, available_cpus, bind_listeners, explain_refusal,
-    kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit, release_free_memory,
+    give_up_system_calls, kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit, release_free_memory,
 };
 use crate::limits::{
     COMPLETION_ENTRIES, DESCRIPTORS_RESERVED, MODEL_STALL_MAX, PoolGeometry, RELEASE_BYTES_MIN, SUBMISSION_ENTRIES,
@@ -224,6 +224,15 @@ impl Server {
             let reporter = Reporter::new(server.io_metrics.clone(), Arc::clone(&server.batch_metrics));
             let reporter = RunningReporter::start(reporter, interval);
             server.reporter = Some(reporter.map_err(|source| StartError::System { what: "start a thread", source })?);
+        }
+        if config.seccomp
+            && let Err(source) = give_up_system_calls()
+        {
+            server.handle.cut();
+            // However it ends, the reason is the one below.
+            let _ended = server.wait();
+            let what = "give up system calls as --seccomp asks (does the kernel have CONFIG_SECCOMP_FILTER?)";
+            return Err(StartError::System { what, source });
         }
         Ok(server)
     }

@@ -308,3 +308,19 @@ fn exhausted_descriptors_cost_only_new_connections() {
         assert_eq!(status, Some(0), "{stderr}");
     }
 }
+
+/// With --seccomp the server gives up system calls on every thread, and serves and drains as ever.
+#[test]
+fn a_confined_server_serves_and_drains() {
+    let server = ServerProcess::start(&["--seccomp", "--io-threads", "2"]);
+    assert_serves(&mut server.connect());
+    let threads: Vec<_> = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it runs").flatten().collect();
+    assert!(threads.len() >= 4, "{} threads", threads.len());
+    for thread in threads {
+        let status = fs::read_to_string(thread.path().join("status")).expect("it runs");
+        assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
+    }
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.wait();
+    assert_eq!(status, Some(0), "{log}");
+}

@@ -26,6 +26,7 @@ mod listener;
 mod memory;
 mod port_owner;
 mod refusal;
+mod sandbox;
 mod uring;
 
 pub use affinity::{available_cpus, pin_current_thread};
@@ -34,6 +35,7 @@ pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
 pub use listener::{BindError, Listener, bind_listeners};
 pub use memory::release_free_memory;
 pub use refusal::explain_refusal;
+pub use sandbox::give_up_system_calls;
 pub use uring::{RingSizes, UringKernel, probe_ring};
 
 /// The running kernel's release, such as `6.1.0`; empty if /proc does not say.

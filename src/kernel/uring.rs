@@ -6,6 +6,7 @@
 //!   it: a quarter to two fifths less CPU. Both bind the ring to the thread that made it.
 //! - TASKRUN_FLAG: with DEFER_TASKRUN, a thread that polls without entering sees that there is something to enter for.
 //! - SUBMIT_ALL: one failing submission does not hold back those behind it.
+//! - R_DISABLED: it takes nothing until it has been restricted to what a server submits.
 //!
 //! Invariants
 //! - Every submission has one final completion; `operations_in_kernel` counts those still to come.
@@ -26,6 +27,7 @@ use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opc
 use super::alarm::EventFd;
 use super::buffer_ring::{BufferRing, GROUP};
 use super::listener::Listener;
+use super::sandbox::restrict;
 use super::{Completion, Kernel, ReceiveOutcome};
 use crate::blocks::Block;
 use crate::buffer_pool::{Buffer, BufferPool};
@@ -118,6 +120,7 @@ fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
         .setup_defer_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all()
+        .setup_r_disabled()
         .setup_cqsize(completions)
         .build(submissions)
 }
@@ -128,11 +131,13 @@ fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
 /// As [`UringKernel::new`].
 pub fn probe_ring(submissions: u32, completions: u32) -> io::Result<()> {
     let mut ring = build_ring(submissions, completions)?;
+    ring.submitter().register_ring_fd()?;
+    restrict(&ring.submitter())?;
+    // There is nothing to cancel, which is soon told.
     // SAFETY: the entry points to no memory.
-    let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+    let pushed = unsafe { ring.submission().push(&opcode::AsyncCancel::new(0).build()) };
     assert!(pushed.is_ok(), "a new ring is empty");
-    ring.submit_and_wait(1)?;
-    ring.submitter().register_ring_fd()
+    ring.submit_and_wait(1).map(drop)
 }
 
 impl UringKernel {
@@ -148,6 +153,7 @@ impl UringKernel {
         let (mut submitter, submissions, completions) = unsafe { &mut *ring.0.as_ptr() }.split();
         submitter.register_ring_fd()?;
         let buffers = BufferRing::register(pool, &submitter)?;
+        restrict(&submitter)?;
         Ok(UringKernel {
             submissions,
             completions,
@@ -418,6 +424,21 @@ impl Drop for UringKernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ring_takes_nothing_that_a_server_does_not_submit() {
+        let Ok(mut ring) = build_ring(4, 8) else { panic!("this machine has io_uring") };
+        restrict(&ring.submitter()).expect("a disabled ring can be restricted once");
+        let (nop, cancel) = (opcode::Nop::new().build(), opcode::AsyncCancel::new(0).build());
+        let linked = opcode::AsyncCancel::new(0).build().flags(squeue::Flags::IO_LINK);
+        for (entry, result) in [(nop, -libc::EACCES), (linked, -libc::EACCES), (cancel, -libc::ENOENT)] {
+            // SAFETY: the entries point to no memory.
+            let pushed = unsafe { ring.submission().push(&entry) };
+            assert!(pushed.is_ok(), "one at a time");
+            ring.submit_and_wait(1).expect("it is enabled");
+            assert_eq!(ring.completion().next().map(|entry| entry.result()), Some(result));
+        }
+    }
 
     #[test]
     fn tokens_name_their_operation_and_connection() {
