@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Starts the release server on a free port, checks answers over real sockets with the client, puts it under load, and
-# stops it with SIGTERM: it must exit with status 0 and have answered everything. Builds what it needs.
-# Usage: scripts/smoke.sh
+# stops it with SIGTERM: it must exit with status 0 and have answered everything. Builds what it needs, or takes the
+# programs from the folder PROGRAMS.
+# Usage: [PROGRAMS=FOLDER] scripts/smoke.sh [flags of the server]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo build --release --workspace
-target=${CARGO_TARGET_DIR:-target}/release
+target=${PROGRAMS:-${CARGO_TARGET_DIR:-target}/release}
+[ -n "${PROGRAMS:-}" ] || cargo build --release --workspace --locked
 log=$(mktemp)
 "$target/disrust" --port 0 "$@" 2>"$log" &
 server=$!

@@ -1,0 +1,271 @@
+//! A connection's state machine, driven by any sequence of what can happen to it, against what it owes by the protocol.
+//!
+//! The target plays the kernel, the batch processor and the peer. It demands: one receive and one send at a time; bytes
+//! leave in request order, each answer once, refusals in their place; the descriptor is closed when nothing is in the
+//! kernel and the slot is freed when nothing is in flight; no block is lost.
+#![no_main]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use disrust::blocks::{Block, BlockPool};
+use disrust::connections::{Connection, Drain, Shots, Step, Timeouts, Turn};
+use disrust::event::{ConnectionId, InferenceEvent, Response};
+use disrust::protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout};
+use libfuzzer_sys::fuzz_target;
+
+const LAYOUT: RequestLayout = RequestLayout::new(1);
+const HEADROOM: usize = LAYOUT.request_bytes_max();
+const RECEIVE_BYTES: usize = 256;
+const TIMEOUTS: Timeouts = Timeouts { request: Some(Duration::from_secs(3)), idle: Some(Duration::from_secs(2)) };
+
+#[derive(Debug, Arbitrary)]
+enum Happening {
+    /// Good requests of so many vectors each.
+    Requests(Vec<u8>),
+    /// Any bytes.
+    Bytes(Vec<u8>),
+    PeerFinishes,
+    /// The receive ends for reasons of the kernel's.
+    ReceiveEnds,
+    NoBuffers,
+    Buffers,
+    /// The oldest request in flight is answered.
+    Answer,
+    /// The send takes so much of its block, in 255ths.
+    Sent(u8),
+    SendFails,
+    Milliseconds(u16),
+    Deadlines,
+    DrainGoesOn,
+}
+
+/// What surrounds the connection.
+struct World {
+    connection: Connection<()>,
+    turn: Turn,
+    blocks: BlockPool,
+    partials: BlockPool,
+    /// Events in flight, each with the answers to it.
+    in_flight: VecDeque<(InferenceEvent, Vec<u8>)>,
+    sending: Option<Box<Block>>,
+    receiving: bool,
+    /// What the peer was sent, and what it is to be sent.
+    sent: Vec<u8>,
+    expected: Vec<u8>,
+    /// Bytes of a request that has begun.
+    begun: Vec<u8>,
+    answers: u32,
+    /// What comes in is not looked at any more.
+    deaf: bool,
+    peer_finished: bool,
+    abandoned: bool,
+    closed: bool,
+    freed: bool,
+}
+
+fuzz_target!(|happenings: Vec<Happening>| {
+    let mut world = World {
+        connection: Connection::new(ConnectionId { slot: 1, generation: 2 }, (), 0),
+        turn: Turn { now_ns: 0, drain: Drain::No },
+        blocks: BlockPool::new(64 + 257, 1),
+        partials: BlockPool::new(HEADROOM, 1),
+        in_flight: VecDeque::new(),
+        sending: None,
+        receiving: false,
+        sent: Vec::new(),
+        expected: Vec::new(),
+        begun: Vec::new(),
+        answers: 0,
+        deaf: false,
+        peer_finished: false,
+        abandoned: false,
+        closed: false,
+        freed: false,
+    };
+    world.carry_on();
+    for happening in happenings {
+        world.happens(happening);
+        world.carry_on();
+    }
+    world.end();
+});
+
+impl World {
+    fn happens(&mut self, happening: Happening) {
+        match happening {
+            Happening::Requests(counts) => {
+                let counts = counts.iter().map(|count| 1 + u32::from(*count) % MAX_VECTORS_PER_REQUEST);
+                let bytes = counts.flat_map(|count| {
+                    count.to_le_bytes().into_iter().chain(std::iter::repeat_n(0, LAYOUT.request_bytes(count) - 4))
+                });
+                self.receive(&bytes.collect::<Vec<u8>>());
+            }
+            Happening::Bytes(bytes) => self.receive(&bytes),
+            Happening::PeerFinishes if self.receiving => {
+                self.connection.receive_ended();
+                self.connection.end_received(&mut self.partials);
+                (self.receiving, self.peer_finished, self.deaf) = (false, true, true);
+            }
+            Happening::ReceiveEnds if self.receiving => self.receive_ends(),
+            Happening::NoBuffers if self.receiving => {
+                self.receive_ends();
+                self.connection.starve();
+            }
+            Happening::Buffers => self.connection.feed(),
+            Happening::Answer => self.answer(),
+            Happening::Sent(share) => self.sent(share),
+            Happening::SendFails if self.sending.is_some() => {
+                self.sent(0);
+                self.abandon();
+            }
+            Happening::Milliseconds(count) => self.turn.now_ns += u64::from(count) * 1_000_000,
+            Happening::Deadlines => {
+                if let Some(expiry) = self.connection.expired(TIMEOUTS, self.turn.now_ns) {
+                    self.connection.expire(expiry, &mut self.blocks, &mut self.partials);
+                    self.deaf = true;
+                    self.abandoned |= self.connection.is_gone();
+                }
+            }
+            Happening::DrainGoesOn => {
+                self.turn.drain = match self.turn.drain {
+                    Drain::No => Drain::LastCall,
+                    Drain::LastCall => Drain::Refuse,
+                    Drain::Refuse | Drain::Finish => Drain::Finish,
+                }
+            }
+            Happening::PeerFinishes | Happening::ReceiveEnds | Happening::NoBuffers | Happening::SendFails => {}
+        }
+    }
+
+    fn receive_ends(&mut self) {
+        self.connection.receive_ended();
+        self.receiving = false;
+    }
+
+    fn abandon(&mut self) {
+        self.connection.abandon(&mut self.blocks, &mut self.partials);
+        (self.abandoned, self.deaf) = (true, true);
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(RECEIVE_BYTES) {
+            if !self.receiving {
+                return;
+            }
+            let mut buffer = vec![0; HEADROOM];
+            buffer.extend_from_slice(chunk);
+            buffer.resize(HEADROOM + RECEIVE_BYTES, 0);
+            let received =
+                self.connection.received(LAYOUT, &mut buffer, HEADROOM, chunk.len(), self.turn, &mut self.partials);
+            let answers = self.expect(chunk);
+            if let Some(burst) = received.burst {
+                self.in_flight.push_back((self.connection.publish(burst, 0, 0), answers));
+            } else {
+                assert!(answers.is_empty(), "requests are published");
+            }
+        }
+    }
+
+    /// What the peer is owed for these bytes; returns the part that the batch processor answers.
+    fn expect(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut answers = Vec::new();
+        if self.deaf {
+            return answers;
+        }
+        self.begun.extend_from_slice(bytes);
+        while let Some(header) = self.begun.first_chunk::<4>() {
+            let count = u32::from_le_bytes(*header);
+            if count == 0 || count > MAX_VECTORS_PER_REQUEST {
+                self.expected.extend([0, 1]);
+                self.deaf = true;
+                break;
+            }
+            let length = LAYOUT.request_bytes(count);
+            if self.begun.len() < length {
+                break;
+            }
+            self.begun.drain(..length);
+            if self.turn.drain >= Drain::Refuse {
+                self.expected.extend([0, 4]);
+                continue;
+            }
+            self.answers += 1;
+            answers.push(count as u8);
+            answers.extend((0..count).flat_map(|_| self.answers.to_le_bytes()));
+        }
+        self.expected.extend(&answers);
+        answers
+    }
+
+    fn answer(&mut self) {
+        let Some((event, answers)) = self.in_flight.pop_front() else { return };
+        let response = Response {
+            connection: event.connection,
+            buffer: event.buffer,
+            requests: event.requests,
+            request_bytes: event.request_bytes,
+            offset: event.offset,
+            answer_bytes: answers.len() as u32,
+            sequence: event.sequence,
+            published_at_ns: 0,
+        };
+        self.connection.answered(LAYOUT, &response, &answers, self.turn, &mut self.blocks);
+    }
+
+    fn sent(&mut self, share: u8) {
+        let Some(block) = self.sending.take() else { return };
+        let bytes = block.content().len() * usize::from(share) / 255;
+        self.sent.extend_from_slice(&block.content()[..bytes]);
+        self.connection.send_completed(block, bytes, self.turn, &mut self.blocks);
+        assert!(self.expected.starts_with(&self.sent), "bytes leave in order, each once");
+    }
+
+    fn carry_on(&mut self) {
+        while !self.freed
+            && let Some(step) = self.connection.next_step(self.turn, &mut self.blocks)
+        {
+            match step {
+                Step::Send(block) => {
+                    assert!(self.sending.is_none() && !self.closed, "one send at a time");
+                    self.sending = Some(block);
+                }
+                Step::Receive(Shots::One | Shots::Many) => {
+                    assert!(!self.receiving && !self.closed, "one receive at a time");
+                    self.receiving = true;
+                }
+                Step::CancelReceive => assert!(self.receiving, "there is something to cancel"),
+                Step::HalfClose => self.deaf = true,
+                Step::Abort => self.deaf = true,
+                Step::Close => {
+                    assert!(!self.receiving && self.sending.is_none(), "closed with an operation in the kernel");
+                    assert!(self.abandoned || self.sent == self.expected, "closed before all was sent");
+                    self.closed = true;
+                }
+                Step::Free => {
+                    assert!(self.closed && self.in_flight.is_empty(), "freed with requests in flight");
+                    self.freed = true;
+                }
+            }
+        }
+    }
+
+    /// Everything in flight comes back, the peer goes: the connection ends with nothing lent.
+    fn end(mut self) {
+        while !self.in_flight.is_empty() || self.sending.is_some() {
+            self.answer();
+            self.sent(255);
+            self.carry_on();
+        }
+        self.abandon();
+        self.carry_on();
+        if self.receiving {
+            self.receive_ends();
+        }
+        self.sent(0);
+        self.carry_on();
+        assert!(self.freed, "it comes to its end");
+        assert_eq!((self.blocks.lent(), self.partials.lent()), (0, 0), "every block came back");
+    }
+}

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs the unit tests of the modules that make no system call under Miri, which finds undefined behaviour in the buffer
+# pool's unsafe code and data races in what threads share. Needs a nightly toolchain with Miri; where there is none, it
+# says so and does nothing.
+# Usage: scripts/miri.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! cargo +nightly miri --version >/dev/null 2>&1; then
+    echo "miri: skipped: there is no nightly toolchain with Miri (rustup +nightly component add miri rust-src)"
+    exit 0
+fi
+cargo +nightly miri setup
+for module in protocol buffer_pool blocks connections response_queue wake event cpu_list control metrics; do
+    echo "== miri: $module"
+    MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --locked -- "$module::"
+done
