@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the fault matrix on the release server: one test a row, a table at the end, and a JSON file. Builds what it needs.
 # Some rows want root, for network namespaces and another user; what cannot be done here is skipped with the reason.
-# Usage: scripts/faults.sh [ROW...] [--quick] [--json FILE] [--list]
+# --write FILE puts the table between the marks of FILE, as in RELIABILITY.md.
+# Usage: scripts/faults.sh [ROW...] [--quick] [--json FILE] [--write FILE] [--list]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

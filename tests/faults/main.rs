@@ -52,12 +52,13 @@ fn main() -> ExitCode {
         ["filtered", errno, program @ ..] => return resources::run_filtered(errno, program),
         _ => {}
     }
-    let (mut quick, mut json_path, mut wanted) = (false, None, Vec::new());
+    let (mut quick, mut json_path, mut table_path, mut wanted) = (false, None, None, Vec::new());
     let mut words = arguments.into_iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--quick" => quick = true,
             "--json" => json_path = words.next(),
+            "--write" => table_path = words.next(),
             "--list" => {
                 rows().iter().for_each(|row| println!("{:4} {}", row.id, row.fault));
                 return ExitCode::SUCCESS;
@@ -71,13 +72,14 @@ fn main() -> ExitCode {
     }
     let rows = rows().into_iter().filter(|row| wanted.is_empty() || wanted.iter().any(|id| id == row.id));
     let results: Vec<Finished> = rows.map(|row| finish(row, quick)).collect();
-    print_table(&results);
-    if let Some(path) = json_path {
-        let written = std::fs::write(&path, format!("{:#}\n", report(&results, quick)));
-        if let Err(error) = written {
-            eprintln!("faults: cannot write {path}: {error}");
-            return ExitCode::FAILURE;
-        }
+    let count = |wanted: &str| results.iter().filter(|result| result.verdict == wanted).count();
+    println!("\n{}", table(&results));
+    println!("faults: {} pass, {} skipped, {} FAIL", count("pass"), count("skipped"), count("FAIL"));
+    let json = json_path.map(|path| std::fs::write(path, format!("{:#}\n", report(&results, quick))));
+    let written = table_path.map(|path| write_table(&path, &table(&results)));
+    if let Some(failure) = [json, written].into_iter().flatten().find_map(Result::err) {
+        eprintln!("faults: cannot write: {failure}");
+        return ExitCode::FAILURE;
     }
     if results.iter().any(|result| result.verdict == "FAIL") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -108,19 +110,26 @@ fn finish(row: Row, quick: bool) -> Finished {
     Finished { row, verdict, reason, figures: site.figures, seconds }
 }
 
-fn print_table(results: &[Finished]) {
-    println!("\n| row | fault | verdict | seconds | what was measured |\n|---|---|---|---|---|");
+fn table(results: &[Finished]) -> String {
+    let mut table = "| row | fault | verdict | seconds | what was measured |\n|---|---|---|---|---|\n".to_owned();
     for Finished { row, verdict, reason, figures, seconds } in results {
         let separator = if reason.is_empty() { "" } else { ": " };
-        println!(
-            "| {} | {} | {verdict}{separator}{reason} | {seconds:.1} | {} |",
-            row.id,
-            row.fault,
-            figures.join("; ")
-        );
+        let figures = figures.join("; ");
+        let line = format!("| {} | {} | {verdict}{separator}{reason} | {seconds:.1} | {figures} |", row.id, row.fault);
+        table += line.replace('\n', " ").trim();
+        table.push('\n');
     }
-    let count = |wanted: &str| results.iter().filter(|result| result.verdict == wanted).count();
-    println!("\nfaults: {} pass, {} skipped, {} FAIL", count("pass"), count("skipped"), count("FAIL"));
+    table
+}
+
+/// Puts the table between the marks of a document, in place of the last one.
+fn write_table(path: &str, table: &str) -> std::io::Result<()> {
+    const MARKS: [&str; 2] = ["<!-- faults -->\n", "<!-- /faults -->"];
+    let text = std::fs::read_to_string(path)?;
+    let [Some(begin), Some(end)] = MARKS.map(|mark| text.find(mark)) else {
+        return Err(std::io::Error::other(format!("{path} has no marks for the table")));
+    };
+    std::fs::write(path, format!("{}{table}{}", &text[..begin + MARKS[0].len()], &text[end..]))
 }
 
 fn report(results: &[Finished], quick: bool) -> Value {
