@@ -141,9 +141,17 @@ impl BatchProcessor {
         Found::Events
     }
 
-    /// Whether there is something to do, without doing it. The end of all I/O threads is not seen here.
-    pub fn has_events(&self) -> bool {
-        self.consumer.has_available()
+    /// Announces through `wake`, the processor's own, that its thread is about to sleep. Returns whether it may: it may
+    /// not if there is something to do. The end of all I/O threads is not seen here. Follow it with
+    /// [`BatchProcessor::wake_up`] in either case.
+    pub fn fall_asleep(&self, wake: &Wake) -> bool {
+        wake.flag.announce_sleep();
+        !self.consumer.has_available()
+    }
+
+    /// Announces that the processor's thread is awake again.
+    pub fn wake_up(&self, wake: &Wake) {
+        wake.flag.announce_awake();
     }
 
     fn count_events(&self, now_ns: u64) {

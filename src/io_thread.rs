@@ -176,9 +176,20 @@ impl<K: Kernel> IoThread<K> {
 
     /// Submits what the turn has queued and sleeps until the kernel or the batch processor has something.
     pub fn sleep(&mut self) {
+        self.fall_asleep();
+        self.wake_up();
+    }
+
+    /// The first half of [`IoThread::sleep`], which ends when the kernel's wait ends: on a kernel that cannot block,
+    /// others go on from here until there is a completion.
+    pub fn fall_asleep(&mut self) {
         self.parts.wake.flag.announce_sleep();
         let nothing_there = self.parts.responses.is_empty();
         self.kernel.enter(nothing_there);
+    }
+
+    /// The second half of [`IoThread::sleep`].
+    pub fn wake_up(&mut self) {
         self.parts.wake.flag.announce_awake();
     }
 

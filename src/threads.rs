@@ -58,12 +58,11 @@ pub fn run_batch_processor(mut processor: BatchProcessor, mut waiter: Waiter, wa
                 waiter.yielded(before_ns, now_ns(&waiter));
             }
             Pause::Sleep => {
-                wake.flag.announce_sleep();
                 // The last I/O thread wakes this one after it has ended, so its end is not slept through.
-                if !processor.has_events() {
+                if processor.fall_asleep(wake) {
                     std::thread::park_timeout(PARK_MAX);
                 }
-                wake.flag.announce_awake();
+                processor.wake_up(wake);
             }
         }
     }
