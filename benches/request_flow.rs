@@ -37,7 +37,7 @@ use disrust::buffer_pool::Buffer;
 use disrust::connections::framing::PartialRequest;
 use disrust::event::InferenceEvent;
 use disrust::kernel::ThreadAlarm;
-use disrust::limits::{PARTIAL_BLOCKS_RETAINED, PoolGeometry, request_ring_slots};
+use disrust::limits::{ConnectionLimits, PoolGeometry, request_ring_slots};
 use disrust::wake::Wake;
 use fastrand::Rng;
 use measure::{criterion, group, iter_items};
@@ -186,7 +186,7 @@ impl Framing {
         let geometry = PoolGeometry::for_layout(LAYOUT);
         Framing {
             partial: PartialRequest::default(),
-            blocks: BlockPool::new(LAYOUT.request_bytes_max(), PARTIAL_BLOCKS_RETAINED),
+            blocks: BlockPool::new(LAYOUT.request_bytes_max(), ConnectionLimits::SERVING.partial_blocks_retained),
             network: Network::new(),
             random: Rng::with_seed(2),
             receives: vec![(vec![0; geometry.buffer_bytes()], 0); RECEIVES_PER_ROUND],

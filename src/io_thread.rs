@@ -26,8 +26,8 @@ use crate::control::Control;
 use crate::event::{ConnectionId, InferenceEvent};
 use crate::kernel::{Completion, Kernel, ReceiveOutcome};
 use crate::limits::{
-    ACCEPT_RETRY, COMPLETION_ENTRIES, DRAIN_LAST_CALL, DRAIN_REFUSE, PARTIAL_BLOCKS_RETAINED, SEND_BLOCK_BYTES,
-    SEND_BLOCKS_RETAINED, SWEEP_INTERVAL_MAX, SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL,
+    ACCEPT_RETRY, COMPLETION_ENTRIES, ConnectionLimits, DRAIN_LAST_CALL, DRAIN_REFUSE, SWEEP_INTERVAL_MAX,
+    SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL,
 };
 use crate::logging::LogGate;
 use crate::metrics::{DETAILED, IoMetrics, stage_clock_ns};
@@ -60,6 +60,8 @@ pub struct IoThreadParts {
     pub control: Arc<Control>,
     /// What this thread counts.
     pub metrics: Arc<IoMetrics>,
+    /// What connections may take.
+    pub limits: ConnectionLimits,
     /// Deadlines of connections.
     pub timeouts: Timeouts,
     /// How long a drain may take.
@@ -123,18 +125,19 @@ impl<K: Kernel> IoThread<K> {
         kernel.start_timer(TICK);
         let buffers = usize::from(parts.pool.geometry().buffers);
         let completions = COMPLETION_ENTRIES as usize;
+        let limits = parts.limits;
         IoThread {
             kernel,
             connections: Slab::with_capacity(parts.connections_max),
             slots_end: 0,
             generation: 0,
-            turn: Turn { now_ns: 0, drain: Drain::No },
+            turn: Turn { now_ns: 0, drain: Drain::No, limits },
             events: Vec::with_capacity(buffers),
             touched: Vec::with_capacity(2 * completions + buffers),
             starved: VecDeque::with_capacity(parts.connections_max),
             buffers_lent: buffers,
-            send_blocks: BlockPool::new(SEND_BLOCK_BYTES, SEND_BLOCKS_RETAINED),
-            partial_blocks: BlockPool::new(parts.layout.request_bytes_max(), PARTIAL_BLOCKS_RETAINED),
+            send_blocks: BlockPool::new(limits.send_block_bytes, limits.send_blocks_retained),
+            partial_blocks: BlockPool::new(parts.layout.request_bytes_max(), limits.partial_blocks_retained),
             accept: Accept::Armed,
             sweep_interval_ns: nanoseconds(sweep_interval(parts.timeouts)),
             swept_at_ns: 0,
@@ -489,9 +492,10 @@ impl<K: Kernel> IoThread<K> {
     /// Holds every connection to its deadlines, as of a time at which all that had arrived has been taken.
     fn sweep(&mut self, as_of_ns: u64) {
         let cut = self.drain_is_over();
+        let as_of = Turn { now_ns: as_of_ns, ..self.turn };
         for key in 0..self.slots_end {
             let Some(connection) = self.connections.get_mut(key) else { continue };
-            let expiry = connection.expired(self.parts.timeouts, as_of_ns);
+            let expiry = connection.expired(self.parts.timeouts, as_of);
             if cut && !connection.is_gone() {
                 connection.abandon(&mut self.send_blocks, &mut self.partial_blocks);
                 self.parts.metrics.cut.add(1);

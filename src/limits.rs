@@ -40,25 +40,6 @@ pub const SUBMISSION_ENTRIES: u32 = 512;
 /// multishot operations and costs a new submission for each.
 pub const COMPLETION_ENTRIES: u32 = 4 * SUBMISSION_ENTRIES;
 
-/// Answer bytes that a connection may be owed, in flight and unsent together, before receiving from it stops.
-/// Larger: a peer that does not read holds more memory. Smaller: deep pipelines stall on the round trip.
-pub const ANSWER_BYTES_OWED_MAX: usize = 64 * 1024;
-
-/// Request bytes of one connection that may be in flight before receiving from it stops.
-/// Larger: a greedy connection delays its neighbours for longer. Smaller: it is served in more turns.
-pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 256 * 1024;
-
-/// Bytes of a block of unsent answers. Larger: a slow peer that is owed little holds more. Smaller: a deep pipeline
-/// of large requests needs more sends for its answers.
-pub const SEND_BLOCK_BYTES: usize = 16 * 1024;
-
-/// Blocks that a thread keeps for reuse even when nobody has used them for a while. Larger: more memory at rest.
-/// Smaller: the first burst after a pause allocates.
-pub const SEND_BLOCKS_RETAINED: usize = 64;
-
-/// Blocks for requests that are only partly received, kept likewise.
-pub const PARTIAL_BLOCKS_RETAINED: usize = 64;
-
 /// How often a thread looks at its clocks: deadlines, accept retries, drain. Larger: they fire later. Smaller: an
 /// idle server wakes more often.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -117,11 +98,45 @@ pub const CONNECTIONS_MAX: usize = 1 << 28;
 const _: () = assert!(BUFFERS_PER_THREAD.is_power_of_two() && BUFFERS_PER_THREAD <= 1 << 15, "a provided-buffer ring");
 const _: () = assert!(BUFFERS_PER_THREAD_MIN.is_power_of_two() && BUFFERS_PER_THREAD_MIN <= BUFFERS_PER_THREAD);
 const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two());
-const _: () = assert!(SEND_BLOCK_BYTES > answer_bytes(MAX_VECTORS_PER_REQUEST), "a block holds any answer");
+const _: () = assert!(
+    ConnectionLimits::SERVING.send_block_bytes > answer_bytes(MAX_VECTORS_PER_REQUEST),
+    "a block holds any answer"
+);
 const _: () = assert!(
     RECEIVE_BYTES * IO_THREADS_MAX * (BUFFERS_PER_THREAD as usize) < u32::MAX as usize,
     "offsets and row counts fit 32 bits"
 );
+
+/// What a thread's connections may take. The server always runs with [`ConnectionLimits::SERVING`]; they travel as
+/// values because tests reach them sooner when they are small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Answer bytes that a connection may be owed, in flight and unsent together, before receiving from it stops.
+    /// Larger: a peer that does not read holds more memory. Smaller: deep pipelines stall on the round trip.
+    pub answer_bytes_owed_max: usize,
+    /// Request bytes of one connection that may be in flight before receiving from it stops.
+    /// Larger: a greedy connection delays its neighbours for longer. Smaller: it is served in more turns.
+    pub request_bytes_in_flight_max: usize,
+    /// Bytes of a block of unsent answers. Larger: a slow peer that is owed little holds more. Smaller: a deep pipeline
+    /// of large requests needs more sends for its answers.
+    pub send_block_bytes: usize,
+    /// Blocks for unsent answers that a thread keeps for reuse even when nobody has used them for a while. Larger:
+    /// more memory at rest. Smaller: the first burst after a pause allocates.
+    pub send_blocks_retained: usize,
+    /// Blocks for requests that are only partly received, kept likewise.
+    pub partial_blocks_retained: usize,
+}
+
+impl ConnectionLimits {
+    /// What the server runs with.
+    pub const SERVING: ConnectionLimits = ConnectionLimits {
+        answer_bytes_owed_max: 64 * 1024,
+        request_bytes_in_flight_max: 256 * 1024,
+        send_block_bytes: 16 * 1024,
+        send_blocks_retained: 64,
+        partial_blocks_retained: 64,
+    };
+}
 
 /// The sizes of one thread's buffer pool, for one layout of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,8 +27,8 @@ use crate::kernel::{
     give_up_system_calls, kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit, release_free_memory,
 };
 use crate::limits::{
-    COMPLETION_ENTRIES, DESCRIPTORS_RESERVED, MODEL_STALL_MAX, PoolGeometry, RELEASE_BYTES_MIN, SUBMISSION_ENTRIES,
-    request_ring_slots,
+    COMPLETION_ENTRIES, ConnectionLimits, DESCRIPTORS_RESERVED, MODEL_STALL_MAX, PoolGeometry, RELEASE_BYTES_MIN,
+    SUBMISSION_ENTRIES, request_ring_slots,
 };
 use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
@@ -402,6 +402,7 @@ impl Assembly {
                 batch_wake: Arc::clone(&batch_wake),
                 control: Arc::clone(&control),
                 metrics: Arc::new(IoMetrics::default()),
+                limits: ConnectionLimits::SERVING,
                 timeouts: Timeouts { request: config.request_timeout, idle: config.idle_timeout },
                 drain_timeout: config.drain_timeout,
                 connections_max,

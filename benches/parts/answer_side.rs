@@ -8,7 +8,7 @@ use disrust::batch_processor::{BatchProcessor, IoThreadPort};
 use disrust::blocks::BlockPool;
 use disrust::connections::Step;
 use disrust::event::InferenceEvent;
-use disrust::limits::{PoolGeometry, SEND_BLOCK_BYTES, SEND_BLOCKS_RETAINED, request_ring_slots};
+use disrust::limits::{ConnectionLimits, PoolGeometry, request_ring_slots};
 use disrust::metrics::BatchMetrics;
 use disrust::model::Sum;
 use disrust::response_queue::{ResponseConsumer, response_queue};
@@ -68,7 +68,8 @@ pub fn assemble(
         let (responses_in, responses) = response_queue(usize::from(geometry.buffers));
         let (pool, wake) = (Arc::clone(&requests.pool), Arc::clone(wake));
         ports.push(IoThreadPort { pool, responses: responses_in, wake });
-        let send_blocks = BlockPool::new(SEND_BLOCK_BYTES, SEND_BLOCKS_RETAINED);
+        let send_blocks =
+            BlockPool::new(ConnectionLimits::SERVING.send_block_bytes, ConnectionLimits::SERVING.send_blocks_retained);
         sides.push(IoSide { requests, answers: AnswerSide { responses, send_blocks } });
     }
     let model = Box::new(Sum::new(LAYOUT.feature_dim()));

@@ -11,7 +11,7 @@ use disrust::buffer_pool::{Buffer, BufferPool};
 use disrust::connections::{Connection, Drain, Turn};
 use disrust::event::{ConnectionId, InferenceEvent};
 use disrust::io_thread::EventProducer;
-use disrust::limits::{PARTIAL_BLOCKS_RETAINED, PoolGeometry};
+use disrust::limits::{ConnectionLimits, PoolGeometry};
 use disrust::protocol::{FEATURE_DIM, RequestLayout};
 use disrust::wake::Wake;
 
@@ -19,7 +19,7 @@ use disrust::wake::Wake;
 pub const LAYOUT: RequestLayout = RequestLayout::new(FEATURE_DIM);
 
 /// The benches' time stands still: no deadline passes.
-pub const TURN: Turn = Turn { now_ns: 0, drain: Drain::No };
+pub const TURN: Turn = Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING };
 
 /// What requests pass through on their way in.
 pub struct RequestSide {
@@ -54,7 +54,7 @@ impl RequestSide {
             io_thread,
             producer,
             batch_wake,
-            partial_blocks: BlockPool::new(LAYOUT.request_bytes_max(), PARTIAL_BLOCKS_RETAINED),
+            partial_blocks: BlockPool::new(LAYOUT.request_bytes_max(), TURN.limits.partial_blocks_retained),
         }
     }
 

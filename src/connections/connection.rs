@@ -18,7 +18,7 @@ use super::framing::{Burst, PartialRequest};
 use super::send_buffer::SendBuffer;
 use crate::blocks::{Block, BlockPool};
 use crate::event::{ConnectionId, InferenceEvent, Response};
-use crate::limits::{ANSWER_BYTES_OWED_MAX, DRAIN_QUIET, LINGER, REQUEST_BYTES_IN_FLIGHT_MAX};
+use crate::limits::{ConnectionLimits, DRAIN_QUIET, LINGER};
 use crate::protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
 
 /// How a receive is armed.
@@ -69,6 +69,8 @@ pub struct Turn {
     pub now_ns: u64,
     /// How far the server's drain is.
     pub drain: Drain,
+    /// What a connection may take; the same in every turn.
+    pub limits: ConnectionLimits,
 }
 
 /// What a receive brought. A buffer without requests to take goes home at once.
@@ -331,14 +333,14 @@ impl<S: Copy> Connection<S> {
     }
 
     /// Which deadline has passed, if any.
-    pub fn expired(&self, timeouts: Timeouts, now_ns: u64) -> Option<Expiry> {
-        let passed = |since_ns: u64, limit: Duration| now_ns.saturating_sub(since_ns) > nanoseconds(limit);
+    pub fn expired(&self, timeouts: Timeouts, turn: Turn) -> Option<Expiry> {
+        let passed = |since_ns: u64, limit: Duration| turn.now_ns.saturating_sub(since_ns) > nanoseconds(limit);
         let passed_if = |since_ns: u64, limit: Option<Duration>| limit.is_some_and(|limit| passed(since_ns, limit));
         match self.ending {
             Ending::Gone { .. } | Ending::Closed => None,
             Ending::HalfClosed { since_ns } => passed(since_ns, LINGER).then_some(Expiry::Linger),
             Ending::No | Ending::Graceful => {
-                let waits_for_peer = self.receive_in_kernel() && self.wants_receive();
+                let waits_for_peer = self.receive_in_kernel() && self.wants_receive(turn.limits);
                 if self.sends.unsent_bytes() > 0 {
                     passed_if(self.sent_at_ns, timeouts.request).then_some(Expiry::Send)
                 } else if self.partial.has_begun() {
@@ -387,12 +389,12 @@ impl<S: Copy> Connection<S> {
             }
         }
         match self.receive {
-            Receive::Unarmed if self.wants_receive() => {
+            Receive::Unarmed if self.wants_receive(turn.limits) => {
                 let shots = if self.fills_buffers { Shots::One } else { Shots::Many };
                 self.receive = Receive::Armed(shots);
                 Some(Step::Receive(shots))
             }
-            Receive::Armed(Shots::Many) if !self.wants_receive() => {
+            Receive::Armed(Shots::Many) if !self.wants_receive(turn.limits) => {
                 self.receive = Receive::Cancelling;
                 Some(Step::CancelReceive)
             }
@@ -445,9 +447,10 @@ impl<S: Copy> Connection<S> {
         self.ending != Ending::No
     }
 
-    fn wants_receive(&self) -> bool {
+    fn wants_receive(&self, limits: ConnectionLimits) -> bool {
         let owed = self.answer_bytes_in_flight + self.sends.unsent_bytes() + self.refused as usize * ERROR_ANSWER_BYTES;
-        let within_limits = owed < ANSWER_BYTES_OWED_MAX && self.request_bytes_in_flight < REQUEST_BYTES_IN_FLIGHT_MAX;
+        let within_limits =
+            owed < limits.answer_bytes_owed_max && self.request_bytes_in_flight < limits.request_bytes_in_flight_max;
         !self.peer_finished && !self.is_gone() && (self.discards() || within_limits)
     }
 
@@ -491,7 +494,7 @@ mod tests {
             let id = ConnectionId { slot: 3, generation: 7 };
             Bench {
                 connection: Connection::new(id, (), 0),
-                turn: Turn { now_ns: 0, drain: Drain::No },
+                turn: Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING },
                 blocks: BlockPool::new(1024, 1),
                 partials: BlockPool::new(HEADROOM, 1),
             }
@@ -626,7 +629,7 @@ mod tests {
         let mut bench = Bench::new();
         assert!(matches!(bench.step(), Some(Step::Receive(Shots::Many))));
         let mut owed = 0;
-        while owed < ANSWER_BYTES_OWED_MAX {
+        while owed < ConnectionLimits::SERVING.answer_bytes_owed_max {
             let Some(event) = bench.receive(&requests(1000)) else { panic!("requests") };
             assert!(bench.answer(event));
             owed += 5000;
@@ -674,13 +677,13 @@ mod tests {
     fn deadlines_pass_for_the_peer_that_is_late_and_not_for_the_one_we_keep_waiting() {
         let mut bench = Bench::new();
         assert!(matches!(bench.step(), Some(Step::Receive(_))));
-        let at = |seconds: u64| seconds * 1_000_000_000 + 1;
+        let at = |seconds: u64| Turn { now_ns: seconds * 1_000_000_000 + 1, ..Bench::new().turn };
         assert_eq!(bench.connection.expired(TIMEOUTS, at(4)), None);
         assert_eq!(bench.connection.expired(TIMEOUTS, at(5)), Some(Expiry::Idle));
         assert!(bench.receive(&requests(1)[..5]).is_none());
         assert_eq!(bench.connection.expired(TIMEOUTS, at(29)), None);
         assert_eq!(bench.connection.expired(TIMEOUTS, at(30)), Some(Expiry::Request));
-        bench.turn.now_ns = at(29);
+        bench.turn = at(29);
         let Some(event) = bench.receive(&requests(1)[5..]) else { panic!("a whole request") };
         assert_eq!(bench.connection.expired(TIMEOUTS, at(100)), None, "the model is slow, not the peer");
         assert!(bench.answer(event));
@@ -694,8 +697,10 @@ mod tests {
         assert!(matches!(bench.step(), Some(Step::Receive(_))));
         bench.connection.end_gracefully();
         assert!(matches!(bench.step(), Some(Step::HalfClose)));
-        assert_eq!(bench.connection.expired(TIMEOUTS, nanoseconds(LINGER)), None);
-        assert_eq!(bench.connection.expired(TIMEOUTS, nanoseconds(LINGER) + 1), Some(Expiry::Linger));
+        bench.turn.now_ns = nanoseconds(LINGER);
+        assert_eq!(bench.connection.expired(TIMEOUTS, bench.turn), None);
+        bench.turn.now_ns += 1;
+        assert_eq!(bench.connection.expired(TIMEOUTS, bench.turn), Some(Expiry::Linger));
     }
 
     #[test]

@@ -24,10 +24,7 @@ use disrust::event::{ConnectionId, InferenceEvent, Response};
 use disrust::kernel::{
     Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, UringKernel, bind_listeners, explain_refusal,
 };
-use disrust::limits::{
-    COMPLETION_ENTRIES, PARTIAL_BLOCKS_RETAINED, PoolGeometry, RECEIVE_BYTES, SEND_BLOCK_BYTES, SEND_BLOCKS_RETAINED,
-    SUBMISSION_ENTRIES, TICK,
-};
+use disrust::limits::{COMPLETION_ENTRIES, ConnectionLimits, PoolGeometry, RECEIVE_BYTES, SUBMISSION_ENTRIES, TICK};
 use disrust::protocol::RequestLayout;
 use slab::Slab;
 
@@ -38,7 +35,7 @@ use super::{FloorError, accept_failed};
 const CONNECTIONS_RESERVED: usize = 1024;
 
 /// Nothing here has a deadline or drains, so all turns are alike and no clock is read.
-const TURN: Turn = Turn { now_ns: 0, drain: Drain::No };
+const TURN: Turn = Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING };
 
 /// The server.
 pub struct Server {
@@ -86,8 +83,8 @@ impl Server {
             connections: Slab::with_capacity(CONNECTIONS_RESERVED),
             generation: 0,
             touched: Vec::with_capacity(2 * COMPLETION_ENTRIES as usize),
-            send_blocks: BlockPool::new(SEND_BLOCK_BYTES, SEND_BLOCKS_RETAINED),
-            partial_blocks: BlockPool::new(layout.request_bytes_max(), PARTIAL_BLOCKS_RETAINED),
+            send_blocks: BlockPool::new(TURN.limits.send_block_bytes, TURN.limits.send_blocks_retained),
+            partial_blocks: BlockPool::new(layout.request_bytes_max(), TURN.limits.partial_blocks_retained),
         };
         Ok((server, address))
     }
