@@ -1,0 +1,83 @@
+//! What holds in every run, whatever goes wrong; the answers themselves each client compares.
+//!
+//! - Conservation, always: requests parsed = answered + discarded + in flight, and each of the two stages in between has
+//!   seen no more than the one before.
+//! - When nobody can do anything, nothing is in flight: whoever slept beside work has lost a wake.
+//! - At rest everything parsed is answered or discarded, and every connection that came has gone.
+//! - No client was given an end that the server does not account for.
+//! - Accepting that fails is tried again at most ten times in any second, by all threads together.
+
+use std::sync::Arc;
+
+use disrust::metrics::{BatchMetrics, Counter, IoMetrics};
+
+use super::client::Client;
+
+/// Accepts that may fail in any second.
+const ACCEPT_FAILURES_A_SECOND_MAX: usize = 10;
+
+/// The server's own counts, and what they must be.
+pub struct Checker {
+    io: Vec<Arc<IoMetrics>>,
+    batch: Arc<BatchMetrics>,
+}
+
+impl Checker {
+    pub fn new(io: Vec<Arc<IoMetrics>>, batch: Arc<BatchMetrics>) -> Checker {
+        Checker { io, batch }
+    }
+
+    fn sum(&self, counter: impl Fn(&IoMetrics) -> &Counter) -> u64 {
+        self.io.iter().map(|metrics| counter(metrics).get()).sum()
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.sum(|metrics| &metrics.requests)
+    }
+
+    pub fn check_conservation(&self) {
+        let settled = self.sum(|metrics| &metrics.answered) + self.sum(|metrics| &metrics.discarded);
+        let (parsed, scored) = (self.requests(), self.batch.requests.get());
+        assert!(settled <= scored && scored <= parsed, "{parsed} parsed, {scored} scored, {settled} settled");
+    }
+
+    pub fn check_nothing_in_flight(&self) {
+        let (published, taken) = (self.sum(|metrics| &metrics.events), self.batch.events.get());
+        assert!(published == taken, "the batch processor sleeps beside {} events", published - taken);
+        let (sent, received) = (self.batch.responses.get(), self.sum(|metrics| &metrics.responses));
+        assert!(sent == received, "an I/O thread sleeps beside {} responses", sent - received);
+    }
+
+    pub fn check_at_rest(&self) {
+        self.check_nothing_in_flight();
+        let (answered, discarded) = (self.sum(|metrics| &metrics.answered), self.sum(|metrics| &metrics.discarded));
+        let parsed = self.requests();
+        assert!(parsed == answered + discarded, "{parsed} parsed, {answered} answered, {discarded} discarded");
+        assert!(self.batch.requests.get() == parsed, "every request is scored once");
+        let (accepted, closed) = (self.sum(|metrics| &metrics.accepted), self.sum(|metrics| &metrics.closed));
+        assert!(accepted == closed, "{accepted} accepted, {closed} closed");
+        assert!(self.sum(|metrics| &metrics.request_ring_full) == 0, "the request ring is never full");
+    }
+
+    pub fn check_clients(&self, clients: &[Client]) {
+        let unserved = clients.iter().filter(|client| client.unserved).count() as u64;
+        let rejected = self.sum(|metrics| &metrics.rejected);
+        assert!(unserved <= rejected, "{unserved} clients without service, {rejected} rejected");
+        let given_up = clients.iter().filter(|client| client.given_up).count() as u64;
+        let expired = self.sum(|metrics| &metrics.expired);
+        let (ended, excused) = (unserved + given_up, rejected + expired);
+        assert!(ended <= excused, "{ended} clients without service or given up, {excused} rejected or expired");
+        let received: usize = clients.iter().map(Client::answered).sum();
+        let sent = self.sum(|metrics| &metrics.answered)
+            + self.sum(|metrics| &metrics.refused)
+            + self.sum(|metrics| &metrics.framing_errors);
+        assert!(received as u64 <= sent, "{received} answers received, {sent} sent");
+    }
+
+    pub fn check_accept_failures(failures_ns: &[u64]) {
+        for window in failures_ns.windows(ACCEPT_FAILURES_A_SECOND_MAX + 1) {
+            let spread_ns = window[ACCEPT_FAILURES_A_SECOND_MAX] - window[0];
+            assert!(spread_ns >= 1_000_000_000, "{} accepts fail within {spread_ns} ns", window.len());
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Simulated clients: they pipeline, split, stall, half-close, reset and break the protocol, and believe nothing.
+//!
+//! A client knows byte for byte what it must be answered. What may differ is how the stream ends, and that only for a
+//! reason which the client or the run knows of: see [`Client::ended`].
+
+use disrust::limits::LINGER;
+use disrust::protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout, answer_bytes};
+use fastrand::Rng;
+
+use super::network::{Network, Read, StreamNumber, errno};
+use super::swarm::Swarm;
+use super::trace::note;
+
+/// The first feature of a vector that the model refuses, and of one on which it panics.
+pub const MODEL_ERRS: f32 = 1.0e30;
+pub const MODEL_PANICS: f32 = 2.0e30;
+
+/// What a client does when it has sent everything, or instead of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Waits for all answers, then closes.
+    Polite,
+    /// Sends FIN behind the last request, then waits for all answers and the end.
+    HalfCloses,
+    /// Sends a count that no request can have, and waits for everything owed, the error answer and the end.
+    BreaksProtocol,
+    /// Ends within a request, and waits for everything owed and the end.
+    Truncates,
+    /// Says nothing at all.
+    Idle,
+    /// Reads nothing for as long as it can.
+    NeverReads,
+    /// Closes without regard to what it is owed.
+    Closes,
+    /// Breaks the connection off.
+    Resets,
+    /// Is gone, and TCP notices.
+    Vanishes,
+}
+
+/// A request's answer, and where the request ends in the client's bytes.
+#[derive(Debug)]
+struct Expected {
+    request_end: usize,
+    answer: Vec<u8>,
+}
+
+/// Where a client is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    NotConnected,
+    Connected(StreamNumber),
+    Done,
+}
+
+/// What the run knows that excuses an early end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Excuses {
+    /// The server was told to drain.
+    pub draining: bool,
+    /// That was so long ago that it may refuse requests and close connections.
+    pub refusing: bool,
+    /// The drain has been, or may have been, cut.
+    pub cut: bool,
+    /// Connections can be over the limit.
+    pub rejecting: bool,
+    /// The shortest timeout: whoever dawdles for half of it may be given up.
+    pub patience_ns: u64,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    number: usize,
+    manner: Manner,
+    state: State,
+    listener: usize,
+    outgoing: Vec<u8>,
+    written: usize,
+    expected: Vec<Expected>,
+    /// How many answers have come whole, and how much of the next one.
+    answered: usize,
+    matched: usize,
+    /// The next answer is an error answer, if its first byte has come.
+    is_error: bool,
+    /// Requests that may be unanswered when more are written.
+    window: usize,
+    chunk_max: usize,
+    /// At so many bytes written, it does nothing for a while.
+    stall_at: Option<(usize, u64)>,
+    /// At so many bytes written, it leaves in its manner, if that is to leave early.
+    leave_at: usize,
+    finished: bool,
+    /// Nothing is done before this time.
+    pub wakes_at_ns: u64,
+    /// The longest that it kept the server waiting.
+    dawdled_ns: u64,
+    acted_at_ns: u64,
+    /// When it wrote the first byte of the last request that it has begun.
+    request_began_ns: u64,
+    /// Requests that the server had received when the drain began.
+    owed_at_drain: usize,
+    /// Its end came before any answer that it could claim.
+    pub unserved: bool,
+    /// It was given up for being slow.
+    pub given_up: bool,
+}
+
+impl Client {
+    pub fn draw(number: usize, swarm: &Swarm, rng: &mut Rng) -> Client {
+        let manner = if swarm.rude_clients.hits(rng) {
+            [
+                Manner::BreaksProtocol,
+                Manner::Truncates,
+                Manner::Idle,
+                Manner::NeverReads,
+                Manner::Closes,
+                Manner::Resets,
+                Manner::Vanishes,
+            ][rng.usize(..7)]
+        } else {
+            [Manner::Polite, Manner::HalfCloses][rng.usize(..2)]
+        };
+        let (mut outgoing, mut expected) = (Vec::new(), Vec::new());
+        let requests = if manner == Manner::Idle { 0 } else { 1 + rng.usize(..swarm.requests_per_client_max) };
+        for _ in 0..requests {
+            let vectors = match rng.u8(..16) {
+                0 if swarm.large_requests => 64,
+                1 if swarm.large_requests => rng.usize(1..=64),
+                _ => rng.usize(1..=3),
+            };
+            let answer = draw_request(swarm, rng, vectors, &mut outgoing);
+            expected.push(Expected { request_end: outgoing.len(), answer });
+        }
+        match manner {
+            Manner::BreaksProtocol => {
+                let count = [0, 65, u32::MAX][rng.usize(..3)];
+                outgoing.extend_from_slice(&count.to_le_bytes());
+                let answer = ErrorCode::BadVectorCount.answer().to_vec();
+                expected.push(Expected { request_end: outgoing.len(), answer });
+                outgoing.extend((0..rng.usize(..100)).map(|byte| byte as u8));
+            }
+            Manner::Truncates => {
+                let whole = outgoing.len();
+                draw_request(swarm, rng, 1, &mut outgoing);
+                outgoing.truncate(rng.usize(whole + 1..outgoing.len()));
+            }
+            _ => {}
+        }
+        let leaves_early = matches!(manner, Manner::Closes | Manner::Resets | Manner::Vanishes);
+        Client {
+            number,
+            manner,
+            state: State::NotConnected,
+            listener: rng.usize(..swarm.io_threads),
+            written: 0,
+            answered: 0,
+            matched: 0,
+            is_error: false,
+            window: [1, 4, 1000][rng.usize(..3)],
+            chunk_max: [1 + rng.usize(..8), 100, 10_000][rng.usize(..3)],
+            stall_at: (rng.u8(..8) == 0).then(|| (rng.usize(..=outgoing.len()), rng.u64(..4_000_000_000))),
+            leave_at: if leaves_early { rng.usize(..=outgoing.len()) } else { usize::MAX },
+            finished: false,
+            wakes_at_ns: if rng.bool() { 0 } else { rng.u64(..swarm.step_ns_max * 2000) },
+            dawdled_ns: 0,
+            acted_at_ns: 0,
+            request_began_ns: 0,
+            owed_at_drain: 0,
+            unserved: false,
+            given_up: false,
+            outgoing,
+            expected,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    pub fn answered(&self) -> usize {
+        self.answered
+    }
+
+    /// The server begins to drain: what it has received by now, it answers or refuses.
+    pub fn drain_begins(&mut self, network: &Network) {
+        if let State::Connected(stream) = self.state {
+            let received = network.received_bytes(stream);
+            self.owed_at_drain = self.expected.iter().filter(|expected| expected.request_end <= received).count();
+        }
+    }
+
+    /// Faults have stopped: whoever only waits stops waiting, and whoever would never go, goes.
+    pub fn hurry(&mut self) {
+        self.wakes_at_ns = 0;
+        self.stall_at = None;
+        if matches!(self.manner, Manner::Idle | Manner::NeverReads) {
+            self.manner = Manner::Closes;
+            self.leave_at = 0;
+        }
+    }
+
+    /// Does something, if there is anything to do at this time. Returns whether there was.
+    pub fn step(&mut self, network: &mut Network, excuses: Excuses, rng: &mut Rng, place: &mut [u8]) -> bool {
+        if network.now_ns < self.wakes_at_ns {
+            return false;
+        }
+        match self.state {
+            State::Done => false,
+            State::NotConnected => {
+                (self.acted_at_ns, self.request_began_ns) = (network.now_ns, network.now_ns);
+                self.connect(network, excuses);
+                true
+            }
+            State::Connected(stream) => self.converse(stream, network, excuses, rng, place),
+        }
+    }
+
+    fn connect(&mut self, network: &mut Network, excuses: Excuses) {
+        match network.connect(self.listener) {
+            Some(stream) => {
+                note(|| {
+                    let (requests, bytes) = (self.expected.len(), self.outgoing.len());
+                    format!(
+                        "client {} ({:?}, {requests} requests in {bytes} bytes, window {}) connects as stream {stream}",
+                        self.number, self.manner, self.window
+                    )
+                });
+                self.state = State::Connected(stream);
+            }
+            None => {
+                assert!(excuses.draining, "the server listens until it drains");
+                self.state = State::Done;
+            }
+        }
+    }
+
+    fn converse(
+        &mut self,
+        stream: StreamNumber,
+        network: &mut Network,
+        excuses: Excuses,
+        rng: &mut Rng,
+        place: &mut [u8],
+    ) -> bool {
+        if self.written >= self.leave_at {
+            self.leave(stream, network);
+            return true;
+        }
+        let reads = self.manner != Manner::NeverReads && network.client_has_input(stream);
+        let writes = self.writable(stream, network);
+        if !reads && writes == 0 {
+            return self.finish_if_due(stream, network);
+        }
+        self.dawdled_ns = self.dawdled_ns.max(network.now_ns - self.acted_at_ns);
+        self.acted_at_ns = network.now_ns;
+        if reads && (writes == 0 || rng.bool()) {
+            self.read(stream, network, excuses, rng, place);
+        } else {
+            self.write(stream, network, excuses, rng, writes);
+        }
+        true
+    }
+
+    /// Bytes that it may and can write now.
+    fn writable(&self, stream: StreamNumber, network: &Network) -> usize {
+        if self.finished {
+            return 0;
+        }
+        let last = self.answered + self.window - 1;
+        let end = self.expected.get(last).map_or(self.outgoing.len(), |expected| expected.request_end);
+        end.saturating_sub(self.written).min(network.client_room(stream))
+    }
+
+    fn write(&mut self, stream: StreamNumber, network: &mut Network, excuses: Excuses, rng: &mut Rng, writable: usize) {
+        let mut bytes = 1 + rng.usize(..writable.min(self.chunk_max));
+        if let Some((at, pause_ns)) = self.stall_at
+            && at <= self.written + bytes
+        {
+            bytes = at.saturating_sub(self.written).max(1);
+            self.wakes_at_ns = network.now_ns + pause_ns;
+            self.stall_at = None;
+        }
+        match network.client_write(stream, &self.outgoing[self.written..self.written + bytes]) {
+            Some(taken) => self.has_written(taken, network.now_ns),
+            None => self.ended(stream, network, excuses, true),
+        }
+    }
+
+    fn has_written(&mut self, bytes: usize, now_ns: u64) {
+        // From a request's first byte to its last, the server's patience runs.
+        let requests_begun = |written| self.expected.partition_point(|expected| expected.request_end < written);
+        let is_another = self.written == 0 || requests_begun(self.written) < requests_begun(self.written + bytes);
+        self.dawdled_ns = self.dawdled_ns.max(now_ns - self.request_began_ns);
+        if is_another {
+            self.request_began_ns = now_ns;
+        }
+        self.written += bytes;
+    }
+
+    /// Sends FIN, or closes, if everything is done that comes before.
+    fn finish_if_due(&mut self, stream: StreamNumber, network: &mut Network) -> bool {
+        let all_written = self.written == self.outgoing.len();
+        match self.manner {
+            Manner::HalfCloses | Manner::Truncates if all_written && !self.finished => {
+                note(|| format!("client {} sends FIN", self.number));
+                network.client_finish(stream);
+                self.finished = true;
+                true
+            }
+            Manner::Polite if all_written && self.answered == self.expected.len() => {
+                note(|| format!("client {} has all answers and closes", self.number));
+                network.client_close(stream);
+                self.state = State::Done;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn leave(&mut self, stream: StreamNumber, network: &mut Network) {
+        note(|| format!("client {} leaves: {:?}", self.number, self.manner));
+        match self.manner {
+            Manner::Resets => network.client_break(stream, errno::ECONNRESET),
+            Manner::Vanishes => network.client_break(stream, errno::ETIMEDOUT),
+            _ => network.client_close(stream),
+        }
+        self.state = State::Done;
+    }
+
+    fn read(&mut self, stream: StreamNumber, network: &mut Network, excuses: Excuses, rng: &mut Rng, place: &mut [u8]) {
+        let most = 1 + rng.usize(..place.len());
+        match network.client_read(stream, &mut place[..most]) {
+            Read::Nothing => unreachable!("there is something to read"),
+            Read::Bytes(bytes) => self.check(&place[..bytes], excuses),
+            Read::End => self.ended(stream, network, excuses, false),
+            Read::Reset => self.ended(stream, network, excuses, true),
+        }
+    }
+
+    // ---- What it is answered.
+
+    /// Compares what came with what had to come, as far as that is known.
+    fn check(&mut self, mut bytes: &[u8], excuses: Excuses) {
+        while let Some(first) = bytes.first().copied() {
+            let complete = self.expected.partition_point(|expected| expected.request_end <= self.written);
+            assert!(self.answered < complete, "client {}: byte {first} answers nothing", self.number);
+            if self.matched == 0 {
+                self.is_error = first == 0;
+            }
+            let (number, index, matched) = (self.number, self.answered, self.matched);
+            let answer = &self.expected[index].answer;
+            let came = if self.is_error { 1 } else { bytes.len().min(answer.len() - matched) };
+            let refused = self.is_error && excuses.refusing && [0, ErrorCode::Closing as u8][matched] == first;
+            assert!(
+                refused || bytes[..came] == answer[matched..matched + came],
+                "client {number}: answer {index} is {answer:?}, and at its byte {matched} comes {:?}",
+                &bytes[..came]
+            );
+            self.matched += came;
+            bytes = &bytes[came..];
+            if self.matched == if self.is_error { ERROR_ANSWER_BYTES } else { answer.len() } {
+                self.answered += 1;
+                self.matched = 0;
+            }
+        }
+    }
+
+    /// The stream has ended, in order or by a reset: everything owed has come, or there is an excuse.
+    fn ended(&mut self, stream: StreamNumber, network: &mut Network, excuses: Excuses, reset: bool) {
+        let (number, answered, requests) = (self.number, self.answered, self.expected.len());
+        note(|| format!("client {number}: the end, reset {reset}, after {answered} of {requests} answers"));
+        let expects_end = !matches!(self.manner, Manner::Polite | Manner::Idle);
+        let complete = answered == requests && self.matched == 0 && !reset && expects_end;
+        // Whoever is closed on by the server has the time to read that.
+        let is_closed_on = excuses.refusing || self.manner == Manner::BreaksProtocol;
+        let patience_ns =
+            if is_closed_on { excuses.patience_ns.min(LINGER.as_nanos() as u64) } else { excuses.patience_ns };
+        let dawdled_ns = self.dawdled_ns.max(network.now_ns - self.acted_at_ns);
+        let slow = dawdled_ns > patience_ns / 2 || (self.manner == Manner::NeverReads && patience_ns < u64::MAX);
+        if !complete && !excuses.cut {
+            let closed_on = excuses.refusing && !reset && self.matched == 0 && answered >= self.owed_at_drain;
+            // Whoever waits to be accepted when the listener closes is reset.
+            let closing = closed_on || (excuses.draining && reset && answered == 0);
+            self.given_up = !closing && slow;
+            self.unserved = !closing && !slow && excuses.rejecting && answered == 0 && self.matched == 0;
+            assert!(
+                closing || self.unserved || self.given_up,
+                "client {number} ({:?}) gets the end of its stream (reset: {reset}) after {answered} of {requests} answers \
+                 and {} bytes of the next",
+                self.manner,
+                self.matched
+            );
+        }
+        network.client_close(stream);
+        self.state = State::Done;
+    }
+}
+
+/// Appends a request to `outgoing` and returns the answer that it must get.
+fn draw_request(swarm: &Swarm, rng: &mut Rng, vectors: usize, outgoing: &mut Vec<u8>) -> Vec<u8> {
+    let features = RequestLayout::feature_dim(swarm.layout);
+    let mark = if swarm.model_errs.hits(rng) {
+        Some(MODEL_ERRS)
+    } else if swarm.model_panics.hits(rng) {
+        Some(MODEL_PANICS)
+    } else {
+        None
+    };
+    let marked = mark.map(|_| rng.usize(..vectors));
+    outgoing.extend_from_slice(&(vectors as u32).to_le_bytes());
+    let mut answer = Vec::with_capacity(answer_bytes(vectors as u32));
+    answer.push(vectors as u8);
+    for row in 0..vectors {
+        // From left to right, from -0.0: the bits depend on the order.
+        let mut sum = -0.0_f32;
+        for column in 0..features {
+            let bits = rng.u32(..);
+            let drawn = (bits >> 8) as f32 * [1.0e-3, 1.0, 1.0e3, -7.0][(bits & 3) as usize];
+            let feature = mark.filter(|_| column == 0 && marked == Some(row)).unwrap_or(drawn);
+            outgoing.extend_from_slice(&feature.to_le_bytes());
+            sum += feature;
+        }
+        answer.extend_from_slice(&sum.to_le_bytes());
+    }
+    if mark.is_some() { ErrorCode::ModelFailed.answer().to_vec() } else { answer }
+}

@@ -1,0 +1,76 @@
+//! The whole server but its system calls, in one thread, on a machine that a seed drives and that does everything wrong
+//! that it may.
+//!
+//! - `kernel`: a `Kernel` under the I/O threads that serve; `network`: sockets, descriptors, the clock.
+//! - `client`: what connects, and compares every byte; `model`: a model that fails.
+//! - `swarm`: what a seed draws; `world`: who is stepped when; `checker`: what must hold; `trace`: a replay in words.
+//!
+//! A run is its seed: it has no other input, no thread and no clock. `scripts/simulate.sh` plays many, and replays one
+//! with its trace. What fails is a panic, ours or the server's own.
+
+mod checker;
+mod client;
+mod kernel;
+mod model;
+mod network;
+mod runs;
+mod swarm;
+mod trace;
+mod world;
+
+use runs::{Outcome, play, play_many, variable};
+
+/// Every change sees these.
+const FIXED_SEEDS: u64 = if cfg!(debug_assertions) { 300 } else { 2000 };
+
+/// And as many that nobody has seen.
+const FRESH_SEEDS: u64 = FIXED_SEEDS / 3;
+
+/// The fixed seeds all pass.
+#[test]
+fn fixed_seeds() {
+    let failures = play_many(0, FIXED_SEEDS);
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Seeds that differ each time pass too.
+#[test]
+fn fresh_seeds() {
+    let first = fastrand::u64(..1 << 48);
+    println!("seeds from {first}");
+    let failures = play_many(first, FRESH_SEEDS);
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// A run is the same each time: a failure can be replayed.
+#[test]
+fn a_seed_decides_everything() {
+    for seed in 0..20 {
+        let [first, second] = [play(seed), play(seed)].map(|outcome| match outcome {
+            Outcome::Passed(summary) => (summary.steps, summary.requests, summary.simulated_ns),
+            Outcome::Failed(why) => panic!("seed {seed}: {why}"),
+        });
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+/// The many runs of `scripts/simulate.sh`.
+#[test]
+#[ignore = "it takes as long as it is told to; scripts/simulate.sh runs it"]
+fn long_run() {
+    let (first, seeds) = (variable("SIMULATION_FIRST"), variable("SIMULATION_SEEDS"));
+    let failures = play_many(first.unwrap_or(0), seeds.unwrap_or(10_000));
+    assert!(failures.is_empty(), "{} seeds fail, the first is {:?}", failures.len(), failures.first());
+}
+
+/// One run, with a trace of everything that happens in it.
+#[test]
+#[ignore = "it needs a seed; scripts/simulate.sh --replay runs it"]
+fn replay() {
+    let seed = variable("SIMULATION_REPLAY").expect("SIMULATION_REPLAY names a seed");
+    trace::print(true);
+    match play(seed) {
+        Outcome::Passed(summary) => println!("seed {seed} passes: {summary:?}"),
+        Outcome::Failed(why) => panic!("seed {seed}: {why}"),
+    }
+}

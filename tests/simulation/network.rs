@@ -1,0 +1,386 @@
+//! The simulated machine around the rings: its clock, its descriptors, its listeners, and TCP as far as it matters.
+//!
+//! A stream is two queues of bytes between a client and the server, and what each end has done to it. Not modelled:
+//! segments, delays (the order in which actors are stepped does that), options. What the numbers are is Linux's:
+//! queued bytes are read before a reset is seen; a reset's error is reported once, to whichever operation asks first,
+//! and after it a receive finds the end and a send EPIPE; closing with unread bytes resets the peer.
+//! `tests/simulation/conformance.rs` compares this with a real kernel.
+
+use std::collections::VecDeque;
+
+use fastrand::Rng;
+
+use super::trace::note;
+
+/// Names an open socket of the server; the lowest free number is the next one given.
+pub type Descriptor = usize;
+
+/// Names a stream for good.
+pub type StreamNumber = usize;
+
+/// Error numbers of Linux on every architecture that Rust knows but the rarest.
+pub mod errno {
+    pub const ENOMEM: i32 = 12;
+    pub const EMFILE: i32 = 24;
+    pub const EPIPE: i32 = 32;
+    pub const ECONNRESET: i32 = 104;
+    pub const ETIMEDOUT: i32 = 110;
+    pub const ECANCELED: i32 = 125;
+}
+
+/// A TCP connection.
+#[derive(Debug, Default)]
+struct Stream {
+    to_server: VecDeque<u8>,
+    to_client: VecDeque<u8>,
+    /// Bytes that the server has received.
+    received_bytes: usize,
+    /// The client has sent FIN, behind `to_server`.
+    client_finished: bool,
+    /// The client's socket is gone; what is sent to it is answered with RST.
+    client_closed: bool,
+    /// The server has sent FIN, behind `to_client`.
+    server_finished: bool,
+    /// The server does not receive any more.
+    server_shut: bool,
+    /// The server's descriptor is closed.
+    server_closed: bool,
+    /// Closing was asked for, and waits for the operations that hold the socket.
+    server_closing: bool,
+    /// Operations in the kernel.
+    operations: usize,
+    /// The connection is broken, as the server sees it, and this is not reported yet.
+    server_error: Option<i32>,
+    server_broken: bool,
+    /// The client's side has been reset.
+    client_reset: bool,
+}
+
+/// What a receive finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming {
+    Nothing,
+    Bytes(usize),
+    End,
+    Error(i32),
+}
+
+/// What a send does.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    NoRoom,
+    Taken(usize),
+    Error(i32),
+}
+
+/// What a client's read finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read {
+    Nothing,
+    Bytes(usize),
+    End,
+    Reset,
+}
+
+#[derive(Debug)]
+struct Listener {
+    open: bool,
+    queue: VecDeque<StreamNumber>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Network {
+    pub now_ns: u64,
+    pub rng: Rng,
+    streams: Vec<Stream>,
+    descriptors: Vec<Option<StreamNumber>>,
+    descriptors_open: usize,
+    pub descriptors_max: usize,
+    listeners: Vec<Listener>,
+    socket_in_bytes: usize,
+    socket_out_bytes: usize,
+    /// Closing a socket with operations in the kernel is a failure, not something to model.
+    pub strict: bool,
+    /// When accepts failed, in nanoseconds.
+    pub accept_failures_ns: Vec<u64>,
+}
+
+impl Network {
+    pub fn new(
+        rng: Rng,
+        listeners: usize,
+        descriptors_max: usize,
+        socket_in_bytes: usize,
+        socket_out_bytes: usize,
+    ) -> Network {
+        let listeners = (0..listeners).map(|_| Listener { open: true, queue: VecDeque::new() }).collect();
+        Network {
+            now_ns: 0,
+            rng,
+            streams: Vec::new(),
+            descriptors: Vec::new(),
+            descriptors_open: 0,
+            descriptors_max,
+            listeners,
+            socket_in_bytes,
+            socket_out_bytes,
+            strict: true,
+            accept_failures_ns: Vec::new(),
+        }
+    }
+
+    pub fn descriptors_open(&self) -> usize {
+        self.descriptors_open
+    }
+
+    pub fn received_bytes(&self, stream: StreamNumber) -> usize {
+        self.streams[stream].received_bytes
+    }
+
+    /// The stream behind an open descriptor.
+    pub fn stream_of(&self, descriptor: Descriptor) -> StreamNumber {
+        self.descriptors[descriptor].expect("an operation names an open descriptor")
+    }
+
+    // ---- Listeners and descriptors.
+
+    pub fn has_queued(&self, listener: usize) -> bool {
+        !self.listeners[listener].queue.is_empty()
+    }
+
+    pub fn descriptors_are_out(&self) -> bool {
+        self.descriptors_open >= self.descriptors_max
+    }
+
+    /// Takes the next connection from a listener's queue.
+    pub fn accept(&mut self, listener: usize) -> Option<Descriptor> {
+        let stream = self.listeners[listener].queue.pop_front()?;
+        let free = self.descriptors.iter().position(Option::is_none);
+        let descriptor = free.unwrap_or_else(|| {
+            self.descriptors.push(None);
+            self.descriptors.len() - 1
+        });
+        self.descriptors[descriptor] = Some(stream);
+        self.descriptors_open += 1;
+        note(|| format!("listener {listener} gives stream {stream} as descriptor {descriptor}"));
+        Some(descriptor)
+    }
+
+    pub fn close_listener(&mut self, listener: usize) {
+        self.listeners[listener].open = false;
+        while let Some(stream) = self.listeners[listener].queue.pop_front() {
+            self.reset_client(stream);
+            self.streams[stream].server_closed = true;
+        }
+    }
+
+    pub fn is_listening(&self, listener: usize) -> bool {
+        self.listeners[listener].open
+    }
+
+    pub fn close(&mut self, descriptor: Descriptor) {
+        let number = self.descriptors[descriptor].take().expect("a socket is closed once");
+        self.descriptors_open -= 1;
+        let operations = self.streams[number].operations;
+        assert!(
+            !self.strict || operations == 0,
+            "descriptor {descriptor} is closed with {operations} operations on it"
+        );
+        self.streams[number].server_closing = true;
+        self.close_if_idle(number);
+    }
+
+    /// A socket lives on while an operation holds it: no FIN until that has completed.
+    fn close_if_idle(&mut self, number: StreamNumber) {
+        let stream = &mut self.streams[number];
+        if !stream.server_closing || stream.operations > 0 || stream.server_closed {
+            return;
+        }
+        stream.server_closed = true;
+        if stream.to_server.is_empty() {
+            stream.server_finished = true;
+        } else {
+            self.reset_client(number);
+        }
+    }
+
+    /// The client is sent RST: bytes that were on the way may be lost.
+    fn reset_client(&mut self, number: StreamNumber) {
+        let arrived = self.rng.usize(..=self.streams[number].to_client.len());
+        let stream = &mut self.streams[number];
+        if !stream.client_closed {
+            stream.client_reset = true;
+            stream.to_client.truncate(arrived);
+        }
+    }
+
+    // ---- The server's end.
+
+    pub fn operation_began(&mut self, number: StreamNumber) {
+        self.streams[number].operations += 1;
+    }
+
+    pub fn operation_ended(&mut self, number: StreamNumber) {
+        self.streams[number].operations -= 1;
+        self.close_if_idle(number);
+    }
+
+    pub fn is_readable(&self, number: StreamNumber) -> bool {
+        let stream = &self.streams[number];
+        !stream.to_server.is_empty() || stream.client_finished || stream.server_shut || stream.server_broken
+    }
+
+    pub fn is_writable(&self, number: StreamNumber) -> bool {
+        let stream = &self.streams[number];
+        stream.to_client.len() < self.socket_out_bytes || stream.server_finished || stream.server_broken
+    }
+
+    /// Receives up to `place.len()` bytes.
+    pub fn receive(&mut self, number: StreamNumber, place: &mut [u8]) -> Incoming {
+        let stream = &mut self.streams[number];
+        if !stream.to_server.is_empty() {
+            let bytes = take_front(&mut stream.to_server, place);
+            stream.received_bytes += bytes;
+            Incoming::Bytes(bytes)
+        } else if let Some(error) = stream.server_error.take() {
+            Incoming::Error(error)
+        } else if stream.client_finished || stream.server_shut || stream.server_broken {
+            Incoming::End
+        } else {
+            Incoming::Nothing
+        }
+    }
+
+    /// Sends up to `most` bytes of `bytes`.
+    pub fn send(&mut self, number: StreamNumber, bytes: &[u8], most: usize) -> Outgoing {
+        let socket_out_bytes = self.socket_out_bytes;
+        let stream = &mut self.streams[number];
+        if stream.server_broken || stream.server_finished {
+            return Outgoing::Error(stream.server_error.take().unwrap_or(errno::EPIPE));
+        }
+        let room = socket_out_bytes.saturating_sub(stream.to_client.len());
+        let taken = bytes.len().min(most).min(room);
+        if taken == 0 {
+            return Outgoing::NoRoom;
+        }
+        if stream.client_closed {
+            stream.break_server(errno::ECONNRESET);
+        } else {
+            stream.to_client.extend(&bytes[..taken]);
+        }
+        Outgoing::Taken(taken)
+    }
+
+    /// `shutdown(SHUT_WR)`.
+    pub fn half_close(&mut self, descriptor: Descriptor) {
+        let number = self.stream_of(descriptor);
+        self.streams[number].server_finished = true;
+    }
+
+    /// `shutdown(SHUT_RDWR)`.
+    pub fn abort(&mut self, descriptor: Descriptor) {
+        let number = self.stream_of(descriptor);
+        let stream = &mut self.streams[number];
+        (stream.server_finished, stream.server_shut) = (true, true);
+    }
+
+    // ---- The client's end.
+
+    pub fn connect(&mut self, listener: usize) -> Option<StreamNumber> {
+        if !self.listeners[listener].open {
+            return None;
+        }
+        let number = self.streams.len();
+        self.streams.push(Stream::default());
+        self.listeners[listener].queue.push_back(number);
+        Some(number)
+    }
+
+    /// Bytes that the client can write at once; some if it would learn of a reset.
+    pub fn client_room(&self, number: StreamNumber) -> usize {
+        let stream = &self.streams[number];
+        if stream.client_reset { 1 } else { self.socket_in_bytes.saturating_sub(stream.to_server.len()) }
+    }
+
+    /// Writes as much as there is room for. `None`: the connection is broken.
+    pub fn client_write(&mut self, number: StreamNumber, bytes: &[u8]) -> Option<usize> {
+        let room = self.client_room(number);
+        let stream = &mut self.streams[number];
+        assert!(!stream.client_finished && !stream.client_closed, "a client writes before its end");
+        if stream.client_reset {
+            return None;
+        }
+        let taken = bytes.len().min(room);
+        if stream.server_closed {
+            // Nobody is there any more: the answer is RST, which leaves alone what has arrived.
+            stream.client_reset = true;
+        } else {
+            stream.to_server.extend(&bytes[..taken]);
+        }
+        Some(taken)
+    }
+
+    pub fn client_has_input(&self, number: StreamNumber) -> bool {
+        let stream = &self.streams[number];
+        !stream.to_client.is_empty() || stream.client_reset || stream.server_finished
+    }
+
+    pub fn client_read(&mut self, number: StreamNumber, place: &mut [u8]) -> Read {
+        let stream = &mut self.streams[number];
+        if !stream.to_client.is_empty() {
+            Read::Bytes(take_front(&mut stream.to_client, place))
+        } else if stream.client_reset {
+            Read::Reset
+        } else if stream.server_finished {
+            Read::End
+        } else {
+            Read::Nothing
+        }
+    }
+
+    /// The client's FIN.
+    pub fn client_finish(&mut self, number: StreamNumber) {
+        self.streams[number].client_finished = true;
+    }
+
+    /// The client closes: FIN, or RST if it leaves something unread.
+    pub fn client_close(&mut self, number: StreamNumber) {
+        let stream = &mut self.streams[number];
+        stream.client_closed = true;
+        if stream.to_client.is_empty() {
+            stream.client_finished = true;
+        } else {
+            stream.to_client.clear();
+            stream.break_server(errno::ECONNRESET);
+        }
+    }
+
+    /// The client breaks the connection off (RST), or vanishes until TCP gives it up.
+    pub fn client_break(&mut self, number: StreamNumber, error: i32) {
+        let stream = &mut self.streams[number];
+        stream.client_closed = true;
+        stream.to_client.clear();
+        stream.break_server(error);
+    }
+}
+
+impl Stream {
+    fn break_server(&mut self, error: i32) {
+        if !self.server_broken && !self.server_closed {
+            self.server_broken = true;
+            self.server_error = Some(error);
+        }
+    }
+}
+
+/// Moves bytes from the front of a queue; at least one must be there.
+fn take_front(queue: &mut VecDeque<u8>, place: &mut [u8]) -> usize {
+    let bytes = queue.len().min(place.len());
+    let (front, back) = queue.as_slices();
+    let from_front = front.len().min(bytes);
+    place[..from_front].copy_from_slice(&front[..from_front]);
+    place[from_front..bytes].copy_from_slice(&back[..bytes - from_front]);
+    queue.drain(..bytes);
+    bytes
+}

@@ -1,0 +1,163 @@
+//! What a seed draws before a run begins: sizes, limits, deadlines, who the clients are, and how often what goes wrong.
+//!
+//! Rates are drawn too (swarm testing: Groce et al., ISSTA 2012): a run in which every fault is a little likely hides
+//! what only shows when one is frequent and another absent. Sizes are small, so that limits are reached.
+
+use std::time::Duration;
+
+use disrust::connections::Timeouts;
+use disrust::limits::{ConnectionLimits, PoolGeometry};
+use disrust::protocol::RequestLayout;
+use disrust::wait::WaitStrategy;
+use fastrand::Rng;
+
+/// A probability, out of 1024.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chance(u16);
+
+impl Chance {
+    const NEVER: Chance = Chance(0);
+
+    pub fn hits(self, rng: &mut Rng) -> bool {
+        self.0 > 0 && rng.u16(..1024) < self.0
+    }
+
+    /// Never in half of all runs; else rare or frequent, up to `most`.
+    fn draw(rng: &mut Rng, most: u16) -> Chance {
+        if rng.bool() { Chance::NEVER } else { Chance(1 + rng.u16(..=most) / [1, 8][rng.usize(..2)]) }
+    }
+}
+
+/// How often the kernel does what it may do, but rarely does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// A receive takes less than is there.
+    pub short_receive: Chance,
+    /// A send takes less than there is room for.
+    pub short_send: Chance,
+    /// A multishot ends with a completion that brings something.
+    pub shots_end: Chance,
+    /// A receive ends for no reason (EINTR, EAGAIN).
+    pub receive_ends: Chance,
+    /// A send takes nothing (EINTR, EAGAIN).
+    pub send_again: Chance,
+    /// An accept fails for a reason other than descriptors.
+    pub accept_fails: Chance,
+    /// `enter` comes back at once (EINTR, EAGAIN, EBUSY), with a part of the submissions taken.
+    pub enter_fails: Chance,
+    /// An operation that could complete waits for another `enter`.
+    pub later: Chance,
+    /// An operation completes only after some time.
+    pub late: Chance,
+}
+
+impl Faults {
+    fn draw(rng: &mut Rng) -> Faults {
+        Faults {
+            short_receive: Chance::draw(rng, 800),
+            short_send: Chance::draw(rng, 800),
+            shots_end: Chance::draw(rng, 300),
+            receive_ends: Chance::draw(rng, 200),
+            send_again: Chance::draw(rng, 200),
+            accept_fails: Chance::draw(rng, 100),
+            enter_fails: Chance::draw(rng, 400),
+            later: Chance::draw(rng, 700),
+            late: Chance::draw(rng, 200),
+        }
+    }
+}
+
+/// When the server is told to stop while the clients are still at work.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop {
+    pub after_steps: u64,
+    /// The drain is cut this many steps after its beginning.
+    pub cut_after_steps: Option<u64>,
+}
+
+/// Everything that a seed decides before the run.
+#[derive(Debug, Clone)]
+pub struct Swarm {
+    pub io_threads: usize,
+    pub layout: RequestLayout,
+    pub geometry: PoolGeometry,
+    pub limits: ConnectionLimits,
+    /// Entries of each completion queue.
+    pub completions: usize,
+    /// Descriptors that all threads together can have open.
+    pub descriptors_max: usize,
+    pub connections_max: usize,
+    /// Bytes that a socket holds, of those that come in and of those that go out.
+    pub socket_in_bytes: usize,
+    pub socket_out_bytes: usize,
+    pub timeouts: Timeouts,
+    pub drain_timeout: Duration,
+    pub wait: WaitStrategy,
+    pub clients: usize,
+    pub requests_per_client_max: usize,
+    /// Whether some requests have as many vectors as there can be.
+    pub large_requests: bool,
+    /// Requests that the model fails on, by an error and by a panic.
+    pub model_errs: Chance,
+    pub model_panics: Chance,
+    /// Clients that do not behave.
+    pub rude_clients: Chance,
+    pub faults: Faults,
+    /// The longest that a step takes, on the simulated clock.
+    pub step_ns_max: u64,
+    /// How often one of the actors does nothing for a while.
+    pub freezes: Chance,
+    pub stop: Option<Stop>,
+}
+
+impl Swarm {
+    pub fn draw(rng: &mut Rng) -> Swarm {
+        let layout = RequestLayout::new([1, 1, 2, 3, 16][rng.usize(..5)]);
+        let clients = 1 + rng.usize(..20);
+        let pick = |rng: &mut Rng, sizes: &[usize]| sizes[rng.usize(..sizes.len())];
+        let scarce = |rng: &mut Rng| if rng.u8(..4) == 0 { 1 + rng.usize(..clients) } else { 1000 };
+        let milliseconds = |rng: &mut Rng, choices: &[u64]| {
+            let choice = choices[rng.usize(..choices.len())];
+            (choice > 0).then_some(Duration::from_millis(choice))
+        };
+        Swarm {
+            io_threads: 1 + rng.usize(..3),
+            layout,
+            geometry: PoolGeometry {
+                buffers: 1 << rng.u16(..6),
+                headroom_bytes: layout.request_bytes_max(),
+                receive_bytes: pick(rng, &[1, 7, 64, 300, 1024, 4096]).max(layout.request_bytes_min() / 2),
+            },
+            limits: ConnectionLimits {
+                answer_bytes_owed_max: pick(rng, &[1, 100, 1000, 64 * 1024]),
+                request_bytes_in_flight_max: pick(rng, &[1, 500, 5000, 256 * 1024]),
+                send_block_bytes: pick(rng, &[1, 16, 100, 1000, 4096]),
+                send_blocks_retained: rng.usize(..4),
+                partial_blocks_retained: rng.usize(..4),
+            },
+            completions: pick(rng, &[2, 4, 16, 64, 1024]),
+            descriptors_max: scarce(rng),
+            connections_max: scarce(rng),
+            socket_in_bytes: pick(rng, &[10, 200, 2000, 16 * 1024]),
+            socket_out_bytes: pick(rng, &[3, 100, 1000, 16 * 1024]),
+            timeouts: Timeouts {
+                request: milliseconds(rng, &[0, 400, 1000, 3000]),
+                idle: milliseconds(rng, &[0, 0, 0, 600, 2000]),
+            },
+            drain_timeout: Duration::from_millis([0, 300, 2500, 10_000][rng.usize(..4)]),
+            wait: [WaitStrategy::Park, WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Yield]
+                [rng.usize(..4)],
+            clients,
+            requests_per_client_max: pick(rng, &[2, 20, 60]),
+            large_requests: rng.u8(..4) == 0,
+            model_errs: Chance::draw(rng, 100),
+            model_panics: Chance(if rng.u8(..16) == 0 { 20 } else { 0 }),
+            rude_clients: Chance::draw(rng, 700),
+            faults: Faults::draw(rng),
+            step_ns_max: 1 << rng.u32(8..18),
+            freezes: Chance::draw(rng, 10),
+            stop: (rng.u8(..4) == 0)
+                .then(|| Stop { after_steps: rng.u64(..3000), cut_after_steps: rng.bool().then(|| rng.u64(..2000)) }),
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! One run: the I/O threads, the batch processor and the clients of a seed, stepped one at a time in any order.
+//!
+//! The threads are the server's own; only their loops are here, as in `disrust::threads`, cut at every place where
+//! another thread could come in between: after a turn, before a sleep, in a sleep. A thread that sleeps is not stepped
+//! until the kernel has a completion for it, or its alarm rings; when nobody can be stepped, the clock moves on.
+//!
+//! A run has three parts: faults as the swarm drew them; then none, until all clients are served and gone and the
+//! server holds nothing; then a drain, after which nothing may be left at all. [`super::checker`] says what holds.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use disruptor::{BusySpin, build_multi_producer};
+use disrust::batch_processor::{BatchProcessor, Found, IoThreadPort};
+use disrust::buffer_pool::BufferPool;
+use disrust::control::Control;
+use disrust::event::InferenceEvent;
+use disrust::io_thread::{IoThread, IoThreadParts};
+use disrust::limits::{DRAIN_LAST_CALL, request_ring_slots};
+use disrust::metrics::{BatchMetrics, IoMetrics};
+use disrust::response_queue::response_queue;
+use disrust::wait::{Pause, Waiter};
+use disrust::wake::Wake;
+use fastrand::Rng;
+
+use super::checker::Checker;
+use super::client::{Client, Excuses};
+use super::kernel::{Bell, Ring, SimulatedKernel};
+use super::model::FragileSum;
+use super::network::Network;
+use super::swarm::{Faults, Swarm};
+use super::trace::{self, note};
+
+/// Steps of the first part, after which faults stop whatever is still to do.
+const FAULTY_STEPS_MAX: u64 = 20_000;
+
+/// Steps of each other part; more are a hang.
+const CALM_STEPS_MAX: u64 = 400_000;
+
+/// Simulated time of each other part; more is a hang.
+const CALM_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Steps without any work, for each actor, after which only time can bring some.
+const IDLE_STEPS: usize = 3;
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary {
+    pub steps: u64,
+    pub requests: u64,
+    pub simulated_ns: u64,
+}
+
+/// Where a thread is in its loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It looks for work next.
+    Look,
+    /// It has looked, found some (`worked`) or none, and decides how to wait.
+    Pause {
+        worked: bool,
+    },
+    Asleep,
+    Ended,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stepped {
+    /// It cannot be stepped.
+    Blocked,
+    /// It found nothing to do.
+    Idle,
+    Worked,
+}
+
+struct IoActor {
+    thread: Option<IoThread<SimulatedKernel>>,
+    ring: Rc<RefCell<Ring>>,
+    waiter: Waiter,
+    phase: Phase,
+}
+
+struct BatchActor {
+    processor: BatchProcessor,
+    wake: Arc<Wake>,
+    /// The thread's park token.
+    token: Bell,
+    waiter: Waiter,
+    phase: Phase,
+}
+
+/// A run.
+pub struct World {
+    swarm: Swarm,
+    rng: Rng,
+    network: Rc<RefCell<Network>>,
+    io: Vec<IoActor>,
+    io_wakes: Vec<Arc<Wake>>,
+    batch: BatchActor,
+    clients: Vec<Client>,
+    control: Arc<Control>,
+    checker: Checker,
+    /// Where clients read to.
+    place: Vec<u8>,
+    steps: u64,
+    idle_steps: usize,
+    drain_at_ns: Option<u64>,
+    /// The actor that does nothing, until this step.
+    frozen: Option<(usize, u64)>,
+}
+
+/// Plays the run of a seed.
+///
+/// # Panics
+/// If anything is not as it must be.
+pub fn run(seed: u64) -> Summary {
+    let mut rng = Rng::with_seed(seed);
+    let swarm = Swarm::draw(&mut rng);
+    trace::set_clock(0);
+    note(|| format!("seed {seed}: {swarm:#?}"));
+    let mut world = World::new(swarm, rng);
+    world.play_with_faults();
+    world.play_in_calm();
+    world.play_the_end();
+    let simulated_ns = world.network.borrow().now_ns;
+    Summary { steps: world.steps, requests: world.checker.requests(), simulated_ns }
+}
+
+impl World {
+    fn new(swarm: Swarm, mut rng: Rng) -> World {
+        let network = Network::new(
+            rng.fork(),
+            swarm.io_threads,
+            swarm.descriptors_max,
+            swarm.socket_in_bytes,
+            swarm.socket_out_bytes,
+        );
+        let network = Rc::new(RefCell::new(network));
+        let control = Arc::new(Control::new(swarm.connections_max));
+        let token = Bell::default();
+        let batch_wake = Arc::new(Wake::new(token.clone()));
+        let slots = request_ring_slots(swarm.io_threads, swarm.geometry.buffers);
+        let builder = build_multi_producer(slots, InferenceEvent::default, BusySpin);
+        let (consumer, builder) = builder.new_event_poller();
+        let producer = builder.build();
+        let (mut ports, mut io, mut io_wakes, mut io_metrics) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for index in 0..swarm.io_threads {
+            let pool = Arc::new(BufferPool::new(swarm.geometry));
+            let (responses_in, responses) = response_queue(usize::from(swarm.geometry.buffers));
+            let bell = Bell::default();
+            let wake = Arc::new(Wake::new(bell.clone()));
+            let metrics = Arc::new(IoMetrics::default());
+            ports.push(IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake: Arc::clone(&wake) });
+            let (network, rng) = (Rc::clone(&network), rng.fork());
+            let ring = Ring::new(index, network, rng, swarm.faults, Arc::clone(&pool), bell, swarm.completions);
+            let ring = Rc::new(RefCell::new(ring));
+            let parts = IoThreadParts {
+                index: index as u16,
+                io_threads: swarm.io_threads,
+                layout: swarm.layout,
+                pool,
+                producer: producer.clone(),
+                responses,
+                wake: Arc::clone(&wake),
+                batch_wake: Arc::clone(&batch_wake),
+                control: Arc::clone(&control),
+                metrics: Arc::clone(&metrics),
+                limits: swarm.limits,
+                timeouts: swarm.timeouts,
+                drain_timeout: swarm.drain_timeout,
+                connections_max: swarm.clients,
+            };
+            let thread = Some(IoThread::new(SimulatedKernel(Rc::clone(&ring)), parts));
+            io.push(IoActor { thread, ring, waiter: Waiter::new(swarm.wait), phase: Phase::Look });
+            io_wakes.push(wake);
+            io_metrics.push(metrics);
+        }
+        drop(producer);
+        let batch_metrics = Arc::new(BatchMetrics::default());
+        let model = Box::new(FragileSum::new(swarm.layout.feature_dim()));
+        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
+        let waiter = Waiter::new(swarm.wait);
+        let batch = BatchActor { processor, wake: batch_wake, token, waiter, phase: Phase::Look };
+        let clients = (0..swarm.clients).map(|number| Client::draw(number, &swarm, &mut rng)).collect();
+        let checker = Checker::new(io_metrics, batch_metrics);
+        World {
+            swarm,
+            rng,
+            network,
+            io,
+            io_wakes,
+            batch,
+            clients,
+            control,
+            checker,
+            place: vec![0; 4096],
+            steps: 0,
+            idle_steps: 0,
+            drain_at_ns: None,
+            frozen: None,
+        }
+    }
+
+    // ---- The three parts.
+
+    fn play_with_faults(&mut self) {
+        while self.steps < FAULTY_STEPS_MAX && !self.clients.iter().all(Client::is_done) {
+            if let Some(stop) = self.swarm.stop {
+                if self.drain_at_ns.is_none() && self.steps >= stop.after_steps {
+                    self.drain();
+                }
+                if stop.cut_after_steps.is_some_and(|more| self.steps >= stop.after_steps + more) {
+                    self.cut();
+                }
+            }
+            if self.frozen.is_none() && self.swarm.freezes.hits(&mut self.rng) {
+                let actors = self.io.len() + 1 + self.clients.len();
+                self.frozen = Some((self.rng.usize(..actors), self.steps + self.rng.u64(..300)));
+            }
+            self.step();
+        }
+    }
+
+    fn play_in_calm(&mut self) {
+        note(|| "faults stop".to_owned());
+        self.frozen = None;
+        self.swarm.freezes = Default::default();
+        self.io.iter().for_each(|actor| actor.ring.borrow_mut().set_faults(Faults::default()));
+        self.clients.iter_mut().for_each(Client::hurry);
+        self.play_until("all clients are served and gone", |world| {
+            world.clients.iter().all(Client::is_done) && world.control.open_connections() == 0
+        });
+        self.play_until("nothing is held at rest", |world| world.held().is_empty());
+        self.checker.check_clients(&self.clients);
+        self.checker.check_at_rest();
+        let network = self.network.borrow();
+        assert!(network.descriptors_open() == 0, "every descriptor is closed");
+        Checker::check_accept_failures(&network.accept_failures_ns);
+    }
+
+    fn play_the_end(&mut self) {
+        if self.drain_at_ns.is_none() {
+            self.drain();
+        }
+        self.play_until("all threads end", |world| {
+            let io_ended = world.io.iter().all(|actor| actor.phase == Phase::Ended);
+            io_ended && world.batch.phase == Phase::Ended
+        });
+        assert!(self.held().is_empty(), "{}", self.held());
+        let network = self.network.borrow();
+        let listening = (0..self.swarm.io_threads).any(|listener| network.is_listening(listener));
+        assert!(!listening, "every listener is closed");
+        self.checker.check_at_rest();
+    }
+
+    fn play_until(&mut self, what: &str, holds: impl Fn(&World) -> bool) {
+        let (steps, now_ns) = (self.steps, self.network.borrow().now_ns);
+        while !holds(self) {
+            self.step();
+            let passed_ns = self.network.borrow().now_ns - now_ns;
+            let hangs = self.steps - steps > CALM_STEPS_MAX || u128::from(passed_ns) > CALM_TIME_MAX.as_nanos();
+            assert!(!hangs, "in vain: {what}; {}", self.state());
+        }
+    }
+
+    /// What the server holds, in words; empty at rest.
+    fn held(&self) -> String {
+        self.io.iter().map(|actor| actor.ring.borrow().held()).collect()
+    }
+
+    fn state(&self) -> String {
+        let io: Vec<_> = self.io.iter().map(|actor| actor.phase).collect();
+        let clients: Vec<_> = self.clients.iter().filter(|client| !client.is_done()).collect();
+        let open = self.control.open_connections();
+        format!(
+            "{open} connections, threads {io:?}, batch processor {:?}, {} {clients:?}",
+            self.batch.phase,
+            self.held()
+        )
+    }
+
+    fn drain(&mut self) {
+        note(|| "the server drains".to_owned());
+        let network = self.network.borrow();
+        self.drain_at_ns = Some(network.now_ns);
+        self.clients.iter_mut().for_each(|client| client.drain_begins(&network));
+        self.control.request_drain();
+        self.io_wakes.iter().for_each(|wake| wake.wake_always());
+    }
+
+    fn cut(&mut self) {
+        if !self.control.cut_requested() {
+            note(|| "the drain is cut".to_owned());
+            self.control.request_cut();
+            self.io_wakes.iter().for_each(|wake| wake.wake_always());
+        }
+    }
+
+    fn excuses(&self, now_ns: u64) -> Excuses {
+        let drained = |after: Duration| {
+            self.drain_at_ns.is_some_and(|began_ns| u128::from(now_ns - began_ns) >= after.as_nanos())
+        };
+        let timeouts = [self.swarm.timeouts.request, self.swarm.timeouts.idle];
+        let patience = timeouts.into_iter().flatten().min();
+        Excuses {
+            draining: self.drain_at_ns.is_some(),
+            refusing: drained(DRAIN_LAST_CALL),
+            cut: self.control.cut_requested() || drained(self.swarm.drain_timeout),
+            rejecting: self.swarm.connections_max < self.swarm.clients,
+            patience_ns: patience.map_or(u64::MAX, |patience| patience.as_nanos() as u64),
+        }
+    }
+
+    // ---- One step.
+
+    /// Lets one actor do something; if none can, time passes.
+    fn step(&mut self) {
+        self.steps += 1;
+        let now_ns = {
+            let mut network = self.network.borrow_mut();
+            network.now_ns += self.rng.u64(..self.swarm.step_ns_max);
+            network.now_ns
+        };
+        trace::set_clock(now_ns);
+        if self.frozen.is_some_and(|(_, until)| until <= self.steps) {
+            self.frozen = None;
+        }
+        let actors = self.io.len() + 1 + self.clients.len();
+        // Half of the time a thread, half of the time anyone.
+        let first = if self.rng.bool() { self.rng.usize(..=self.io.len()) } else { self.rng.usize(..actors) };
+        let mut stepped = Stepped::Blocked;
+        for index in (first..actors).chain(0..first) {
+            if self.frozen.is_some_and(|(frozen, _)| frozen == index) {
+                continue;
+            }
+            stepped = self.step_actor(index, now_ns);
+            if stepped != Stepped::Blocked {
+                break;
+            }
+        }
+        match stepped {
+            Stepped::Worked => self.idle_steps = 0,
+            Stepped::Idle if self.idle_steps < IDLE_STEPS * actors => self.idle_steps += 1,
+            Stepped::Idle => self.pass_time(),
+            Stepped::Blocked => {
+                self.check_sleepers();
+                self.pass_time();
+            }
+        }
+        self.checker.check_conservation();
+    }
+
+    fn step_actor(&mut self, index: usize, now_ns: u64) -> Stepped {
+        let io_threads = self.io.len();
+        if index < io_threads {
+            self.step_io(index)
+        } else if index == io_threads {
+            self.step_batch(now_ns)
+        } else {
+            let excuses = self.excuses(now_ns);
+            let mut network = self.network.borrow_mut();
+            let client = &mut self.clients[index - io_threads - 1];
+            let acted = client.step(&mut network, excuses, &mut self.rng, &mut self.place);
+            if acted { Stepped::Worked } else { Stepped::Blocked }
+        }
+    }
+
+    /// As `disrust::threads::run_io_thread`, in pieces.
+    fn step_io(&mut self, index: usize) -> Stepped {
+        let IoActor { thread, ring, waiter, phase } = &mut self.io[index];
+        let Some(io_thread) = thread else { return Stepped::Blocked };
+        match *phase {
+            Phase::Look => {
+                let worked = io_thread.turn();
+                *phase = Phase::Pause { worked };
+                if io_thread.is_finished() {
+                    note(|| format!("thread {index} ends"));
+                    if let Some(thread) = thread.take() {
+                        thread.finish();
+                    }
+                    self.batch.wake.wake_always();
+                    *phase = Phase::Ended;
+                }
+                if worked { Stepped::Worked } else { Stepped::Idle }
+            }
+            Phase::Pause { worked } => {
+                *phase = Phase::Look;
+                match waiter.pause(worked, io_thread.now_ns()) {
+                    Pause::Poll => io_thread.enter(),
+                    Pause::Yield => {
+                        io_thread.enter();
+                        let before_ns = io_thread.read_clock_ns();
+                        waiter.yielded(before_ns, before_ns + self.rng.u64(..1_000_000));
+                    }
+                    Pause::Sleep => {
+                        io_thread.fall_asleep();
+                        if ring.borrow().is_asleep() {
+                            *phase = Phase::Asleep;
+                        } else {
+                            io_thread.wake_up();
+                        }
+                    }
+                }
+                Stepped::Idle
+            }
+            Phase::Asleep => {
+                if !ring.borrow().can_wake() {
+                    return Stepped::Blocked;
+                }
+                if ring.borrow_mut().wake() {
+                    io_thread.wake_up();
+                    *phase = Phase::Look;
+                }
+                Stepped::Idle
+            }
+            Phase::Ended => Stepped::Blocked,
+        }
+    }
+
+    /// As `disrust::threads::run_batch_processor`, in pieces.
+    fn step_batch(&mut self, now_ns: u64) -> Stepped {
+        let BatchActor { processor, wake, token, waiter, phase } = &mut self.batch;
+        match *phase {
+            Phase::Look => {
+                let found = processor.step();
+                *phase = match found {
+                    Found::Events => Phase::Pause { worked: true },
+                    Found::Nothing => Phase::Pause { worked: false },
+                    Found::End => Phase::Ended,
+                };
+                if found == Found::Events { Stepped::Worked } else { Stepped::Idle }
+            }
+            Phase::Pause { worked } => {
+                *phase = Phase::Look;
+                match waiter.pause(worked, now_ns) {
+                    Pause::Poll => {}
+                    Pause::Yield => waiter.yielded(now_ns, now_ns + self.rng.u64(..1_000_000)),
+                    Pause::Sleep => {
+                        if processor.fall_asleep(wake) && !token.take() {
+                            *phase = Phase::Asleep;
+                        } else {
+                            processor.wake_up(wake);
+                        }
+                    }
+                }
+                Stepped::Idle
+            }
+            Phase::Asleep => {
+                if !token.take() {
+                    return Stepped::Blocked;
+                }
+                processor.wake_up(wake);
+                *phase = Phase::Look;
+                Stepped::Idle
+            }
+            Phase::Ended => Stepped::Blocked,
+        }
+    }
+
+    /// Nobody can be stepped: whoever sleeps must be right to.
+    fn check_sleepers(&self) {
+        let alarm_is_under_way = self.io.iter().any(|actor| actor.ring.borrow().alarm_is_under_way());
+        if self.frozen.is_none() && !alarm_is_under_way {
+            self.checker.check_nothing_in_flight();
+        }
+    }
+
+    /// The clock goes to the next thing that is due.
+    fn pass_time(&mut self) {
+        self.idle_steps = 0;
+        let rings_ns = self.io.iter().filter_map(|actor| actor.ring.borrow().next_due_ns()).min();
+        let mut network = self.network.borrow_mut();
+        let now_ns = network.now_ns;
+        let waiting = self.clients.iter().filter(|client| !client.is_done());
+        let clients_ns = waiting.map(|client| client.wakes_at_ns).filter(|wakes_at_ns| *wakes_at_ns > now_ns).min();
+        if let Some(next_ns) = rings_ns.into_iter().chain(clients_ns).min() {
+            network.now_ns = next_ns + self.rng.u64(..self.swarm.step_ns_max);
+        }
+    }
+}
