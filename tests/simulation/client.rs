@@ -3,8 +3,10 @@
 //! A client knows byte for byte what it must be answered. What may differ is how the stream ends, and that only for a
 //! reason which the client or the run knows of: see [`Client::ended`].
 
+use std::ops::Range;
+
 use disrust::limits::LINGER;
-use disrust::protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout, answer_bytes};
+use disrust::protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout};
 use fastrand::Rng;
 
 use super::network::{Network, Read, StreamNumber, errno};
@@ -38,11 +40,11 @@ enum Manner {
     Vanishes,
 }
 
-/// A request's answer, and where the request ends in the client's bytes.
+/// Where a request ends in the client's bytes, and its answer in all answers.
 #[derive(Debug)]
 struct Expected {
     request_end: usize,
-    answer: Vec<u8>,
+    answer: Range<usize>,
 }
 
 /// Where a client is in its life.
@@ -78,6 +80,7 @@ pub struct Client {
     outgoing: Vec<u8>,
     written: usize,
     expected: Vec<Expected>,
+    answers: Vec<u8>,
     /// How many answers have come whole, and how much of the next one.
     answered: usize,
     matched: usize,
@@ -121,7 +124,7 @@ impl Client {
         } else {
             [Manner::Polite, Manner::HalfCloses][rng.usize(..2)]
         };
-        let (mut outgoing, mut expected) = (Vec::new(), Vec::new());
+        let (mut outgoing, mut answers, mut expected) = (Vec::new(), Vec::new(), Vec::new());
         let requests = if manner == Manner::Idle { 0 } else { 1 + rng.usize(..swarm.requests_per_client_max) };
         for _ in 0..requests {
             let vectors = match rng.u8(..16) {
@@ -129,20 +132,22 @@ impl Client {
                 1 if swarm.large_requests => rng.usize(1..=64),
                 _ => rng.usize(1..=3),
             };
-            let answer = draw_request(swarm, rng, vectors, &mut outgoing);
-            expected.push(Expected { request_end: outgoing.len(), answer });
+            let start = answers.len();
+            draw_request(swarm, rng, vectors, &mut outgoing, &mut answers);
+            expected.push(Expected { request_end: outgoing.len(), answer: start..answers.len() });
         }
         match manner {
             Manner::BreaksProtocol => {
                 let count = [0, 65, u32::MAX][rng.usize(..3)];
                 outgoing.extend_from_slice(&count.to_le_bytes());
-                let answer = ErrorCode::BadVectorCount.answer().to_vec();
-                expected.push(Expected { request_end: outgoing.len(), answer });
+                let start = answers.len();
+                answers.extend_from_slice(&ErrorCode::BadVectorCount.answer());
+                expected.push(Expected { request_end: outgoing.len(), answer: start..answers.len() });
                 outgoing.extend((0..rng.usize(..100)).map(|byte| byte as u8));
             }
             Manner::Truncates => {
                 let whole = outgoing.len();
-                draw_request(swarm, rng, 1, &mut outgoing);
+                draw_request(swarm, rng, 1, &mut outgoing, &mut Vec::new());
                 outgoing.truncate(rng.usize(whole + 1..outgoing.len()));
             }
             _ => {}
@@ -158,8 +163,9 @@ impl Client {
             matched: 0,
             is_error: false,
             window: [1, 4, 1000][rng.usize(..3)],
-            chunk_max: [1 + rng.usize(..8), 100, 10_000][rng.usize(..3)],
-            stall_at: (rng.u8(..8) == 0).then(|| (rng.usize(..=outgoing.len()), rng.u64(..4_000_000_000))),
+            chunk_max: [1 + rng.usize(..8) + outgoing.len() / 300, 100, 10_000][rng.usize(..3)],
+            stall_at: (rng.u8(..8) == 0)
+                .then(|| (rng.usize(..=outgoing.len()), rng.u64(..4_000_000_000) >> rng.u32(..12))),
             leave_at: if leaves_early { rng.usize(..=outgoing.len()) } else { usize::MAX },
             finished: false,
             wakes_at_ns: if rng.bool() { 0 } else { rng.u64(..swarm.step_ns_max * 2000) },
@@ -171,6 +177,7 @@ impl Client {
             given_up: false,
             outgoing,
             expected,
+            answers,
         }
     }
 
@@ -200,17 +207,30 @@ impl Client {
         }
     }
 
-    /// Does something, if there is anything to do at this time. Returns whether there was.
-    pub fn step(&mut self, network: &mut Network, excuses: Excuses, rng: &mut Rng, place: &mut [u8]) -> bool {
+    /// Whether there is anything to do for it at this time.
+    pub fn can_step(&self, network: &Network) -> bool {
         if network.now_ns < self.wakes_at_ns {
             return false;
         }
         match self.state {
             State::Done => false,
+            State::NotConnected => true,
+            State::Connected(stream) => {
+                self.written >= self.leave_at
+                    || self.can_read(stream, network)
+                    || self.writable(stream, network) > 0
+                    || self.is_finish_due()
+            }
+        }
+    }
+
+    /// Does something; [`Client::can_step`] says that there is something.
+    pub fn step(&mut self, network: &mut Network, excuses: Excuses, rng: &mut Rng, place: &mut [u8]) {
+        match self.state {
+            State::Done => {}
             State::NotConnected => {
                 (self.acted_at_ns, self.request_began_ns) = (network.now_ns, network.now_ns);
                 self.connect(network, excuses);
-                true
             }
             State::Connected(stream) => self.converse(stream, network, excuses, rng, place),
         }
@@ -242,15 +262,13 @@ impl Client {
         excuses: Excuses,
         rng: &mut Rng,
         place: &mut [u8],
-    ) -> bool {
+    ) {
         if self.written >= self.leave_at {
-            self.leave(stream, network);
-            return true;
+            return self.leave(stream, network);
         }
-        let reads = self.manner != Manner::NeverReads && network.client_has_input(stream);
-        let writes = self.writable(stream, network);
+        let (reads, writes) = (self.can_read(stream, network), self.writable(stream, network));
         if !reads && writes == 0 {
-            return self.finish_if_due(stream, network);
+            return self.finish(stream, network);
         }
         self.dawdled_ns = self.dawdled_ns.max(network.now_ns - self.acted_at_ns);
         self.acted_at_ns = network.now_ns;
@@ -259,7 +277,10 @@ impl Client {
         } else {
             self.write(stream, network, excuses, rng, writes);
         }
-        true
+    }
+
+    fn can_read(&self, stream: StreamNumber, network: &Network) -> bool {
+        self.manner != Manner::NeverReads && network.client_has_input(stream)
     }
 
     /// Bytes that it may and can write now.
@@ -298,23 +319,25 @@ impl Client {
         self.written += bytes;
     }
 
-    /// Sends FIN, or closes, if everything is done that comes before.
-    fn finish_if_due(&mut self, stream: StreamNumber, network: &mut Network) -> bool {
+    /// Whether everything is done that comes before its FIN or its close.
+    fn is_finish_due(&self) -> bool {
         let all_written = self.written == self.outgoing.len();
         match self.manner {
-            Manner::HalfCloses | Manner::Truncates if all_written && !self.finished => {
-                note(|| format!("client {} sends FIN", self.number));
-                network.client_finish(stream);
-                self.finished = true;
-                true
-            }
-            Manner::Polite if all_written && self.answered == self.expected.len() => {
-                note(|| format!("client {} has all answers and closes", self.number));
-                network.client_close(stream);
-                self.state = State::Done;
-                true
-            }
+            Manner::HalfCloses | Manner::Truncates => all_written && !self.finished,
+            Manner::Polite => all_written && self.answered == self.expected.len(),
             _ => false,
+        }
+    }
+
+    fn finish(&mut self, stream: StreamNumber, network: &mut Network) {
+        if self.manner == Manner::Polite {
+            note(|| format!("client {} has all answers and closes", self.number));
+            network.client_close(stream);
+            self.state = State::Done;
+        } else {
+            note(|| format!("client {} sends FIN", self.number));
+            network.client_finish(stream);
+            self.finished = true;
         }
     }
 
@@ -349,7 +372,7 @@ impl Client {
                 self.is_error = first == 0;
             }
             let (number, index, matched) = (self.number, self.answered, self.matched);
-            let answer = &self.expected[index].answer;
+            let answer = &self.answers[self.expected[index].answer.clone()];
             let came = if self.is_error { 1 } else { bytes.len().min(answer.len() - matched) };
             let refused = self.is_error && excuses.refusing && [0, ErrorCode::Closing as u8][matched] == first;
             assert!(
@@ -397,8 +420,8 @@ impl Client {
     }
 }
 
-/// Appends a request to `outgoing` and returns the answer that it must get.
-fn draw_request(swarm: &Swarm, rng: &mut Rng, vectors: usize, outgoing: &mut Vec<u8>) -> Vec<u8> {
+/// Appends a request to `outgoing`, and the answer that it must get to `answers`.
+fn draw_request(swarm: &Swarm, rng: &mut Rng, vectors: usize, outgoing: &mut Vec<u8>, answers: &mut Vec<u8>) {
     let features = RequestLayout::feature_dim(swarm.layout);
     let mark = if swarm.model_errs.hits(rng) {
         Some(MODEL_ERRS)
@@ -409,8 +432,8 @@ fn draw_request(swarm: &Swarm, rng: &mut Rng, vectors: usize, outgoing: &mut Vec
     };
     let marked = mark.map(|_| rng.usize(..vectors));
     outgoing.extend_from_slice(&(vectors as u32).to_le_bytes());
-    let mut answer = Vec::with_capacity(answer_bytes(vectors as u32));
-    answer.push(vectors as u8);
+    let start = answers.len();
+    answers.push(vectors as u8);
     for row in 0..vectors {
         // From left to right, from -0.0: the bits depend on the order.
         let mut sum = -0.0_f32;
@@ -421,7 +444,10 @@ fn draw_request(swarm: &Swarm, rng: &mut Rng, vectors: usize, outgoing: &mut Vec
             outgoing.extend_from_slice(&feature.to_le_bytes());
             sum += feature;
         }
-        answer.extend_from_slice(&sum.to_le_bytes());
+        answers.extend_from_slice(&sum.to_le_bytes());
     }
-    if mark.is_some() { ErrorCode::ModelFailed.answer().to_vec() } else { answer }
+    if mark.is_some() {
+        answers.truncate(start);
+        answers.extend_from_slice(&ErrorCode::ModelFailed.answer());
+    }
 }

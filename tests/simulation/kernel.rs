@@ -92,12 +92,12 @@ pub struct Ring {
     rng: Rng,
     faults: Faults,
     pool: Arc<BufferPool>,
+    /// What a lent buffer holds.
+    canaries: Box<[u8]>,
     bell: Bell,
     completions_max: usize,
     submissions: VecDeque<Submission>,
     operations: Vec<Operation>,
-    /// Where `operations` are while they are looked at; empty otherwise.
-    examined: Vec<Operation>,
     /// Lent, but not told to the kernel.
     lending: Vec<Buffer>,
     lent: VecDeque<Buffer>,
@@ -125,11 +125,11 @@ impl Ring {
             network,
             rng,
             faults,
+            canaries: vec![CANARY; pool.geometry().buffer_bytes()].into(),
             bell,
             completions_max,
             submissions: VecDeque::new(),
             operations: Vec::new(),
-            examined: Vec::new(),
             lending: Vec::new(),
             lent: VecDeque::with_capacity(usize::from(pool.geometry().buffers)),
             completions: VecDeque::with_capacity(completions_max),
@@ -261,6 +261,7 @@ impl Ring {
 
     // ---- Completing.
 
+    #[inline]
     fn is_ready(&self, network: &Network, operation: &Operation) -> bool {
         if network.now_ns < operation.due_ns {
             return false;
@@ -279,26 +280,27 @@ impl Ring {
 
     /// Gives operations that can go on a chance to; with `insist`, to all of them until one has completed.
     fn work(&mut self, insist: bool) {
-        let mut examined = std::mem::replace(&mut self.operations, std::mem::take(&mut self.examined));
-        // In any order; their ends may overtake one another.
-        if examined.len() > 1 {
-            let first = self.rng.usize(..examined.len());
-            examined.rotate_left(first);
+        let count = self.operations.len();
+        if count == 0 {
+            return;
         }
-        for mut operation in examined.drain(..) {
+        // In any order; their ends may overtake one another.
+        let mut index = self.rng.usize(..count);
+        for _ in 0..count {
+            index = if index < self.operations.len() { index } else { 0 };
+            if self.operations.is_empty() {
+                return;
+            }
             let insists = insist && self.completions.is_empty();
-            let ready = self.is_ready(&self.network.borrow(), &operation);
+            let ready = self.is_ready(&self.network.borrow(), &self.operations[index]);
             if !ready || (!insists && self.faults.later.hits(&mut self.rng)) {
-                self.operations.push(operation);
+                index += 1;
                 continue;
             }
+            let operation = self.operations.swap_remove(index);
             let stream = operation.stream();
             match self.attempt(operation) {
-                Some(unfinished) => {
-                    operation = unfinished;
-                    operation.fresh = false;
-                    self.operations.push(operation);
-                }
+                Some(unfinished) => self.operations.push(unfinished),
                 None => {
                     if let Some(stream) = stream {
                         self.network.borrow_mut().operation_ended(stream);
@@ -306,27 +308,14 @@ impl Ring {
                 }
             }
         }
-        self.examined = examined;
-        self.carry_out_cancels();
     }
 
-    /// Cancels look for their targets among all operations, so they are carried out when those are in place again.
-    fn carry_out_cancels(&mut self) {
-        let mut index = 0;
-        while index < self.operations.len() {
-            let operation = &self.operations[index];
-            let (fresh, is_cancel) = (operation.fresh, operation.is_cancel());
-            if !is_cancel || fresh {
-                index += 1;
-                continue;
-            }
-            let cancel = self.operations.swap_remove(index);
-            let late = self.faults.late.hits(&mut self.rng);
-            let due_ns = if late { self.now_ns() + self.rng.u64(..LATE_END_NS_MAX) } else { 0 };
-            if let Some(target) = self.operations.iter_mut().find(|operation| operation.is_target_of(&cancel.kind)) {
-                (target.cancelled, target.due_ns) = (true, due_ns);
-            }
-            index = 0;
+    /// Cancels an operation, if it has not completed yet.
+    fn cancel(&mut self, is_target: impl Fn(&Kind) -> bool) {
+        let late = self.faults.late.hits(&mut self.rng);
+        let due_ns = if late { self.now_ns() + self.rng.u64(..LATE_END_NS_MAX) } else { 0 };
+        if let Some(target) = self.operations.iter_mut().find(|operation| is_target(&operation.kind)) {
+            (target.cancelled, target.due_ns) = (true, due_ns);
         }
     }
 
@@ -337,7 +326,14 @@ impl Ring {
             Kind::Accept => self.attempt_accept(cancelled),
             Kind::Receive { stream, id, shots } => self.attempt_receive(stream, id, shots, cancelled),
             Kind::Send { stream, id, block, checksum } => self.attempt_send(stream, id, block, checksum),
-            Kind::CancelAccept | Kind::CancelReceive(_) => Some(kind),
+            Kind::CancelAccept => {
+                self.cancel(|kind| matches!(kind, Kind::Accept));
+                None
+            }
+            Kind::CancelReceive(target) => {
+                self.cancel(|kind| matches!(kind, Kind::Receive { id, .. } if *id == target));
+                None
+            }
             Kind::Timer => {
                 self.post(Completion::Timer);
                 None
@@ -429,7 +425,7 @@ impl Ring {
     fn fill(&mut self, stream: StreamNumber, buffer: &mut Buffer) -> Incoming {
         let geometry = self.pool.geometry();
         let bytes = self.pool.bytes_mut(buffer);
-        assert!(bytes.iter().all(|byte| *byte == CANARY), "a buffer that the kernel holds is written by nobody else");
+        assert!(bytes[..] == self.canaries[..], "a buffer that the kernel holds is written by nobody else");
         let area = &mut bytes[geometry.headroom_bytes..];
         let short = self.faults.short_receive.hits(&mut self.rng);
         let most = if short { 1 + self.rng.usize(..area.len()) } else { area.len() };
@@ -509,18 +505,6 @@ impl Operation {
         match self.kind {
             Kind::Receive { stream, .. } | Kind::Send { stream, .. } => Some(stream),
             Kind::Accept | Kind::CancelAccept | Kind::CancelReceive(_) | Kind::Timer | Kind::Alarm => None,
-        }
-    }
-
-    fn is_cancel(&self) -> bool {
-        matches!(self.kind, Kind::CancelAccept | Kind::CancelReceive(_))
-    }
-
-    fn is_target_of(&self, cancel: &Kind) -> bool {
-        match (&self.kind, cancel) {
-            (Kind::Accept, Kind::CancelAccept) => true,
-            (Kind::Receive { id, .. }, Kind::CancelReceive(target)) => id == target,
-            _ => false,
         }
     }
 }

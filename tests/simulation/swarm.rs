@@ -103,6 +103,8 @@ pub struct Swarm {
     /// Clients that do not behave.
     pub rude_clients: Chance,
     pub faults: Faults,
+    /// The first part of the run ends when no client has done anything for so long.
+    pub patience: Duration,
     /// The longest that a step takes, on the simulated clock.
     pub step_ns_max: u64,
     /// How often one of the actors does nothing for a while.
@@ -113,8 +115,12 @@ pub struct Swarm {
 impl Swarm {
     pub fn draw(rng: &mut Rng) -> Swarm {
         let layout = RequestLayout::new([1, 1, 2, 3, 16][rng.usize(..5)]);
-        let clients = 1 + rng.usize(..20);
-        let pick = |rng: &mut Rng, sizes: &[usize]| sizes[rng.usize(..sizes.len())];
+        let clients = 1 + rng.usize(..28);
+        let large_requests = rng.u8(..4) == 0;
+        let requests_per_client_max = [2, 20, 60, 100][rng.usize(..4)];
+        // What is large or much takes its time anyway, and far too long in a few bytes at a time.
+        let smallest = if large_requests || requests_per_client_max > 20 { 100 } else { 0 };
+        let pick = |rng: &mut Rng, sizes: &[usize]| sizes[rng.usize(..sizes.len())].max(smallest);
         let scarce = |rng: &mut Rng| if rng.u8(..4) == 0 { 1 + rng.usize(..clients) } else { 1000 };
         let milliseconds = |rng: &mut Rng, choices: &[u64]| {
             let choice = choices[rng.usize(..choices.len())];
@@ -135,7 +141,7 @@ impl Swarm {
                 send_blocks_retained: rng.usize(..4),
                 partial_blocks_retained: rng.usize(..4),
             },
-            completions: pick(rng, &[2, 4, 16, 64, 1024]),
+            completions: [2, 4, 16, 64, 1024][rng.usize(..5)],
             descriptors_max: scarce(rng),
             connections_max: scarce(rng),
             socket_in_bytes: pick(rng, &[10, 200, 2000, 16 * 1024]),
@@ -148,12 +154,13 @@ impl Swarm {
             wait: [WaitStrategy::Park, WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Yield]
                 [rng.usize(..4)],
             clients,
-            requests_per_client_max: pick(rng, &[2, 20, 60]),
-            large_requests: rng.u8(..4) == 0,
+            requests_per_client_max,
+            large_requests,
             model_errs: Chance::draw(rng, 100),
             model_panics: Chance(if rng.u8(..16) == 0 { 20 } else { 0 }),
             rude_clients: Chance::draw(rng, 700),
             faults: Faults::draw(rng),
+            patience: Duration::from_millis([20, 1000, 7000][rng.usize(..3)]),
             step_ns_max: 1 << rng.u32(8..18),
             freezes: Chance::draw(rng, 10),
             stop: (rng.u8(..4) == 0)

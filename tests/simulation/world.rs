@@ -42,8 +42,8 @@ const CALM_STEPS_MAX: u64 = 400_000;
 /// Simulated time of each other part; more is a hang.
 const CALM_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// Steps without any work, for each actor, after which only time can bring some.
-const IDLE_STEPS: usize = 3;
+/// Steps without any work, for each thread, after which only time can bring some.
+const IDLE_STEPS: usize = 4;
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -101,12 +101,16 @@ pub struct World {
     io_wakes: Vec<Arc<Wake>>,
     batch: BatchActor,
     clients: Vec<Client>,
+    /// The clients that are not done.
+    present: Vec<usize>,
     control: Arc<Control>,
     checker: Checker,
     /// Where clients read to.
     place: Vec<u8>,
     steps: u64,
     idle_steps: usize,
+    /// When a client last did anything.
+    client_acted_at_ns: u64,
     drain_at_ns: Option<u64>,
     /// The actor that does nothing, until this step.
     frozen: Option<(usize, u64)>,
@@ -184,7 +188,7 @@ impl World {
         let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
         let waiter = Waiter::new(swarm.wait);
         let batch = BatchActor { processor, wake: batch_wake, token, waiter, phase: Phase::Look };
-        let clients = (0..swarm.clients).map(|number| Client::draw(number, &swarm, &mut rng)).collect();
+        let clients: Vec<_> = (0..swarm.clients).map(|number| Client::draw(number, &swarm, &mut rng)).collect();
         let checker = Checker::new(io_metrics, batch_metrics);
         World {
             swarm,
@@ -193,12 +197,14 @@ impl World {
             io,
             io_wakes,
             batch,
+            present: (0..clients.len()).collect(),
             clients,
             control,
             checker,
             place: vec![0; 4096],
             steps: 0,
             idle_steps: 0,
+            client_acted_at_ns: 0,
             drain_at_ns: None,
             frozen: None,
         }
@@ -207,7 +213,11 @@ impl World {
     // ---- The three parts.
 
     fn play_with_faults(&mut self) {
-        while self.steps < FAULTY_STEPS_MAX && !self.clients.iter().all(Client::is_done) {
+        let patience_ns = self.swarm.patience.as_nanos() as u64;
+        while self.steps < FAULTY_STEPS_MAX && !self.present.is_empty() {
+            if self.network.borrow().now_ns > self.client_acted_at_ns + patience_ns {
+                break;
+            }
             if let Some(stop) = self.swarm.stop {
                 if self.drain_at_ns.is_none() && self.steps >= stop.after_steps {
                     self.drain();
@@ -217,7 +227,7 @@ impl World {
                 }
             }
             if self.frozen.is_none() && self.swarm.freezes.hits(&mut self.rng) {
-                let actors = self.io.len() + 1 + self.clients.len();
+                let actors = self.io.len() + 1 + self.present.len();
                 self.frozen = Some((self.rng.usize(..actors), self.steps + self.rng.u64(..300)));
             }
             self.step();
@@ -231,7 +241,7 @@ impl World {
         self.io.iter().for_each(|actor| actor.ring.borrow_mut().set_faults(Faults::default()));
         self.clients.iter_mut().for_each(Client::hurry);
         self.play_until("all clients are served and gone", |world| {
-            world.clients.iter().all(Client::is_done) && world.control.open_connections() == 0
+            world.present.is_empty() && world.control.open_connections() == 0
         });
         self.play_until("nothing is held at rest", |world| world.held().is_empty());
         self.checker.check_clients(&self.clients);
@@ -328,7 +338,7 @@ impl World {
         if self.frozen.is_some_and(|(_, until)| until <= self.steps) {
             self.frozen = None;
         }
-        let actors = self.io.len() + 1 + self.clients.len();
+        let actors = self.io.len() + 1 + self.present.len();
         // Half of the time a thread, half of the time anyone.
         let first = if self.rng.bool() { self.rng.usize(..=self.io.len()) } else { self.rng.usize(..actors) };
         let mut stepped = Stepped::Blocked;
@@ -342,15 +352,17 @@ impl World {
             }
         }
         match stepped {
-            Stepped::Worked => self.idle_steps = 0,
-            Stepped::Idle if self.idle_steps < IDLE_STEPS * actors => self.idle_steps += 1,
+            Stepped::Worked => {
+                self.idle_steps = 0;
+                self.checker.check_conservation();
+            }
+            Stepped::Idle if self.idle_steps < IDLE_STEPS * (self.io.len() + 1) => self.idle_steps += 1,
             Stepped::Idle => self.pass_time(),
             Stepped::Blocked => {
                 self.check_sleepers();
                 self.pass_time();
             }
         }
-        self.checker.check_conservation();
     }
 
     fn step_actor(&mut self, index: usize, now_ns: u64) -> Stepped {
@@ -360,12 +372,23 @@ impl World {
         } else if index == io_threads {
             self.step_batch(now_ns)
         } else {
-            let excuses = self.excuses(now_ns);
-            let mut network = self.network.borrow_mut();
-            let client = &mut self.clients[index - io_threads - 1];
-            let acted = client.step(&mut network, excuses, &mut self.rng, &mut self.place);
-            if acted { Stepped::Worked } else { Stepped::Blocked }
+            self.step_client(index - io_threads - 1, now_ns)
         }
+    }
+
+    fn step_client(&mut self, place: usize, now_ns: u64) -> Stepped {
+        let client = &self.clients[self.present[place]];
+        if !client.can_step(&self.network.borrow()) {
+            return Stepped::Blocked;
+        }
+        self.client_acted_at_ns = now_ns;
+        let excuses = self.excuses(now_ns);
+        let client = &mut self.clients[self.present[place]];
+        client.step(&mut self.network.borrow_mut(), excuses, &mut self.rng, &mut self.place);
+        if client.is_done() {
+            self.present.swap_remove(place);
+        }
+        Stepped::Worked
     }
 
     /// As `disrust::threads::run_io_thread`, in pieces.
@@ -474,8 +497,8 @@ impl World {
         let rings_ns = self.io.iter().filter_map(|actor| actor.ring.borrow().next_due_ns()).min();
         let mut network = self.network.borrow_mut();
         let now_ns = network.now_ns;
-        let waiting = self.clients.iter().filter(|client| !client.is_done());
-        let clients_ns = waiting.map(|client| client.wakes_at_ns).filter(|wakes_at_ns| *wakes_at_ns > now_ns).min();
+        let clients = self.present.iter().map(|number| &self.clients[*number]);
+        let clients_ns = clients.map(|client| client.wakes_at_ns).filter(|wakes_at_ns| *wakes_at_ns > now_ns).min();
         if let Some(next_ns) = rings_ns.into_iter().chain(clients_ns).min() {
             network.now_ns = next_ns + self.rng.u64(..self.swarm.step_ns_max);
         }
