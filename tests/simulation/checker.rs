@@ -12,9 +12,33 @@ use std::sync::Arc;
 use disrust::metrics::{BatchMetrics, Counter, IoMetrics};
 
 use super::client::Client;
+use super::kernel::RingReached;
 
 /// Accepts that may fail in any second.
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 10;
+
+/// What runs must come to, together; what none comes to is not tested.
+pub const REACHED: [&str; 19] = [
+    "rejected",
+    "accept failures",
+    "answered",
+    "discarded",
+    "refused",
+    "framing errors",
+    "broken",
+    "expired",
+    "cut",
+    "starved",
+    "partial sends",
+    "model failures",
+    "wakes of the batch processor",
+    "wakes of I/O threads",
+    "wakes saved",
+    "enters failed",
+    "completions overflowed",
+    "receives cancelled",
+    "one-shot receives",
+];
 
 /// The server's own counts, and what they must be.
 pub struct Checker {
@@ -33,6 +57,37 @@ impl Checker {
 
     pub fn requests(&self) -> u64 {
         self.sum(|metrics| &metrics.requests)
+    }
+
+    /// The counts that [`REACHED`] names.
+    pub fn reached(&self, rings: impl Iterator<Item = RingReached>) -> [u64; REACHED.len()] {
+        let rings = rings.fold(RingReached::default(), |sum, ring| RingReached {
+            enters_failed: sum.enters_failed + ring.enters_failed,
+            overflows: sum.overflows + ring.overflows,
+            cancels: sum.cancels + ring.cancels,
+            one_shots: sum.one_shots + ring.one_shots,
+        });
+        [
+            self.sum(|metrics| &metrics.rejected),
+            self.sum(|metrics| &metrics.accept_failures),
+            self.sum(|metrics| &metrics.answered),
+            self.sum(|metrics| &metrics.discarded),
+            self.sum(|metrics| &metrics.refused),
+            self.sum(|metrics| &metrics.framing_errors),
+            self.sum(|metrics| &metrics.broken),
+            self.sum(|metrics| &metrics.expired),
+            self.sum(|metrics| &metrics.cut),
+            self.sum(|metrics| &metrics.starved),
+            self.sum(|metrics| &metrics.partial_sends),
+            self.batch.model_failures.get(),
+            self.sum(|metrics| &metrics.wakes),
+            self.batch.wakes.get(),
+            self.sum(|metrics| &metrics.wakes_coalesced) + self.batch.wakes_coalesced.get(),
+            rings.enters_failed,
+            rings.overflows,
+            rings.cancels,
+            rings.one_shots,
+        ]
     }
 
     pub fn check_conservation(&self) {

@@ -105,6 +105,16 @@ pub struct Ring {
     overflow: VecDeque<Completion<Descriptor>>,
     asleep: bool,
     calls: usize,
+    pub reached: RingReached,
+}
+
+/// How often something rare happened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RingReached {
+    pub enters_failed: u64,
+    pub overflows: u64,
+    pub cancels: u64,
+    pub one_shots: u64,
 }
 
 /// The I/O thread's end of a [`Ring`].
@@ -136,6 +146,7 @@ impl Ring {
             overflow: VecDeque::new(),
             asleep: false,
             calls: 0,
+            reached: RingReached::default(),
             pool,
         };
         for index in 0..ring.pool.geometry().buffers {
@@ -184,7 +195,9 @@ impl Ring {
         let operations = self.operations.iter().filter(|operation| !at_rest(&operation.kind)).count();
         let buffers = usize::from(self.pool.geometry().buffers) - self.lent.len() - self.lending.len();
         let submissions = self.submissions.iter().filter(|submission| !at_rest(&submission.operation.kind)).count();
-        let completions = self.completions.len() + self.overflow.len();
+        let tells_of_time = |completion: &&_| matches!(completion, Completion::Timer | Completion::Alarm);
+        let completions = self.completions.iter().chain(&self.overflow);
+        let completions = completions.filter(|completion| !tells_of_time(completion)).count();
         if operations + buffers + submissions + completions == 0 {
             return String::new();
         }
@@ -236,6 +249,7 @@ impl Ring {
         if self.faults.enter_fails.hits(&mut self.rng) {
             let taken = self.rng.usize(..=self.submissions.len());
             note(|| format!("ring {}: enter fails after {taken} submissions", self.thread));
+            self.reached.enters_failed += 1;
             self.submit(taken);
             return;
         }
@@ -314,6 +328,7 @@ impl Ring {
     fn cancel(&mut self, is_target: impl Fn(&Kind) -> bool) {
         let late = self.faults.late.hits(&mut self.rng);
         let due_ns = if late { self.now_ns() + self.rng.u64(..LATE_END_NS_MAX) } else { 0 };
+        self.reached.cancels += 1;
         if let Some(target) = self.operations.iter_mut().find(|operation| is_target(&operation.kind)) {
             (target.cancelled, target.due_ns) = (true, due_ns);
         }
@@ -471,6 +486,7 @@ impl Ring {
             self.completions.push_back(completion);
         } else {
             self.overflow.push_back(completion);
+            self.reached.overflows += 1;
         }
     }
 
@@ -543,6 +559,7 @@ impl Kernel for SimulatedKernel {
         let stream = ring.network.borrow().stream_of(socket);
         let same = |kind: &Kind| matches!(kind, Kind::Receive { stream: other, .. } if *other == stream);
         assert!(!ring.has_operation(same), "one receive is armed for a connection");
+        ring.reached.one_shots += u64::from(shots == Shots::One);
         note(|| format!("ring {}: receive of {id:?}, {shots:?}, on stream {stream}", ring.thread));
         ring.queue(Some(socket), Kind::Receive { stream, id, shots }, Duration::ZERO);
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
+use super::checker::REACHED;
 use super::model::PANIC_MESSAGE;
 use super::world::{self, Summary};
 
@@ -57,8 +58,16 @@ pub fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// Plays `count` seeds from `first` on. Returns those that failed, in order.
-pub fn play_many(first: u64, count: u64) -> Vec<u64> {
+/// What came of many runs.
+pub struct Runs {
+    /// The seeds that failed, ascending.
+    pub failures: Vec<u64>,
+    /// What they came to, together.
+    pub reached: Vec<(&'static str, u64)>,
+}
+
+/// Plays `count` seeds from `first` on.
+pub fn play_many(first: u64, count: u64) -> Runs {
     let jobs = variable("SIMULATION_JOBS").map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),
         |jobs| usize::try_from(jobs).unwrap_or(1),
@@ -83,7 +92,7 @@ pub fn play_many(first: u64, count: u64) -> Vec<u64> {
     let mut progress = progress.into_inner().expect("no run panics outside `play`");
     progress.tell(began_at.elapsed(), count);
     progress.failures.sort_unstable();
-    progress.failures
+    Runs { failures: progress.failures, reached: REACHED.into_iter().zip(progress.reached).collect() }
 }
 
 #[derive(Default)]
@@ -92,6 +101,7 @@ struct Progress {
     requests: u64,
     steps: u64,
     simulated_ns: u64,
+    reached: [u64; REACHED.len()],
     failures: Vec<u64>,
     told: Duration,
 }
@@ -104,6 +114,7 @@ impl Progress {
                 self.requests += summary.requests;
                 self.steps += summary.steps;
                 self.simulated_ns += summary.simulated_ns;
+                self.reached.iter_mut().zip(summary.reached).for_each(|(sum, count)| *sum += count);
             }
             Outcome::Failed(why) => {
                 if self.failures.len() < FAILURES_TOLD_MAX {

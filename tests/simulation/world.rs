@@ -25,7 +25,7 @@ use disrust::wait::{Pause, Waiter};
 use disrust::wake::Wake;
 use fastrand::Rng;
 
-use super::checker::Checker;
+use super::checker::{Checker, REACHED};
 use super::client::{Client, Excuses};
 use super::kernel::{Bell, Ring, SimulatedKernel};
 use super::model::FragileSum;
@@ -51,6 +51,8 @@ pub struct Summary {
     pub steps: u64,
     pub requests: u64,
     pub simulated_ns: u64,
+    /// As `REACHED` names them.
+    pub reached: [u64; REACHED.len()],
 }
 
 /// Where a thread is in its loop.
@@ -130,7 +132,8 @@ pub fn run(seed: u64) -> Summary {
     world.play_in_calm();
     world.play_the_end();
     let simulated_ns = world.network.borrow().now_ns;
-    Summary { steps: world.steps, requests: world.checker.requests(), simulated_ns }
+    let reached = world.checker.reached(world.io.iter().map(|actor| actor.ring.borrow().reached));
+    Summary { steps: world.steps, requests: world.checker.requests(), simulated_ns, reached }
 }
 
 impl World {
