@@ -12,7 +12,7 @@ use std::sync::Arc;
 use disrust::metrics::{BatchMetrics, Counter, IoMetrics};
 
 use super::client::Client;
-use super::kernel::RingReached;
+use super::ring::RingReached;
 
 /// Accepts that may fail in any second.
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 10;

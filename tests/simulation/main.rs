@@ -1,8 +1,9 @@
 //! The whole server but its system calls, in one thread, on a machine that a seed drives and that does everything wrong
 //! that it may.
 //!
-//! - `kernel`: a `Kernel` under the I/O threads that serve; `network`: sockets, descriptors, the clock.
+//! - `kernel`, `ring`: a `Kernel` under the I/O threads that serve; `network`: sockets, descriptors, the clock.
 //! - `client`: what connects, and compares every byte; `model`: a model that fails.
+//! - `conformance`: what the simulated kernel says, a real one says too.
 //! - `swarm`: what a seed draws; `world`: who is stepped when; `checker`: what must hold; `trace`: a replay in words.
 //!
 //! A run is its seed: it has no other input, no thread and no clock. `scripts/simulate.sh` plays many, and replays one
@@ -10,9 +11,11 @@
 
 mod checker;
 mod client;
+mod conformance;
 mod kernel;
 mod model;
 mod network;
+mod ring;
 mod runs;
 mod swarm;
 mod trace;

@@ -2,8 +2,9 @@
 //!
 //! A stream is two queues of bytes between a client and the server, and what each end has done to it. Not modelled:
 //! segments, delays (the order in which actors are stepped does that), options. What the numbers are is Linux's:
-//! queued bytes are read before a reset is seen; a reset's error is reported once, to whichever operation asks first,
-//! and after it a receive finds the end and a send EPIPE; closing with unread bytes resets the peer.
+//! queued bytes are read before a reset is seen, and a FIN that came before it hides it; a reset's error is reported
+//! once, to whichever operation asks first, and after it a receive finds the end and a send EPIPE; closing with unread
+//! bytes resets the peer, and so does data for a socket that is shut down both ways.
 //! `tests/simulation/conformance.rs` compares this with a real kernel.
 
 use std::collections::VecDeque;
@@ -211,6 +212,8 @@ impl Network {
         let stream = &mut self.streams[number];
         if !stream.client_closed {
             stream.client_reset = true;
+            // A FIN is behind everything else.
+            stream.server_finished &= arrived == stream.to_client.len();
             stream.to_client.truncate(arrived);
         }
     }
@@ -243,9 +246,11 @@ impl Network {
             let bytes = take_front(&mut stream.to_server, place);
             stream.received_bytes += bytes;
             Incoming::Bytes(bytes)
+        } else if stream.client_finished {
+            Incoming::End
         } else if let Some(error) = stream.server_error.take() {
             Incoming::Error(error)
-        } else if stream.client_finished || stream.server_shut || stream.server_broken {
+        } else if stream.server_shut || stream.server_broken {
             Incoming::End
         } else {
             Incoming::Nothing
@@ -312,7 +317,11 @@ impl Network {
             return None;
         }
         let taken = bytes.len().min(room);
-        if stream.server_closed {
+        if stream.server_shut && stream.server_finished && !stream.server_closed {
+            // Data for a socket that is shut down both ways breaks the connection, at both ends.
+            stream.client_reset = true;
+            stream.break_server(errno::ECONNRESET);
+        } else if stream.server_closed {
             // Nobody is there any more: the answer is RST, which leaves alone what has arrived.
             stream.client_reset = true;
         } else {
@@ -330,10 +339,10 @@ impl Network {
         let stream = &mut self.streams[number];
         if !stream.to_client.is_empty() {
             Read::Bytes(take_front(&mut stream.to_client, place))
-        } else if stream.client_reset {
-            Read::Reset
         } else if stream.server_finished {
             Read::End
+        } else if stream.client_reset {
+            Read::Reset
         } else {
             Read::Nothing
         }
@@ -369,7 +378,9 @@ impl Stream {
     fn break_server(&mut self, error: i32) {
         if !self.server_broken && !self.server_closed {
             self.server_broken = true;
-            self.server_error = Some(error);
+            // After FIN a receive finds the end whatever comes, and a reset is a broken pipe.
+            let is_late = self.client_finished && error == errno::ECONNRESET;
+            self.server_error = Some(if is_late { errno::EPIPE } else { error });
         }
     }
 }

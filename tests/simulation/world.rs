@@ -27,9 +27,10 @@ use fastrand::Rng;
 
 use super::checker::{Checker, REACHED};
 use super::client::{Client, Excuses};
-use super::kernel::{Bell, Ring, SimulatedKernel};
+use super::kernel::SimulatedKernel;
 use super::model::FragileSum;
 use super::network::Network;
+use super::ring::{Bell, Ring};
 use super::swarm::{Faults, Swarm};
 use super::trace::{self, note};
 
