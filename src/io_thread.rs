@@ -164,8 +164,9 @@ impl<K: Kernel> IoThread<K> {
         self.publish_events();
         worked |= self.take_responses();
         self.carry_on_touched();
-        self.feed_starved();
+        // Before the starved are fed: their bytes may have waited for buffers, and the kernel is not asked yet.
         self.sweep_when_due(worked);
+        self.feed_starved();
         self.retry_accept_when_due();
         let buffers = usize::from(self.parts.pool.geometry().buffers);
         self.parts.metrics.buffers_in_use_peak.raise(buffers - self.buffers_lent);

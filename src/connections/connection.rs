@@ -346,7 +346,8 @@ impl<S: Copy> Connection<S> {
                 } else if self.partial.has_begun() {
                     (waits_for_peer && passed_if(self.request_began_ns, timeouts.request)).then_some(Expiry::Request)
                 } else if self.owes_nothing() {
-                    passed_if(self.received_at_ns.max(self.sent_at_ns), timeouts.idle).then_some(Expiry::Idle)
+                    let since_ns = self.received_at_ns.max(self.sent_at_ns);
+                    (waits_for_peer && passed_if(since_ns, timeouts.idle)).then_some(Expiry::Idle)
                 } else {
                     None
                 }
@@ -689,6 +690,19 @@ mod tests {
         assert!(bench.answer(event));
         assert_eq!(bench.connection.expired(TIMEOUTS, at(59)), None);
         assert_eq!(bench.connection.expired(TIMEOUTS, at(60)), Some(Expiry::Send));
+    }
+
+    #[test]
+    fn whoever_waits_for_our_buffers_is_not_late() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        bench.connection.receive_ended();
+        bench.connection.starve();
+        bench.turn.now_ns = 100_000_000_000;
+        assert_eq!(bench.connection.expired(TIMEOUTS, bench.turn), None);
+        bench.connection.feed();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        assert_eq!(bench.connection.expired(TIMEOUTS, bench.turn), Some(Expiry::Idle));
     }
 
     #[test]
