@@ -66,7 +66,7 @@ pub struct Excuses {
     pub cut: bool,
     /// Connections can be over the limit.
     pub rejecting: bool,
-    /// The shortest timeout: whoever dawdles for half of it may be given up.
+    /// The shortest timeout: whoever lets half of it pass may be given up.
     pub patience_ns: u64,
 }
 
@@ -96,9 +96,10 @@ pub struct Client {
     finished: bool,
     /// Nothing is done before this time.
     pub wakes_at_ns: u64,
-    /// The longest that it kept the server waiting.
+    /// The longest that it did nothing although it could.
+    stalled_ns: u64,
+    /// The longest from a request's first byte to its last.
     dawdled_ns: u64,
-    acted_at_ns: u64,
     /// When it wrote the first byte of the last request that it has begun.
     request_began_ns: u64,
     /// Requests that the server had received when the drain began.
@@ -169,8 +170,8 @@ impl Client {
             leave_at: if leaves_early { rng.usize(..=outgoing.len()) } else { usize::MAX },
             finished: false,
             wakes_at_ns: if rng.bool() { 0 } else { rng.u64(..swarm.step_ns_max * 2000) },
+            stalled_ns: 0,
             dawdled_ns: 0,
-            acted_at_ns: 0,
             request_began_ns: 0,
             owed_at_drain: 0,
             unserved: false,
@@ -195,6 +196,11 @@ impl Client {
             let received = network.received_bytes(stream);
             self.owed_at_drain = self.expected.iter().filter(|expected| expected.request_end <= received).count();
         }
+    }
+
+    /// It could have done something for long, and was not let.
+    pub fn has_missed_its_time(&mut self) {
+        self.stalled_ns = u64::MAX;
     }
 
     /// Faults have stopped: whoever only waits stops waiting, and whoever would never go, goes.
@@ -229,7 +235,7 @@ impl Client {
         match self.state {
             State::Done => {}
             State::NotConnected => {
-                (self.acted_at_ns, self.request_began_ns) = (network.now_ns, network.now_ns);
+                self.request_began_ns = network.now_ns;
                 self.connect(network, excuses);
             }
             State::Connected(stream) => self.converse(stream, network, excuses, rng, place),
@@ -270,8 +276,6 @@ impl Client {
         if !reads && writes == 0 {
             return self.finish(stream, network);
         }
-        self.dawdled_ns = self.dawdled_ns.max(network.now_ns - self.acted_at_ns);
-        self.acted_at_ns = network.now_ns;
         if reads && (writes == 0 || rng.bool()) {
             self.read(stream, network, excuses, rng, place);
         } else {
@@ -300,6 +304,7 @@ impl Client {
         {
             bytes = at.saturating_sub(self.written).max(1);
             self.wakes_at_ns = network.now_ns + pause_ns;
+            self.stalled_ns = pause_ns;
             self.stall_at = None;
         }
         match network.client_write(stream, &self.outgoing[self.written..self.written + bytes]) {
@@ -308,12 +313,18 @@ impl Client {
         }
     }
 
+    fn is_between_requests(&self) -> bool {
+        self.written == 0 || self.expected.binary_search_by_key(&self.written, |expected| expected.request_end).is_ok()
+    }
+
     fn has_written(&mut self, bytes: usize, now_ns: u64) {
         // From a request's first byte to its last, the server's patience runs.
-        let requests_begun = |written| self.expected.partition_point(|expected| expected.request_end < written);
-        let is_another = self.written == 0 || requests_begun(self.written) < requests_begun(self.written + bytes);
+        if self.is_between_requests() {
+            self.request_began_ns = now_ns;
+        }
         self.dawdled_ns = self.dawdled_ns.max(now_ns - self.request_began_ns);
-        if is_another {
+        let begun = |written| self.expected.partition_point(|expected| expected.request_end < written);
+        if begun(self.written) < begun(self.written + bytes) {
             self.request_began_ns = now_ns;
         }
         self.written += bytes;
@@ -399,8 +410,10 @@ impl Client {
         let is_closed_on = excuses.refusing || self.manner == Manner::BreaksProtocol;
         let patience_ns =
             if is_closed_on { excuses.patience_ns.min(LINGER.as_nanos() as u64) } else { excuses.patience_ns };
-        let dawdled_ns = self.dawdled_ns.max(network.now_ns - self.acted_at_ns);
-        let slow = dawdled_ns > patience_ns / 2 || (self.manner == Manner::NeverReads && patience_ns < u64::MAX);
+        let request_ns = if self.is_between_requests() { 0 } else { network.now_ns - self.request_began_ns };
+        let waited_ns = self.stalled_ns.max(self.dawdled_ns).max(request_ns);
+        let is_passive = matches!(self.manner, Manner::Idle | Manner::NeverReads) && patience_ns < u64::MAX;
+        let slow = is_passive || waited_ns > patience_ns / 2;
         if !complete && !excuses.cut {
             let closed_on = excuses.refusing && !reset && self.matched == 0 && answered >= self.owed_at_drain;
             // Whoever waits to be accepted when the listener closes is reset.

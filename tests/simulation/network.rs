@@ -103,8 +103,9 @@ pub struct Network {
     socket_out_bytes: usize,
     /// Closing a socket with operations in the kernel is a failure, not something to model.
     pub strict: bool,
-    /// When accepts failed, in nanoseconds.
+    /// When accepts failed, and when descriptors were closed.
     pub accept_failures_ns: Vec<u64>,
+    pub closes_ns: Vec<u64>,
 }
 
 impl Network {
@@ -128,6 +129,7 @@ impl Network {
             socket_out_bytes,
             strict: true,
             accept_failures_ns: Vec::new(),
+            closes_ns: Vec::new(),
         }
     }
 
@@ -183,6 +185,7 @@ impl Network {
     pub fn close(&mut self, descriptor: Descriptor) {
         let number = self.descriptors[descriptor].take().expect("a socket is closed once");
         self.descriptors_open -= 1;
+        self.closes_ns.push(self.now_ns);
         let operations = self.streams[number].operations;
         assert!(
             !self.strict || operations == 0,

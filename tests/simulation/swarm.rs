@@ -109,6 +109,10 @@ pub struct Swarm {
     pub step_ns_max: u64,
     /// How often one of the actors does nothing for a while.
     pub freezes: Chance,
+    /// At this step the whole server is stopped for so long that deadlines pass. Once, and not together with operations
+    /// that are late for no reason, nor with a completion queue that is always full: then the server cannot know, or
+    /// not in time, that it has not seen everything yet.
+    pub stall_at: Option<u64>,
     pub stop: Option<Stop>,
 }
 
@@ -116,6 +120,9 @@ impl Swarm {
     pub fn draw(rng: &mut Rng) -> Swarm {
         let layout = RequestLayout::new([1, 1, 2, 3, 16][rng.usize(..5)]);
         let clients = 1 + rng.usize(..28);
+        let faults = Faults::draw(rng);
+        let is_punctual = [faults.later, faults.late, faults.enter_fails].iter().all(|chance| chance.0 == 0);
+        let completions = [2, 4, 16, 64, 1024][rng.usize(..5)];
         let large_requests = rng.u8(..4) == 0;
         let requests_per_client_max = [2, 20, 60, 100][rng.usize(..4)];
         // What is large or much takes its time anyway, and far too long in a few bytes at a time.
@@ -141,7 +148,7 @@ impl Swarm {
                 send_blocks_retained: rng.usize(..4),
                 partial_blocks_retained: rng.usize(..4),
             },
-            completions: [2, 4, 16, 64, 1024][rng.usize(..5)],
+            completions,
             descriptors_max: scarce(rng),
             connections_max: scarce(rng),
             socket_in_bytes: pick(rng, &[10, 200, 2000, 16 * 1024]),
@@ -159,7 +166,8 @@ impl Swarm {
             model_errs: Chance::draw(rng, 100),
             model_panics: Chance(if rng.u8(..16) == 0 { 20 } else { 0 }),
             rude_clients: Chance::draw(rng, 700),
-            faults: Faults::draw(rng),
+            stall_at: (is_punctual && completions >= 64).then(|| rng.u64(..2000)),
+            faults,
             patience: Duration::from_millis([20, 1000, 7000][rng.usize(..3)]),
             step_ns_max: 1 << rng.u32(8..18),
             freezes: Chance::draw(rng, 10),

@@ -43,6 +43,12 @@ const CALM_STEPS_MAX: u64 = 400_000;
 /// Simulated time of each other part; more is a hang.
 const CALM_TIME_MAX: Duration = Duration::from_secs(120);
 
+/// The longest that a step takes while the server is stopped.
+const STALL_STEP_NS_MAX: u64 = 50_000_000;
+
+/// The longest that the clock jumps while a thread is awake: what it does next may be more than nothing.
+const IDLE_NS_MAX: u64 = 10_000_000;
+
 /// Steps without any work, for each thread, after which only time can bring some.
 const IDLE_STEPS: usize = 4;
 
@@ -117,6 +123,8 @@ pub struct World {
     drain_at_ns: Option<u64>,
     /// The actor that does nothing, until this step.
     frozen: Option<(usize, u64)>,
+    /// The server is stopped until this step; clients go on.
+    stalled_until: u64,
 }
 
 /// Plays the run of a seed.
@@ -211,6 +219,7 @@ impl World {
             client_acted_at_ns: 0,
             drain_at_ns: None,
             frozen: None,
+            stalled_until: 0,
         }
     }
 
@@ -234,14 +243,17 @@ impl World {
                 let actors = self.io.len() + 1 + self.present.len();
                 self.frozen = Some((self.rng.usize(..actors), self.steps + self.rng.u64(..300)));
             }
+            if self.swarm.stall_at == Some(self.steps) {
+                note(|| "the server is stopped for a while".to_owned());
+                self.stalled_until = self.steps + self.rng.u64(..100);
+            }
             self.step();
         }
     }
 
     fn play_in_calm(&mut self) {
         note(|| "faults stop".to_owned());
-        self.frozen = None;
-        self.swarm.freezes = Default::default();
+        (self.frozen, self.stalled_until) = (None, 0);
         self.io.iter().for_each(|actor| actor.ring.borrow_mut().set_faults(Faults::default()));
         self.clients.iter_mut().for_each(Client::hurry);
         self.play_until("all clients are served and gone", |world| {
@@ -252,7 +264,7 @@ impl World {
         self.checker.check_at_rest();
         let network = self.network.borrow();
         assert!(network.descriptors_open() == 0, "every descriptor is closed");
-        Checker::check_accept_failures(&network.accept_failures_ns);
+        Checker::check_accept_failures(&network.accept_failures_ns, &network.closes_ns);
     }
 
     fn play_the_end(&mut self) {
@@ -333,9 +345,16 @@ impl World {
     /// Lets one actor do something; if none can, time passes.
     fn step(&mut self) {
         self.steps += 1;
+        let is_stalled = self.steps < self.stalled_until;
+        if self.steps == self.stalled_until {
+            let network = self.network.borrow();
+            let clients = self.clients.iter_mut().filter(|client| client.can_step(&network));
+            clients.for_each(Client::has_missed_its_time);
+        }
         let now_ns = {
             let mut network = self.network.borrow_mut();
-            network.now_ns += self.rng.u64(..self.swarm.step_ns_max);
+            let step_ns_max = if is_stalled { STALL_STEP_NS_MAX } else { self.swarm.step_ns_max };
+            network.now_ns += self.rng.u64(..step_ns_max);
             network.now_ns
         };
         trace::set_clock(now_ns);
@@ -347,7 +366,7 @@ impl World {
         let first = if self.rng.bool() { self.rng.usize(..=self.io.len()) } else { self.rng.usize(..actors) };
         let mut stepped = Stepped::Blocked;
         for index in (first..actors).chain(0..first) {
-            if self.frozen.is_some_and(|(frozen, _)| frozen == index) {
+            if self.frozen.is_some_and(|(frozen, _)| frozen == index) || (is_stalled && index <= self.io.len()) {
                 continue;
             }
             stepped = self.step_actor(index, now_ns);
@@ -361,10 +380,13 @@ impl World {
                 self.checker.check_conservation();
             }
             Stepped::Idle if self.idle_steps < IDLE_STEPS * (self.io.len() + 1) => self.idle_steps += 1,
-            Stepped::Idle => self.pass_time(),
+            Stepped::Blocked if is_stalled => {}
+            // Whoever is frozen would be late through no fault of its own.
+            Stepped::Idle | Stepped::Blocked if self.frozen.is_some() => self.frozen = None,
+            Stepped::Idle => self.pass_time(IDLE_NS_MAX),
             Stepped::Blocked => {
                 self.check_sleepers();
-                self.pass_time();
+                self.pass_time(u64::MAX);
             }
         }
     }
@@ -490,13 +512,13 @@ impl World {
     /// Nobody can be stepped: whoever sleeps must be right to.
     fn check_sleepers(&self) {
         let alarm_is_under_way = self.io.iter().any(|actor| actor.ring.borrow().alarm_is_under_way());
-        if self.frozen.is_none() && !alarm_is_under_way {
+        if !alarm_is_under_way {
             self.checker.check_nothing_in_flight();
         }
     }
 
-    /// The clock goes to the next thing that is due.
-    fn pass_time(&mut self) {
+    /// The clock goes to the next thing that is due, but not by more than `most_ns`.
+    fn pass_time(&mut self, most_ns: u64) {
         self.idle_steps = 0;
         let rings_ns = self.io.iter().filter_map(|actor| actor.ring.borrow().next_due_ns()).min();
         let mut network = self.network.borrow_mut();
@@ -504,7 +526,7 @@ impl World {
         let clients = self.present.iter().map(|number| &self.clients[*number]);
         let clients_ns = clients.map(|client| client.wakes_at_ns).filter(|wakes_at_ns| *wakes_at_ns > now_ns).min();
         if let Some(next_ns) = rings_ns.into_iter().chain(clients_ns).min() {
-            network.now_ns = next_ns + self.rng.u64(..self.swarm.step_ns_max);
+            network.now_ns = next_ns.min(now_ns.saturating_add(most_ns)) + self.rng.u64(..self.swarm.step_ns_max);
         }
     }
 }
