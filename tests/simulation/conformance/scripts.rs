@@ -62,6 +62,27 @@ fn a_multishot_receive_brings_everything_and_then_the_end() {
 }
 
 #[test]
+fn more_operations_than_the_submission_queue_holds_are_all_carried_out() {
+    conforms(&[
+        Accept,
+        PeerConnects,
+        PeerConnects,
+        PeerConnects,
+        Settle,
+        Receive(0, Many),
+        Receive(1, Many),
+        Receive(2, Many),
+        Send(0, 10),
+        Send(1, 20),
+        Send(2, 30),
+        AwaitAlarm,
+        PeerWrites(1, 5),
+        Settle,
+        PeerReads(2),
+    ]);
+}
+
+#[test]
 fn a_one_shot_receive_brings_one_buffer() {
     conforms(&[
         Accept,
