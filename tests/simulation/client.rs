@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use disrust::connections::Timeouts;
 use disrust::limits::LINGER;
 use disrust::protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout};
 use fastrand::Rng;
@@ -203,11 +204,18 @@ impl Client {
         self.stalled_ns = u64::MAX;
     }
 
-    /// Faults have stopped: whoever only waits stops waiting, and whoever would never go, goes.
-    pub fn hurry(&mut self) {
+    /// Faults have stopped: whoever only waits stops waiting, and whoever would never go, goes; but not if the server
+    /// has deadlines for it, which must end it.
+    pub fn hurry(&mut self, timeouts: Timeouts) {
         self.wakes_at_ns = 0;
         self.stall_at = None;
-        if matches!(self.manner, Manner::Idle | Manner::NeverReads) {
+        let ends = match self.manner {
+            Manner::Idle => timeouts.idle.is_some(),
+            // The server waits for it to take its answers, or owes it none.
+            Manner::NeverReads => timeouts.idle.is_some() && timeouts.request.is_some(),
+            _ => true,
+        };
+        if !ends {
             self.manner = Manner::Closes;
             self.leave_at = 0;
         }
@@ -223,6 +231,7 @@ impl Client {
             State::NotConnected => true,
             State::Connected(stream) => {
                 self.written >= self.leave_at
+                    || self.is_deserted(stream, network)
                     || self.can_read(stream, network)
                     || self.writable(stream, network) > 0
                     || self.is_finish_due()
@@ -269,7 +278,7 @@ impl Client {
         rng: &mut Rng,
         place: &mut [u8],
     ) {
-        if self.written >= self.leave_at {
+        if self.written >= self.leave_at || self.is_deserted(stream, network) {
             return self.leave(stream, network);
         }
         let (reads, writes) = (self.can_read(stream, network), self.writable(stream, network));
@@ -281,6 +290,11 @@ impl Client {
         } else {
             self.write(stream, network, excuses, rng, writes);
         }
+    }
+
+    /// Whether the server has gone while it does not look.
+    fn is_deserted(&self, stream: StreamNumber, network: &Network) -> bool {
+        self.manner == Manner::NeverReads && network.server_is_gone(stream)
     }
 
     fn can_read(&self, stream: StreamNumber, network: &Network) -> bool {

@@ -333,6 +333,11 @@ impl Network {
         Some(taken)
     }
 
+    /// Whether the server has closed its end.
+    pub fn server_is_gone(&self, number: StreamNumber) -> bool {
+        self.streams[number].server_closed
+    }
+
     pub fn client_has_input(&self, number: StreamNumber) -> bool {
         let stream = &self.streams[number];
         !stream.to_client.is_empty() || stream.client_reset || stream.server_finished

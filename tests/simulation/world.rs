@@ -255,7 +255,8 @@ impl World {
         note(|| "faults stop".to_owned());
         (self.frozen, self.stalled_until) = (None, 0);
         self.io.iter().for_each(|actor| actor.ring.borrow_mut().set_faults(Faults::default()));
-        self.clients.iter_mut().for_each(Client::hurry);
+        let timeouts = self.swarm.timeouts;
+        self.clients.iter_mut().for_each(|client| client.hurry(timeouts));
         self.play_until("all clients are served and gone", |world| {
             world.present.is_empty() && world.control.open_connections() == 0
         });
