@@ -65,6 +65,8 @@ pub struct Excuses {
     pub refusing: bool,
     /// The drain has been, or may have been, cut.
     pub cut: bool,
+    /// There may be no descriptor for a connection.
+    pub scarce_descriptors: bool,
     /// Connections can be over the limit.
     pub rejecting: bool,
     /// The shortest timeout: whoever lets half of it pass may be given up.
@@ -430,8 +432,8 @@ impl Client {
         let slow = is_passive || waited_ns > patience_ns / 2;
         if !complete && !excuses.cut {
             let closed_on = excuses.refusing && !reset && self.matched == 0 && answered >= self.owed_at_drain;
-            // Whoever waits to be accepted when the listener closes is reset.
-            let closing = closed_on || (excuses.draining && reset && answered == 0);
+            // Whoever waits to be accepted when the listener closes is taken in, unless there is no descriptor for it.
+            let closing = closed_on || (excuses.draining && excuses.scarce_descriptors && reset && answered == 0);
             self.given_up = !closing && slow;
             self.unserved = !closing && !slow && excuses.rejecting && answered == 0 && self.matched == 0;
             assert!(

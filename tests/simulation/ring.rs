@@ -181,9 +181,9 @@ impl Ring {
         self.operations.iter().map(|operation| operation.due_ns).filter(|due_ns| *due_ns > now_ns).min()
     }
 
-    /// Whether an alarm has been rung that the thread has not heard.
+    /// Whether an alarm has been rung that the thread will hear.
     pub fn alarm_is_under_way(&self) -> bool {
-        self.bell.has_rung()
+        self.bell.has_rung() && self.has_operation(|kind| matches!(kind, Kind::Alarm))
     }
 
     /// What the ring holds beside its listener's accept, its timer and its alarm, in words; empty at rest. A cancel that

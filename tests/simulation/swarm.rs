@@ -122,11 +122,20 @@ impl Swarm {
         let clients = 1 + rng.usize(..28);
         let faults = Faults::draw(rng);
         let is_punctual = [faults.later, faults.late, faults.enter_fails].iter().all(|chance| chance.0 == 0);
+        let stop = (rng.u8(..4) == 0)
+            .then(|| Stop { after_steps: rng.u64(..3000), cut_after_steps: rng.bool().then(|| rng.u64(..2000)) });
+        // A drain takes a while, and clients are to be at work all the while. Then a client may also be overlooked for
+        // long without any fault of its own.
+        let step_ns_max = 1 << if stop.is_some() { rng.u32(12..21) } else { rng.u32(8..18) };
+        let is_coarse = step_ns_max > 1 << 17;
         let completions = [2, 4, 16, 64, 1024][rng.usize(..5)];
         let large_requests = rng.u8(..4) == 0;
         let requests_per_client_max = [2, 20, 60, 100][rng.usize(..4)];
         // What is large or much takes its time anyway, and far too long in a few bytes at a time.
         let smallest = if large_requests || requests_per_client_max > 20 { 100 } else { 0 };
+        let buffers = 1 << rng.u16(..6);
+        // Large requests, in pieces, through very few buffers: then deadlines pass because the server is slow.
+        let is_slow = large_requests && buffers < 8;
         let pick = |rng: &mut Rng, sizes: &[usize]| sizes[rng.usize(..sizes.len())].max(smallest);
         let scarce = |rng: &mut Rng| if rng.u8(..4) == 0 { 1 + rng.usize(..clients) } else { 1000 };
         let milliseconds = |rng: &mut Rng, choices: &[u64]| {
@@ -137,7 +146,7 @@ impl Swarm {
             io_threads: 1 + rng.usize(..3),
             layout,
             geometry: PoolGeometry {
-                buffers: 1 << rng.u16(..6),
+                buffers,
                 headroom_bytes: layout.request_bytes_max(),
                 receive_bytes: pick(rng, &[1, 7, 64, 300, 1024, 4096]).max(layout.request_bytes_min() / 2),
             },
@@ -154,10 +163,10 @@ impl Swarm {
             socket_in_bytes: pick(rng, &[10, 200, 2000, 16 * 1024]),
             socket_out_bytes: pick(rng, &[3, 100, 1000, 16 * 1024]),
             timeouts: Timeouts {
-                request: milliseconds(rng, &[0, 400, 1000, 3000]),
-                idle: milliseconds(rng, &[0, 0, 0, 600, 2000]),
+                request: if is_slow { None } else { milliseconds(rng, &[0, 400, 1000, 3000]) },
+                idle: if is_coarse { None } else { milliseconds(rng, &[0, 0, 0, 600, 2000]) },
             },
-            drain_timeout: Duration::from_millis([0, 300, 2500, 10_000][rng.usize(..4)]),
+            drain_timeout: Duration::from_millis([0, 300, 2500, 10_000, 10_000][rng.usize(..5)]),
             wait: [WaitStrategy::Park, WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Yield]
                 [rng.usize(..4)],
             clients,
@@ -166,13 +175,12 @@ impl Swarm {
             model_errs: Chance::draw(rng, 100),
             model_panics: Chance(if rng.u8(..16) == 0 { 20 } else { 0 }),
             rude_clients: Chance::draw(rng, 700),
-            stall_at: (is_punctual && completions >= 64).then(|| rng.u64(..2000)),
             faults,
             patience: Duration::from_millis([20, 1000, 7000][rng.usize(..3)]),
-            step_ns_max: 1 << rng.u32(8..18),
-            freezes: Chance::draw(rng, 10),
-            stop: (rng.u8(..4) == 0)
-                .then(|| Stop { after_steps: rng.u64(..3000), cut_after_steps: rng.bool().then(|| rng.u64(..2000)) }),
+            step_ns_max,
+            freezes: if is_coarse { Chance::NEVER } else { Chance::draw(rng, 10) },
+            stall_at: (is_punctual && completions >= 64).then(|| rng.u64(..2000)),
+            stop,
         }
     }
 }

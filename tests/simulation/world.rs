@@ -1,8 +1,7 @@
 //! One run: the I/O threads, the batch processor and the clients of a seed, stepped one at a time in any order.
 //!
-//! The threads are the server's own; only their loops are here, as in `disrust::threads`, cut at every place where
-//! another thread could come in between: after a turn, before a sleep, in a sleep. A thread that sleeps is not stepped
-//! until the kernel has a completion for it, or its alarm rings; when nobody can be stepped, the clock moves on.
+//! How each actor is stepped is its own business ([`super::actors`], [`super::client`]); when nobody can be, whoever
+//! sleeps must be right to, and the clock moves on.
 //!
 //! A run has three parts: faults as the swarm drew them; then none, until all clients are served and gone and the
 //! server holds nothing; then a drain, after which nothing may be left at all. [`super::checker`] says what holds.
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disruptor::{BusySpin, build_multi_producer};
-use disrust::batch_processor::{BatchProcessor, Found, IoThreadPort};
+use disrust::batch_processor::{BatchProcessor, IoThreadPort};
 use disrust::buffer_pool::BufferPool;
 use disrust::control::Control;
 use disrust::event::InferenceEvent;
@@ -21,10 +20,11 @@ use disrust::io_thread::{IoThread, IoThreadParts};
 use disrust::limits::{DRAIN_LAST_CALL, request_ring_slots};
 use disrust::metrics::{BatchMetrics, IoMetrics};
 use disrust::response_queue::response_queue;
-use disrust::wait::{Pause, Waiter};
+use disrust::wait::Waiter;
 use disrust::wake::Wake;
 use fastrand::Rng;
 
+use super::actors::{BatchActor, IoActor, Stepped};
 use super::checker::{Checker, REACHED};
 use super::client::{Client, Excuses};
 use super::kernel::SimulatedKernel;
@@ -60,45 +60,6 @@ pub struct Summary {
     pub simulated_ns: u64,
     /// As `REACHED` names them.
     pub reached: [u64; REACHED.len()],
-}
-
-/// Where a thread is in its loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// It looks for work next.
-    Look,
-    /// It has looked, found some (`worked`) or none, and decides how to wait.
-    Pause {
-        worked: bool,
-    },
-    Asleep,
-    Ended,
-}
-
-/// What came of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stepped {
-    /// It cannot be stepped.
-    Blocked,
-    /// It found nothing to do.
-    Idle,
-    Worked,
-}
-
-struct IoActor {
-    thread: Option<IoThread<SimulatedKernel>>,
-    ring: Rc<RefCell<Ring>>,
-    waiter: Waiter,
-    phase: Phase,
-}
-
-struct BatchActor {
-    processor: BatchProcessor,
-    wake: Arc<Wake>,
-    /// The thread's park token.
-    token: Bell,
-    waiter: Waiter,
-    phase: Phase,
 }
 
 /// A run.
@@ -189,8 +150,8 @@ impl World {
                 drain_timeout: swarm.drain_timeout,
                 connections_max: swarm.clients,
             };
-            let thread = Some(IoThread::new(SimulatedKernel(Rc::clone(&ring)), parts));
-            io.push(IoActor { thread, ring, waiter: Waiter::new(swarm.wait), phase: Phase::Look });
+            let thread = IoThread::new(SimulatedKernel(Rc::clone(&ring)), parts);
+            io.push(IoActor::new(thread, ring, Waiter::new(swarm.wait)));
             io_wakes.push(wake);
             io_metrics.push(metrics);
         }
@@ -198,8 +159,7 @@ impl World {
         let batch_metrics = Arc::new(BatchMetrics::default());
         let model = Box::new(FragileSum::new(swarm.layout.feature_dim()));
         let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
-        let waiter = Waiter::new(swarm.wait);
-        let batch = BatchActor { processor, wake: batch_wake, token, waiter, phase: Phase::Look };
+        let batch = BatchActor::new(processor, batch_wake, token, Waiter::new(swarm.wait));
         let clients: Vec<_> = (0..swarm.clients).map(|number| Client::draw(number, &swarm, &mut rng)).collect();
         let checker = Checker::new(io_metrics, batch_metrics);
         World {
@@ -272,10 +232,7 @@ impl World {
         if self.drain_at_ns.is_none() {
             self.drain();
         }
-        self.play_until("all threads end", |world| {
-            let io_ended = world.io.iter().all(|actor| actor.phase == Phase::Ended);
-            io_ended && world.batch.phase == Phase::Ended
-        });
+        self.play_until("all threads end", |world| world.io.iter().all(IoActor::has_ended) && world.batch.has_ended());
         assert!(self.held().is_empty(), "{}", self.held());
         let network = self.network.borrow();
         let listening = (0..self.swarm.io_threads).any(|listener| network.is_listening(listener));
@@ -299,14 +256,8 @@ impl World {
     }
 
     fn state(&self) -> String {
-        let io: Vec<_> = self.io.iter().map(|actor| actor.phase).collect();
-        let clients: Vec<_> = self.clients.iter().filter(|client| !client.is_done()).collect();
-        let open = self.control.open_connections();
-        format!(
-            "{open} connections, threads {io:?}, batch processor {:?}, {} {clients:?}",
-            self.batch.phase,
-            self.held()
-        )
+        let clients: Vec<_> = self.present.iter().map(|number| &self.clients[*number]).collect();
+        format!("{} connections, {} {clients:?}", self.control.open_connections(), self.held())
     }
 
     fn drain(&mut self) {
@@ -336,6 +287,7 @@ impl World {
             draining: self.drain_at_ns.is_some(),
             refusing: drained(DRAIN_LAST_CALL),
             cut: self.control.cut_requested() || drained(self.swarm.drain_timeout),
+            scarce_descriptors: self.swarm.descriptors_max < self.swarm.clients,
             rejecting: self.swarm.connections_max < self.swarm.clients,
             patience_ns: patience.map_or(u64::MAX, |patience| patience.as_nanos() as u64),
         }
@@ -352,30 +304,10 @@ impl World {
             let clients = self.clients.iter_mut().filter(|client| client.can_step(&network));
             clients.for_each(Client::has_missed_its_time);
         }
-        let now_ns = {
-            let mut network = self.network.borrow_mut();
-            let step_ns_max = if is_stalled { STALL_STEP_NS_MAX } else { self.swarm.step_ns_max };
-            network.now_ns += self.rng.u64(..step_ns_max);
-            network.now_ns
-        };
-        trace::set_clock(now_ns);
         if self.frozen.is_some_and(|(_, until)| until <= self.steps) {
             self.frozen = None;
         }
-        let actors = self.io.len() + 1 + self.present.len();
-        // Half of the time a thread, half of the time anyone.
-        let first = if self.rng.bool() { self.rng.usize(..=self.io.len()) } else { self.rng.usize(..actors) };
-        let mut stepped = Stepped::Blocked;
-        for index in (first..actors).chain(0..first) {
-            if self.frozen.is_some_and(|(frozen, _)| frozen == index) || (is_stalled && index <= self.io.len()) {
-                continue;
-            }
-            stepped = self.step_actor(index, now_ns);
-            if stepped != Stepped::Blocked {
-                break;
-            }
-        }
-        match stepped {
+        match self.step_anyone(is_stalled) {
             Stepped::Worked => {
                 self.idle_steps = 0;
                 self.checker.check_conservation();
@@ -392,15 +324,30 @@ impl World {
         }
     }
 
-    fn step_actor(&mut self, index: usize, now_ns: u64) -> Stepped {
+    /// Steps the first actor that can be stepped, from any one on. The threads come first, then the clients.
+    fn step_anyone(&mut self, is_stalled: bool) -> Stepped {
+        let step_ns_max = if is_stalled { STALL_STEP_NS_MAX } else { self.swarm.step_ns_max };
+        let now_ns = self.network.borrow().now_ns + self.rng.u64(..step_ns_max);
+        self.network.borrow_mut().now_ns = now_ns;
+        trace::set_clock(now_ns);
         let io_threads = self.io.len();
-        if index < io_threads {
-            self.step_io(index)
-        } else if index == io_threads {
-            self.step_batch(now_ns)
-        } else {
-            self.step_client(index - io_threads - 1, now_ns)
+        let actors = io_threads + 1 + self.present.len();
+        // Half of the time a thread, half of the time anyone.
+        let first = if self.rng.bool() { self.rng.usize(..=io_threads) } else { self.rng.usize(..actors) };
+        for index in (first..actors).chain(0..first) {
+            if self.frozen.is_some_and(|(frozen, _)| frozen == index) || (is_stalled && index <= io_threads) {
+                continue;
+            }
+            let stepped = match index.checked_sub(io_threads) {
+                None => self.io[index].step(&self.batch.wake, &mut self.rng),
+                Some(0) => self.batch.step(now_ns, &mut self.rng),
+                Some(client) => self.step_client(client - 1, now_ns),
+            };
+            if stepped != Stepped::Blocked {
+                return stepped;
+            }
         }
+        Stepped::Blocked
     }
 
     fn step_client(&mut self, place: usize, now_ns: u64) -> Stepped {
@@ -416,98 +363,6 @@ impl World {
             self.present.swap_remove(place);
         }
         Stepped::Worked
-    }
-
-    /// As `disrust::threads::run_io_thread`, in pieces.
-    fn step_io(&mut self, index: usize) -> Stepped {
-        let IoActor { thread, ring, waiter, phase } = &mut self.io[index];
-        let Some(io_thread) = thread else { return Stepped::Blocked };
-        match *phase {
-            Phase::Look => {
-                let worked = io_thread.turn();
-                *phase = Phase::Pause { worked };
-                if io_thread.is_finished() {
-                    note(|| format!("thread {index} ends"));
-                    if let Some(thread) = thread.take() {
-                        thread.finish();
-                    }
-                    self.batch.wake.wake_always();
-                    *phase = Phase::Ended;
-                }
-                if worked { Stepped::Worked } else { Stepped::Idle }
-            }
-            Phase::Pause { worked } => {
-                *phase = Phase::Look;
-                match waiter.pause(worked, io_thread.now_ns()) {
-                    Pause::Poll => io_thread.enter(),
-                    Pause::Yield => {
-                        io_thread.enter();
-                        let before_ns = io_thread.read_clock_ns();
-                        waiter.yielded(before_ns, before_ns + self.rng.u64(..1_000_000));
-                    }
-                    Pause::Sleep => {
-                        io_thread.fall_asleep();
-                        if ring.borrow().is_asleep() {
-                            *phase = Phase::Asleep;
-                        } else {
-                            io_thread.wake_up();
-                        }
-                    }
-                }
-                Stepped::Idle
-            }
-            Phase::Asleep => {
-                if !ring.borrow().can_wake() {
-                    return Stepped::Blocked;
-                }
-                if ring.borrow_mut().wake() {
-                    io_thread.wake_up();
-                    *phase = Phase::Look;
-                }
-                Stepped::Idle
-            }
-            Phase::Ended => Stepped::Blocked,
-        }
-    }
-
-    /// As `disrust::threads::run_batch_processor`, in pieces.
-    fn step_batch(&mut self, now_ns: u64) -> Stepped {
-        let BatchActor { processor, wake, token, waiter, phase } = &mut self.batch;
-        match *phase {
-            Phase::Look => {
-                let found = processor.step();
-                *phase = match found {
-                    Found::Events => Phase::Pause { worked: true },
-                    Found::Nothing => Phase::Pause { worked: false },
-                    Found::End => Phase::Ended,
-                };
-                if found == Found::Events { Stepped::Worked } else { Stepped::Idle }
-            }
-            Phase::Pause { worked } => {
-                *phase = Phase::Look;
-                match waiter.pause(worked, now_ns) {
-                    Pause::Poll => {}
-                    Pause::Yield => waiter.yielded(now_ns, now_ns + self.rng.u64(..1_000_000)),
-                    Pause::Sleep => {
-                        if processor.fall_asleep(wake) && !token.take() {
-                            *phase = Phase::Asleep;
-                        } else {
-                            processor.wake_up(wake);
-                        }
-                    }
-                }
-                Stepped::Idle
-            }
-            Phase::Asleep => {
-                if !token.take() {
-                    return Stepped::Blocked;
-                }
-                processor.wake_up(wake);
-                *phase = Phase::Look;
-                Stepped::Idle
-            }
-            Phase::Ended => Stepped::Blocked,
-        }
     }
 
     /// Nobody can be stepped: whoever sleeps must be right to.

@@ -1,0 +1,173 @@
+//! The server's threads, as the simulation steps them: the server's own code, with its loops cut into pieces.
+//!
+//! What is here mirrors `disrust::threads`, cut at every place where another thread could come in between: after a turn,
+//! before a sleep, in a sleep. A thread that sleeps is not stepped until the kernel has a completion for it, or its
+//! token has been given.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use disrust::batch_processor::{BatchProcessor, Found};
+use disrust::io_thread::IoThread;
+use disrust::wait::{Pause, Waiter};
+use disrust::wake::Wake;
+use fastrand::Rng;
+
+use super::kernel::SimulatedKernel;
+use super::ring::{Bell, Ring};
+
+/// The longest that a yield takes.
+const YIELD_NS_MAX: u64 = 1_000_000;
+
+/// Where a thread is in its loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It looks for work next.
+    Look,
+    /// It has looked, found some (`worked`) or none, and decides how to wait.
+    Pause {
+        worked: bool,
+    },
+    Asleep,
+    Ended,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stepped {
+    /// It cannot be stepped.
+    Blocked,
+    /// It found nothing to do.
+    Idle,
+    Worked,
+}
+
+/// An I/O thread.
+pub struct IoActor {
+    thread: Option<IoThread<SimulatedKernel>>,
+    pub ring: Rc<RefCell<Ring>>,
+    waiter: Waiter,
+    phase: Phase,
+}
+
+impl IoActor {
+    pub fn new(thread: IoThread<SimulatedKernel>, ring: Rc<RefCell<Ring>>, waiter: Waiter) -> IoActor {
+        IoActor { thread: Some(thread), ring, waiter, phase: Phase::Look }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// As `run_io_thread`; `batch_wake` is the batch processor's, which is woken when the thread has ended.
+    pub fn step(&mut self, batch_wake: &Wake, rng: &mut Rng) -> Stepped {
+        let IoActor { thread, ring, waiter, phase } = self;
+        let Some(io_thread) = thread else { return Stepped::Blocked };
+        match *phase {
+            Phase::Look => {
+                let worked = io_thread.turn();
+                *phase = Phase::Pause { worked };
+                if io_thread.is_finished()
+                    && let Some(finished) = thread.take()
+                {
+                    finished.finish();
+                    batch_wake.wake_always();
+                    *phase = Phase::Ended;
+                }
+                if worked { Stepped::Worked } else { Stepped::Idle }
+            }
+            Phase::Pause { worked } => {
+                *phase = Phase::Look;
+                match waiter.pause(worked, io_thread.now_ns()) {
+                    Pause::Poll => io_thread.enter(),
+                    Pause::Yield => {
+                        io_thread.enter();
+                        let before_ns = io_thread.read_clock_ns();
+                        waiter.yielded(before_ns, before_ns + rng.u64(..YIELD_NS_MAX));
+                    }
+                    Pause::Sleep => {
+                        io_thread.fall_asleep();
+                        if ring.borrow().is_asleep() {
+                            *phase = Phase::Asleep;
+                        } else {
+                            io_thread.wake_up();
+                        }
+                    }
+                }
+                Stepped::Idle
+            }
+            Phase::Asleep => {
+                if !ring.borrow().can_wake() {
+                    return Stepped::Blocked;
+                }
+                if ring.borrow_mut().wake() {
+                    io_thread.wake_up();
+                    *phase = Phase::Look;
+                }
+                Stepped::Idle
+            }
+            Phase::Ended => Stepped::Blocked,
+        }
+    }
+}
+
+/// The batch processor's thread.
+pub struct BatchActor {
+    processor: BatchProcessor,
+    pub wake: Arc<Wake>,
+    /// Its park token.
+    token: Bell,
+    waiter: Waiter,
+    phase: Phase,
+}
+
+impl BatchActor {
+    pub fn new(processor: BatchProcessor, wake: Arc<Wake>, token: Bell, waiter: Waiter) -> BatchActor {
+        BatchActor { processor, wake, token, waiter, phase: Phase::Look }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// As `run_batch_processor`, but for the end of a park that nobody asked for: that would hide a lost wake.
+    pub fn step(&mut self, now_ns: u64, rng: &mut Rng) -> Stepped {
+        let BatchActor { processor, wake, token, waiter, phase } = self;
+        match *phase {
+            Phase::Look => {
+                let found = processor.step();
+                *phase = match found {
+                    Found::Events => Phase::Pause { worked: true },
+                    Found::Nothing => Phase::Pause { worked: false },
+                    Found::End => Phase::Ended,
+                };
+                if found == Found::Events { Stepped::Worked } else { Stepped::Idle }
+            }
+            Phase::Pause { worked } => {
+                *phase = Phase::Look;
+                match waiter.pause(worked, now_ns) {
+                    Pause::Poll => {}
+                    Pause::Yield => waiter.yielded(now_ns, now_ns + rng.u64(..YIELD_NS_MAX)),
+                    Pause::Sleep => {
+                        if processor.fall_asleep(wake) && !token.take() {
+                            *phase = Phase::Asleep;
+                        } else {
+                            processor.wake_up(wake);
+                        }
+                    }
+                }
+                Stepped::Idle
+            }
+            Phase::Asleep => {
+                if !token.take() {
+                    return Stepped::Blocked;
+                }
+                processor.wake_up(wake);
+                *phase = Phase::Look;
+                Stepped::Idle
+            }
+            Phase::Ended => Stepped::Blocked,
+        }
+    }
+}
