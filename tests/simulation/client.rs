@@ -105,8 +105,6 @@ pub struct Client {
     dawdled_ns: u64,
     /// When it wrote the first byte of the last request that it has begun.
     request_began_ns: u64,
-    /// Requests that the server had received when the drain began.
-    owed_at_drain: usize,
     /// Its end came before any answer that it could claim.
     pub unserved: bool,
     /// It was given up for being slow.
@@ -176,7 +174,6 @@ impl Client {
             stalled_ns: 0,
             dawdled_ns: 0,
             request_began_ns: 0,
-            owed_at_drain: 0,
             unserved: false,
             given_up: false,
             outgoing,
@@ -191,14 +188,6 @@ impl Client {
 
     pub fn answered(&self) -> usize {
         self.answered
-    }
-
-    /// The server begins to drain: what it has received by now, it answers or refuses.
-    pub fn drain_begins(&mut self, network: &Network) {
-        if let State::Connected(stream) = self.state {
-            let received = network.received_bytes(stream);
-            self.owed_at_drain = self.expected.iter().filter(|expected| expected.request_end <= received).count();
-        }
     }
 
     /// It could have done something for long, and was not let.
@@ -431,7 +420,10 @@ impl Client {
         let is_passive = matches!(self.manner, Manner::Idle | Manner::NeverReads) && patience_ns < u64::MAX;
         let slow = is_passive || waited_ns > patience_ns / 2;
         if !complete && !excuses.cut {
-            let closed_on = excuses.refusing && !reset && self.matched == 0 && answered >= self.owed_at_drain;
+            // What the server had when it closed, it has answered or refused.
+            let delivered = network.delivered_before_end(stream);
+            let owed = self.expected.partition_point(|expected| expected.request_end <= delivered);
+            let closed_on = excuses.refusing && !reset && self.matched == 0 && answered >= owed;
             // Whoever waits to be accepted when the listener closes is taken in, unless there is no descriptor for it.
             let closing = closed_on || (excuses.draining && excuses.scarce_descriptors && reset && answered == 0);
             self.given_up = !closing && slow;

@@ -34,8 +34,9 @@ pub mod errno {
 struct Stream {
     to_server: VecDeque<u8>,
     to_client: VecDeque<u8>,
-    /// Bytes that the server has received.
-    received_bytes: usize,
+    /// Bytes that the server's thread has been given, and how many of those before it sent FIN.
+    delivered_bytes: usize,
+    delivered_before_end: Option<usize>,
     /// The client has sent FIN, behind `to_server`.
     client_finished: bool,
     /// The client's socket is gone; what is sent to it is answered with RST.
@@ -137,8 +138,15 @@ impl Network {
         self.descriptors_open
     }
 
-    pub fn received_bytes(&self, stream: StreamNumber) -> usize {
-        self.streams[stream].received_bytes
+    /// Completions with so many bytes of this stream have been taken by the server's thread.
+    pub fn deliver(&mut self, stream: StreamNumber, bytes: usize) {
+        self.streams[stream].delivered_bytes += bytes;
+    }
+
+    /// Bytes that the server's thread had been given when it ended the stream.
+    pub fn delivered_before_end(&self, stream: StreamNumber) -> usize {
+        let stream = &self.streams[stream];
+        stream.delivered_before_end.unwrap_or(stream.delivered_bytes)
     }
 
     /// The stream behind an open descriptor.
@@ -246,9 +254,7 @@ impl Network {
     pub fn receive(&mut self, number: StreamNumber, place: &mut [u8]) -> Incoming {
         let stream = &mut self.streams[number];
         if !stream.to_server.is_empty() {
-            let bytes = take_front(&mut stream.to_server, place);
-            stream.received_bytes += bytes;
-            Incoming::Bytes(bytes)
+            Incoming::Bytes(take_front(&mut stream.to_server, place))
         } else if stream.client_finished {
             Incoming::End
         } else if let Some(error) = stream.server_error.take() {
@@ -283,7 +289,9 @@ impl Network {
     /// `shutdown(SHUT_WR)`.
     pub fn half_close(&mut self, descriptor: Descriptor) {
         let number = self.stream_of(descriptor);
-        self.streams[number].server_finished = true;
+        let stream = &mut self.streams[number];
+        stream.server_finished = true;
+        stream.delivered_before_end.get_or_insert(stream.delivered_bytes);
     }
 
     /// `shutdown(SHUT_RDWR)`.

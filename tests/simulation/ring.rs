@@ -104,6 +104,8 @@ pub struct Ring {
     lent: VecDeque<Buffer>,
     completions: VecDeque<Completion<Descriptor>>,
     overflow: VecDeque<Completion<Descriptor>>,
+    /// The stream that each slot has last received from.
+    received_from: Vec<StreamNumber>,
     asleep: bool,
     calls: usize,
     pub reached: RingReached,
@@ -142,6 +144,7 @@ impl Ring {
             lent: VecDeque::with_capacity(usize::from(pool.geometry().buffers)),
             completions: VecDeque::with_capacity(completions_max),
             overflow: VecDeque::new(),
+            received_from: Vec::new(),
             asleep: false,
             calls: 0,
             reached: RingReached::default(),
@@ -222,6 +225,11 @@ impl Ring {
         let operation = Operation { kind, fresh: true, cancelled: false, due_ns };
         if let Some(stream) = operation.stream() {
             self.network.borrow_mut().operation_began(stream);
+        }
+        if let Kind::Receive { stream, id, .. } = operation.kind {
+            let slot = id.slot as usize;
+            self.received_from.resize(self.received_from.len().max(slot + 1), 0);
+            self.received_from[slot] = stream;
         }
         self.submissions.push_back(Submission { descriptor, operation });
     }
@@ -512,7 +520,11 @@ impl Ring {
     pub fn next_completion(&mut self) -> Option<Completion<Descriptor>> {
         assert!(!self.asleep, "a thread that sleeps does nothing");
         self.called();
-        self.completions.pop_front()
+        let completion = self.completions.pop_front();
+        if let Some(Completion::Received { id, outcome: ReceiveOutcome::Bytes { bytes, .. }, .. }) = &completion {
+            self.network.borrow_mut().deliver(self.received_from[id.slot as usize], *bytes);
+        }
+        completion
     }
 
     pub fn has_operation(&self, matches: impl Fn(&Kind) -> bool) -> bool {

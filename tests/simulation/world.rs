@@ -262,9 +262,7 @@ impl World {
 
     fn drain(&mut self) {
         note(|| "the server drains".to_owned());
-        let network = self.network.borrow();
-        self.drain_at_ns = Some(network.now_ns);
-        self.clients.iter_mut().for_each(|client| client.drain_begins(&network));
+        self.drain_at_ns = Some(self.network.borrow().now_ns);
         self.control.request_drain();
         self.io_wakes.iter().for_each(|wake| wake.wake_always());
     }
