@@ -12,6 +12,7 @@ use arbitrary::Arbitrary;
 use disrust::blocks::{Block, BlockPool};
 use disrust::connections::{Connection, Drain, Shots, Step, Timeouts, Turn};
 use disrust::event::{ConnectionId, InferenceEvent, Response};
+use disrust::limits::ConnectionLimits;
 use disrust::protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout};
 use libfuzzer_sys::fuzz_target;
 
@@ -68,7 +69,7 @@ struct World {
 fuzz_target!(|happenings: Vec<Happening>| {
     let mut world = World {
         connection: Connection::new(ConnectionId { slot: 1, generation: 2 }, (), 0),
-        turn: Turn { now_ns: 0, drain: Drain::No },
+        turn: Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING },
         blocks: BlockPool::new(64 + 257, 1),
         partials: BlockPool::new(HEADROOM, 1),
         in_flight: VecDeque::new(),
@@ -122,7 +123,7 @@ impl World {
             }
             Happening::Milliseconds(count) => self.turn.now_ns += u64::from(count) * 1_000_000,
             Happening::Deadlines => {
-                if let Some(expiry) = self.connection.expired(TIMEOUTS, self.turn.now_ns) {
+                if let Some(expiry) = self.connection.expired(TIMEOUTS, self.turn) {
                     self.connection.expire(expiry, &mut self.blocks, &mut self.partials);
                     self.deaf = true;
                     self.abandoned |= self.connection.is_gone();
