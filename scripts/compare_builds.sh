@@ -20,6 +20,7 @@ trap 'rm -rf "$folder"' EXIT
 # Measures one build once and prints requests/s and server CPU nanoseconds a request. Runs in a shell of its own, which
 # ends the server however it ends.
 measure() {
+    : >"$folder/log"
     "$1" --port 0 2>"$folder/log" >"$folder/stdout" &
     local server=$! port=
     # shellcheck disable=SC2064

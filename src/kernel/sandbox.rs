@@ -67,10 +67,34 @@ pub(super) fn restrict(submitter: &Submitter<'_>) -> io::Result<()> {
 /// # Errors
 /// The kernel has no seccomp filters, or the process may not use them; then nothing is given up.
 pub fn give_up_system_calls() -> io::Result<()> {
+    seccompiler::apply_filter_all_threads(&filter()?).map_err(io::Error::other)
+}
+
+fn filter() -> io::Result<BpfProgram> {
     let rules = CALLS_GIVEN_UP.into_iter().map(|call| (call, Vec::new())).collect();
     let architecture = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
     let refusal = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, architecture).map_err(io::Error::other)?;
-    let filter: BpfProgram = filter.try_into().map_err(io::Error::other)?;
-    seccompiler::apply_filter_all_threads(&filter).map_err(io::Error::other)
+    filter.try_into().map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::probe_ring;
+
+    #[test]
+    fn a_confined_thread_makes_no_second_ring_and_starts_no_program() {
+        // On a thread of its own, since it is for good.
+        let confined = std::thread::spawn(|| {
+            let filter = filter().expect("an architecture that has filters");
+            seccompiler::apply_filter(&filter).expect("a thread may confine itself");
+            let second_ring = probe_ring(4, 8).map_err(|error| error.raw_os_error());
+            // Between fork and exec the child cannot tell; the parent is told by the standard library.
+            let program = std::process::Command::new("true").spawn().map(drop).map_err(|error| error.raw_os_error());
+            (second_ring, program)
+        });
+        let outcome = confined.join().expect("it does not panic");
+        assert_eq!(outcome, (Err(Some(libc::EPERM)), Err(Some(libc::EPERM))));
+    }
 }
