@@ -308,19 +308,20 @@ impl Ring {
         let mut index = self.rng.usize(..count);
         for _ in 0..count {
             index = if index < self.operations.len() { index } else { 0 };
-            if self.operations.is_empty() {
-                return;
-            }
             let insists = insist && self.completions.is_empty();
             let ready = self.is_ready(&self.network.borrow(), &self.operations[index]);
             if !ready || (!insists && self.faults.later.hits(&mut self.rng)) {
                 index += 1;
                 continue;
             }
-            let operation = self.operations.swap_remove(index);
+            // The others keep their order: each is looked at once, and none is overlooked.
+            let operation = self.operations.remove(index);
             let stream = operation.stream();
             match self.attempt(operation) {
-                Some(unfinished) => self.operations.push(unfinished),
+                Some(unfinished) => {
+                    self.operations.insert(index, unfinished);
+                    index += 1;
+                }
                 None => {
                     if let Some(stream) = stream {
                         self.network.borrow_mut().operation_ended(stream);

@@ -134,8 +134,9 @@ impl Swarm {
         // What is large or much takes its time anyway, and far too long in a few bytes at a time.
         let smallest = if large_requests || requests_per_client_max > 20 { 100 } else { 0 };
         let buffers = 1 << rng.u16(..6);
-        // Large requests, in pieces, through very few buffers: then deadlines pass because the server is slow.
-        let is_slow = large_requests && buffers < 8;
+        // Turns that take milliseconds; or very few buffers, and large requests in pieces or hardly a completion a turn:
+        // then deadlines pass because the server is slow.
+        let is_slow = is_coarse || (buffers < 8 && (large_requests || completions < 16));
         let pick = |rng: &mut Rng, sizes: &[usize]| sizes[rng.usize(..sizes.len())].max(smallest);
         let scarce = |rng: &mut Rng| if rng.u8(..4) == 0 { 1 + rng.usize(..clients) } else { 1000 };
         let milliseconds = |rng: &mut Rng, choices: &[u64]| {
@@ -163,7 +164,7 @@ impl Swarm {
             socket_in_bytes: pick(rng, &[10, 200, 2000, 16 * 1024]),
             socket_out_bytes: pick(rng, &[3, 100, 1000, 16 * 1024]),
             timeouts: Timeouts {
-                request: if is_slow { None } else { milliseconds(rng, &[0, 400, 1000, 3000]) },
+                request: milliseconds(rng, &[0, 400, 1000, 3000]).filter(|_| !is_slow),
                 idle: if is_coarse { None } else { milliseconds(rng, &[0, 0, 0, 600, 2000]) },
             },
             drain_timeout: Duration::from_millis([0, 300, 2500, 10_000, 10_000][rng.usize(..5)]),
