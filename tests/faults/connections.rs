@@ -127,7 +127,7 @@ fn tiny_windows(site: &mut Site) -> Result<(), Stop> {
     hosts.set_mtu(576)?;
     let printed = std::env::temp_dir().join(format!("disrust-faults-{}.log", std::process::id()));
     let stdout = std::fs::File::create(&printed).expect("the temporary folder can be written to");
-    let server = hosts.server_with(&["--metrics-interval", "200ms"], Some(stdout))?;
+    let server = hosts.server_with(&["--features", "1", "--metrics-interval", "200ms"], Some(stdout))?;
     let mut peers: Vec<_> =
         (0..4).map(|_| Peer::through(&hosts.in_client(), server.address(), &["small", site.size("20", "3")])).collect();
     for peer in &mut peers {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use super::common::{Client, random_requests, seeded};
+use super::common::{Client, Request, random_requests, seeded};
 
 /// The driver as a peer: `peer ADDRESS exchange COUNT | flood | forever SECONDS | small COUNT | idle`.
 pub fn main(words: &[&str]) -> ExitCode {
@@ -19,11 +19,13 @@ pub fn main(words: &[&str]) -> ExitCode {
                 client.exchange(&random_requests(&mut rng, 100, 1..=16));
             }
         }
-        // The same through a small window, so that the server's sends are partial.
+        // The same through a small window, with a single feature: answers as long as their requests, so that the server's
+        // sends are partial.
         ["small", count] => {
             let mut client = Client::with_small_buffers(address);
             for _ in 0..count.parse().expect("a count") {
-                client.exchange(&random_requests(&mut rng, 400, 1..=64));
+                let requests: Vec<_> = (0..1000).map(|_| Request::random(&mut rng, 1, 64)).collect();
+                client.exchange(&requests);
             }
         }
         // Sends without end, and reads nothing.
