@@ -53,30 +53,6 @@ fn requests_may_come_one_byte_at_a_time() {
     clients.iter_mut().for_each(|client| client.expect(&requests));
 }
 
-/// A stream of requests may be cut anywhere.
-#[test]
-fn a_stream_may_be_cut_into_any_segments() {
-    let server = TestServer::start(config());
-    let mut rng = seeded();
-    for segment_max in [2, 30, 300, 3_000, 30_000] {
-        let mut client = server.connect();
-        let requests = random_requests(&mut rng, if segment_max < 100 { 20 } else { 200 }, 1..=64);
-        let (bytes, mut writer) = (bytes_of(&requests), client.stream().try_clone().expect("a descriptor"));
-        let mut rng = rng.fork();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                let mut rest = &bytes[..];
-                while !rest.is_empty() {
-                    let (segment, after) = rest.split_at(rng.usize(1..=segment_max).min(rest.len()));
-                    writer.write_all(segment).expect("the server takes what is sent");
-                    rest = after;
-                }
-            });
-            client.expect(&requests);
-        });
-    }
-}
-
 /// A client may write thousands of requests before it reads anything, and gets all answers in order. The server holds
 /// it back through TCP; so it reads nothing until the server has taken all that it takes.
 #[test]

@@ -1,0 +1,208 @@
+//! Framing at every split: any pipeline of requests, of any width, however the network cuts it and takes the answers,
+//! gets the bytes that it is owed. A counterexample is made as small as it goes.
+
+mod common;
+
+use common::{Client, Request, TestServer, bytes_of, config};
+use disrust::blocks::BlockPool;
+use disrust::config::Config;
+use disrust::connections::{Connection, Drain, Step, Turn};
+use disrust::event::{ConnectionId, InferenceEvent, Response};
+use disrust::limits::ConnectionLimits;
+use disrust::protocol::{ErrorCode, RequestLayout, write_answer};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Cuts of a stream: lengths of its pieces, the last of which takes the rest.
+fn cut<'a>(mut stream: &'a [u8], lengths: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
+    let mut lengths = lengths.iter();
+    std::iter::from_fn(move || {
+        let length = lengths.next().map_or(stream.len(), |length| *length.min(&stream.len()));
+        let (piece, rest) = stream.split_at(length);
+        stream = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// Numbers of vectors of a pipeline's requests, most of them small.
+fn pipeline(requests_max: usize) -> impl Strategy<Value = Vec<usize>> {
+    vec(prop_oneof![4 => 1..=4_usize, 1 => 1..=64_usize], 0..=requests_max)
+}
+
+/// Lengths of pieces: around a header, around a request, and around many.
+fn length() -> impl Strategy<Value = usize> {
+    prop_oneof![1..=9_usize, 1..=300_usize, 1..=20_000_usize]
+}
+
+/// Requests of so many vectors each; which numbers they hold follows from their place.
+fn requests(features: usize, counts: &[usize]) -> Vec<Request> {
+    let random = |(place, count): (usize, &usize)| {
+        Request::random(&mut fastrand::Rng::with_seed(place as u64), features, *count)
+    };
+    counts.iter().enumerate().map(random).collect()
+}
+
+/// Failures are not kept in a file: what is printed says all that a test of its own needs.
+fn bounded(cases: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
+/// A connection and the peer that it is to satisfy.
+struct Bench {
+    connection: Connection<()>,
+    layout: RequestLayout,
+    turn: Turn,
+    blocks: BlockPool,
+    partials: BlockPool,
+    in_flight: Vec<(InferenceEvent, Vec<u8>)>,
+    sent: Vec<u8>,
+}
+
+impl Bench {
+    fn new(features: usize) -> Bench {
+        let limits = ConnectionLimits { send_block_bytes: 300, ..ConnectionLimits::SERVING };
+        let layout = RequestLayout::new(features);
+        Bench {
+            connection: Connection::new(ConnectionId { slot: 1, generation: 1 }, (), 0),
+            layout,
+            turn: Turn { now_ns: 0, drain: Drain::No, limits },
+            blocks: BlockPool::new(limits.send_block_bytes, 1),
+            partials: BlockPool::new(layout.request_bytes_max(), 1),
+            in_flight: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// Returns whether the framing was lost.
+    fn receive(&mut self, piece: &[u8]) -> bool {
+        let headroom = self.layout.request_bytes_max();
+        let mut buffer = vec![0xee; headroom];
+        buffer.extend_from_slice(piece);
+        let received =
+            self.connection.received(self.layout, &mut buffer, headroom, piece.len(), self.turn, &mut self.partials);
+        if let Some(burst) = received.burst {
+            let event = self.connection.publish(burst, 0, 0);
+            let answers = self.predict(&buffer[burst.offset..burst.offset + burst.request_bytes]);
+            self.in_flight.push((event, answers));
+        }
+        received.bad.is_some()
+    }
+
+    /// The sums of a run of requests, read anew, as answers.
+    fn predict(&self, mut run: &[u8]) -> Vec<u8> {
+        let mut answers = Vec::new();
+        while let Some((header, rest)) = run.split_first_chunk::<4>() {
+            let (rows, rest) = rest.split_at(u32::from_le_bytes(*header) as usize * self.layout.row_bytes());
+            let sum = |row: &[u8]| {
+                let features = row.as_chunks::<4>().0.iter().map(|feature| f32::from_le_bytes(*feature));
+                features.reduce(|sum, feature| sum + feature).expect("a feature")
+            };
+            let scores: Vec<f32> = rows.chunks(self.layout.row_bytes()).map(sum).collect();
+            let mut answer = [0; 257];
+            let bytes = write_answer(&scores, &mut answer);
+            answers.extend_from_slice(&answer[..bytes]);
+            run = rest;
+        }
+        answers
+    }
+
+    /// Answers what is in flight, and has the network take at most so many bytes of each send.
+    fn answer_and_send(&mut self, bytes_max: usize) {
+        for (event, answers) in std::mem::take(&mut self.in_flight) {
+            let response = Response {
+                connection: event.connection,
+                buffer: event.buffer,
+                requests: event.requests,
+                request_bytes: event.request_bytes,
+                offset: event.offset,
+                answer_bytes: answers.len() as u32,
+                sequence: event.sequence,
+                published_at_ns: 0,
+            };
+            assert!(self.connection.answered(self.layout, &response, &answers, self.turn, &mut self.blocks));
+        }
+        while let Some(step) = self.connection.next_step(self.turn, &mut self.blocks) {
+            if let Step::Send(block) = step {
+                let bytes = block.content().len().min(bytes_max);
+                self.sent.extend_from_slice(&block.content()[..bytes]);
+                self.connection.send_completed(block, bytes, self.turn, &mut self.blocks);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(bounded(500))]
+
+    /// A connection answers every request of a pipeline in order, then a bad count if there is one; wherever the stream
+    /// is cut, whenever the answers come back, and however little of them the network takes at a time.
+    #[test]
+    fn a_connection_answers_any_pipeline_however_it_is_cut(
+        features in 1..=20_usize,
+        counts in pipeline(30),
+        bad_count in proptest::option::of(prop_oneof![Just(0), 65..=u32::MAX]),
+        lengths in vec(length(), 0..=40),
+        answer_every in 1..=5_usize,
+        send_bytes_max in 1..=400_usize,
+    ) {
+        let requests = requests(features, &counts);
+        let (mut stream, mut owed) = (bytes_of(&requests), Vec::new());
+        let mut bench = Bench::new(features);
+        owed.extend(bench.predict(&stream));
+        if let Some(bad_count) = bad_count {
+            stream.extend(bad_count.to_le_bytes());
+            owed.extend(ErrorCode::BadVectorCount.answer());
+        }
+        let mut lost = false;
+        for (place, piece) in cut(&stream, &lengths).enumerate() {
+            lost |= bench.receive(piece);
+            if place % answer_every == 0 {
+                bench.answer_and_send(send_bytes_max);
+            }
+        }
+        bench.answer_and_send(send_bytes_max);
+        prop_assert_eq!(lost, bad_count.is_some());
+        prop_assert_eq!(bench.sent, owed);
+        prop_assert_eq!((bench.blocks.lent(), bench.partials.lent()), (0, 0));
+    }
+}
+
+/// The server does the same over a socket. Where the client waits for the answers to all that is complete, the server
+/// has seen the stream cut there.
+#[test]
+fn a_server_answers_any_pipeline_however_it_is_cut() {
+    let widths = [1, 3, 16, 100];
+    let servers = widths.map(|features| TestServer::start(Config { features: Some(features), ..config() }));
+    let pieces = vec((length(), any::<bool>()), 0..=20);
+    let cases = (0..widths.len(), pipeline(40), pieces);
+    let outcome = proptest::test_runner::TestRunner::new(bounded(150)).run(&cases, |(server, counts, pieces)| {
+        let requests = requests(widths[server], &counts);
+        exchange_in_pieces(servers[server].connect(), &requests, &pieces);
+        Ok(())
+    });
+    if let Err(counterexample) = outcome {
+        panic!("{counterexample}");
+    }
+}
+
+/// Sends pieces of these lengths; behind those that say so, receives all answers that can have come.
+fn exchange_in_pieces(mut client: Client, requests: &[Request], pieces: &[(usize, bool)]) {
+    let stream = bytes_of(requests);
+    let (lengths, mut waits): (Vec<_>, Vec<_>) = pieces.iter().copied().unzip();
+    waits.push(false);
+    let ends = requests.iter().scan(0, |end, request| {
+        *end += request.bytes.len();
+        Some((*end, request))
+    });
+    let (mut unanswered, mut sent_bytes) = (ends.peekable(), 0);
+    for (piece, waits) in cut(&stream, &lengths).zip(waits) {
+        client.send(piece);
+        sent_bytes += piece.len();
+        while waits && let Some((_, request)) = unanswered.next_if(|(end, _)| *end <= sent_bytes) {
+            client.expect([request]);
+        }
+    }
+    client.half_close();
+    client.expect(unanswered.map(|(_, request)| request));
+    client.expect_end();
+}
