@@ -94,6 +94,8 @@ fn no_descriptors(site: &mut Site) -> Result<(), Stop> {
     shell.args(["--port", "0", "--pin", "none", "--io-threads", "2", "--metrics-interval", "500ms"]);
     let server = ServerProcess::launch(&mut shell);
     let mut first = server.connect();
+    // It has its place before the crowd comes.
+    first.exchange(&random_requests(&mut site.rng, 10, 1..=4));
     // More than it has descriptors for, all at once; and fewer from its next accept on.
     server.stop();
     let crowd: Vec<_> = (0..120).map(|_| server.connect()).collect();
