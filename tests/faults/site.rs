@@ -117,10 +117,11 @@ impl Site {
     }
 }
 
-/// Touches every buffer of every I/O thread, which become resident once and for all.
+/// Touches every buffer of every I/O thread, which become resident once and for all. So many clients that no thread is
+/// left out: the kernel spreads them by a hash.
 fn warm_up(server: &ServerProcess, features: usize) {
-    let requests = vec![Request::of(features, &vec![0.5; 64 * features]); 32_000 / features];
-    let clients = (0..4).map(|_| {
+    let requests = vec![Request::of(features, &vec![0.5; 64 * features]); 24_000 / features];
+    let clients = (0..16).map(|_| {
         let (mut client, requests) = (server.connect(), requests.clone());
         std::thread::spawn(move || client.exchange(&requests))
     });
