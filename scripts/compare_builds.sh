@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Says what one build of the server costs beside another: both are started anew in every round, the first one first in
-# every other round, and put under the same closed loop by the same client. Prints each round, then the ratio of the
-# second to the first with its spread: below 1 the second build is slower (requests/s) or cheaper (server CPU).
+# every other round, and put under the same closed loop by the same client for a second. Prints each round, then the
+# median of the ratios of the second to the first, with the 95 % confidence interval of that median (by order statistics)
+# and the spread: below 1 the second build is slower (requests/s) or cheaper (server CPU).
 # Usage: scripts/compare_builds.sh FIRST SECOND [ROUNDS [the load, as `client run --closed` takes it]]
 # The load is `--connections 64 --window 64` if none is given.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
 first=$1 second=$2 rounds=${3:-10}
 shift $(($# < 3 ? $# : 3))
 [ $# -gt 0 ] || set -- --connections 64 --window 64
@@ -31,7 +32,7 @@ measure() {
         sleep 0.05
     done
     [ -n "$port" ] || { cat "$folder/log" >&2; echo "the server $1 did not start" >&2; exit 1; }
-    "$client" "$port" run --closed --duration 2s --warmup 300ms --pin "$last_cpu" \
+    "$client" "$port" run --closed --duration 1s --warmup 300ms --pin "$last_cpu" \
         --server-pid "$server" --csv "$folder/run.csv" "${@:2}" >"$folder/out" || { cat "$folder/out" >&2; exit 1; }
     kill -TERM "$server"
     wait "$server" || true
@@ -57,7 +58,9 @@ done
 spread() {
     sort -g | awk -v what="$1" '{ ratio[NR] = $1 }
         END { median = NR % 2 ? ratio[(NR + 1) / 2] : (ratio[NR / 2] + ratio[NR / 2 + 1]) / 2
-              printf "%s, second to first: %.3f (%.3f..%.3f) of %d rounds\n", what, median, ratio[1], ratio[NR], NR }'
+              low = int((NR - 1.96 * sqrt(NR)) / 2); low = low < 1 ? 1 : low
+              printf "%s, second to first: %.3f, 95 %% confidence %.3f to %.3f, all of %d rounds %.3f to %.3f\n",
+                  what, median, ratio[low], ratio[NR + 1 - low], NR, ratio[1], ratio[NR] }'
 }
 awk '{ print $3 / $1 }' "$folder/rounds" | spread "requests/s"
 awk '{ print $4 / $2 }' "$folder/rounds" | spread "server CPU a request"
