@@ -15,7 +15,7 @@ run() {
     cargo bench --locked --bench "$@" 2>&1 | tee "$folder/printed" >&2
     echo "| what | lower bound | estimate | upper bound |"
     echo "|---|---|---|---|"
-    awk '/time: +\[/ {
+    awk '/time: +\[/ && !/%/ {
              id = $1 == "time:" ? last : $1
              match($0, /\[.*\]/)
              split(substr($0, RSTART + 1, RLENGTH - 2), value, " ")
