@@ -5,6 +5,7 @@
 //! Invariants: a client ends by itself (`--timeout`), so a test that goes wrong fails and does not hang.
 
 mod instrument;
+mod schema;
 mod stub;
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -5,6 +5,8 @@
 //! Invariants: the test has a directory of its own, below cargo's for it; the sweep's servers are on loopback and end
 //! with it.
 
+mod schema;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use schema::assert_valid;
 
 /// One point in each loop.
 const TINY: &str = "--servers epoll --io-threads 1 --connections 2 --window 4 --vectors 1 --fractions 0.05 --repeats 2 \
@@ -56,7 +60,7 @@ fn a_sweep_leaves_its_files_and_goes_on_from_them() {
     let journal = read(&out.join("points.jsonl"));
     assert_eq!(journal.lines().count(), 4, "2 points, 2 rounds: {journal}");
     let json: Value = serde_json::from_str(&read(&out.join("sweep.json"))).expect("JSON");
-    assert_eq!(json["schema_version"], 1);
+    assert_valid(include_str!("../schema/sweep.v1.schema.json"), &json);
     for point in json["points"].as_array().expect("points") {
         for figure in ["requests_per_second", "server_cpu_ns_per_request", "ns_p99_9", "server_resident_bytes"] {
             assert!(point["figures"][figure]["median"].as_f64() > Some(0.0), "{figure}: {point}");

@@ -20,7 +20,7 @@ pub struct SweepPlan {
     /// Fewer points, fewer repeats, shorter ones: less than two minutes on two CPUs. A look, not a result.
     #[arg(long)]
     pub quick: bool,
-    /// Where everything is written, and what was measured is kept.
+    /// Where everything is written, and what was measured is kept; `sweep.json` is as schema/sweep.v1.schema.json has it.
     #[arg(long, value_name = "DIR", default_value = "target/sweep")]
     pub out: PathBuf,
     /// The program of the server; `disrust` beside this program if it is left out.

@@ -1,5 +1,7 @@
 //! What a sweep leaves behind in its directory: `sweep.csv`, `sweep.json`, `tables.md` and the plots.
 //!
+//! The shape of the JSON is `schema/sweep.v1.schema.json`; a field that changes its meaning gets a new version there.
+//!
 //! Invariants: a file is written whole or the command fails; what was not measured is an empty field or `null`.
 
 use std::fs;

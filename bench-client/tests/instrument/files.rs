@@ -13,6 +13,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::Value;
 
 use super::{PATIENT, json_of_run, run_against};
+use crate::schema::assert_valid;
 use crate::stub::{self, Behaviour};
 use crate::{LAYOUT, assert_caught, assert_right, client};
 
@@ -33,84 +34,17 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).expect("the file was written")
 }
 
-/// As much of JSON Schema as ours uses; anything else in it fails the test.
-fn assert_valid(root: &Value, schema: &Value, value: &Value, at: &str) {
-    for (keyword, rule) in schema.as_object().expect("a schema is an object") {
-        match keyword.as_str() {
-            "$schema" | "$id" | "title" | "description" | "$defs" => {}
-            "$ref" => {
-                let name = rule.as_str().and_then(|path| path.strip_prefix("#/$defs/")).expect("a reference of ours");
-                assert_valid(root, &root["$defs"][name], value, at);
-            }
-            "type" => {
-                let types = rule.as_array().cloned().unwrap_or_else(|| vec![rule.clone()]);
-                assert!(types.iter().any(|name| has_type(value, name)), "{at}: {value} is not of type {rule}");
-            }
-            "const" => assert_eq!(value, rule, "{at}"),
-            "enum" => assert!(rule.as_array().is_some_and(|values| values.contains(value)), "{at}: {value}"),
-            "minimum" => assert!(value.as_f64() >= rule.as_f64() || value.is_null(), "{at}: {value} is below {rule}"),
-            "anyOf" => {
-                let is_null = value.is_null();
-                let fitting =
-                    rule.as_array().and_then(|rules| rules.iter().find(|rule| (rule["type"] == "null") == is_null));
-                assert_valid(root, fitting.expect("one for null and one for what is there"), value, at);
-            }
-            "required" => {
-                for name in rule.as_array().expect("names") {
-                    assert!(value.get(name.as_str().expect("a name")).is_some(), "{at}: no {name}");
-                }
-            }
-            "properties" => {
-                for (name, rule) in rule.as_object().expect("properties") {
-                    assert_valid(root, rule, &value[name], &format!("{at}.{name}"));
-                }
-            }
-            "additionalProperties" if rule.is_object() => {
-                for (name, value) in value.as_object().expect("an object") {
-                    assert_valid(root, rule, value, &format!("{at}.{name}"));
-                }
-            }
-            "additionalProperties" => {
-                let known = schema["properties"].as_object().expect("properties");
-                for name in value.as_object().expect("an object").keys() {
-                    assert!(known.contains_key(name), "{at}: the schema has no {name}");
-                }
-            }
-            "items" => {
-                for (index, item) in value.as_array().expect("an array").iter().enumerate() {
-                    assert_valid(root, rule, item, &format!("{at}[{index}]"));
-                }
-            }
-            "minItems" => assert!(value.as_array().map(Vec::len) >= rule.as_u64().map(|count| count as usize), "{at}"),
-            other => panic!("{at}: this test does not know the keyword {other}"),
-        }
-    }
-}
-
-fn has_type(value: &Value, name: &Value) -> bool {
-    match name.as_str().expect("a type's name") {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "null" => value.is_null(),
-        "integer" => value.is_u64(),
-        "number" => value.is_number(),
-        other => panic!("no type {other}"),
-    }
-}
-
 /// The promise: what is written is what the committed schema says, in both loops.
 #[test]
 fn the_json_is_as_the_schema_says() {
-    let schema: Value = serde_json::from_str(include_str!("../../schema/run.v1.schema.json")).expect("JSON");
+    let schema = include_str!("../../schema/run.v1.schema.json");
     let process = std::process::id();
     for (name, words) in [
         ("open.json", format!("--rate 500 --repeat 2 --reconnect-every 9 --server-pid {process} --pin 0")),
         ("closed.json", "--closed --window 3 --server-version 1.2.3".to_owned()),
     ] {
         let written = json_of_run(Behaviour::Right, name, &format!("--duration 300ms {words}"));
-        assert_valid(&schema, &schema, &written, "run");
+        assert_valid(schema, &written);
     }
 }
 
@@ -142,8 +76,7 @@ fn the_servers_own_figures_are_shown_and_written() {
         assert!(run.out.contains(words), "{words:?} is not in {}", run.out);
     }
     let written = json(&json_path);
-    let schema: Value = serde_json::from_str(include_str!("../../schema/run.v1.schema.json")).expect("JSON");
-    assert_valid(&schema, &schema, &written, "run");
+    assert_valid(include_str!("../../schema/run.v1.schema.json"), &written);
     let figures = &written["repeats"][0]["server_figures"];
     assert_eq!(figures["counts"]["published"].as_u64(), figures["intervals"].as_u64().map(|count| 7 * count));
     assert!(figures["counts"].get("connections").is_none(), "a gauge is not added up");
