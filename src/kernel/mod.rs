@@ -27,6 +27,7 @@ mod memory;
 mod port_owner;
 mod refusal;
 mod sandbox;
+mod socket_table;
 mod uring;
 
 pub use affinity::{available_cpus, pin_current_thread};
