@@ -3,6 +3,7 @@
 //! | atomic | writers | readers | guards | ordering |
 //! |---|---|---|---|---|
 //! | `drain`, `cut` | whoever stops the server | I/O threads, once a turn | nothing | Relaxed: a thread that sees it late drains late, and is woken through its eventfd anyway |
+//! | `listeners_closed` | I/O threads, once each | whoever hands the port over | that the thread has accepted what waited | Release and Acquire: who sees the count sees what came before |
 //! | `open_connections` | I/O threads | I/O threads | nothing | Relaxed read-modify-write: the sum is exact, its order with anything else does not matter |
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Control {
     drain: AtomicBool,
     cut: AtomicBool,
+    listeners_closed: AtomicUsize,
     open_connections: AtomicUsize,
     connections_max: usize,
 }
@@ -23,6 +25,7 @@ impl Control {
         Control {
             drain: AtomicBool::new(false),
             cut: AtomicBool::new(false),
+            listeners_closed: AtomicUsize::new(0),
             open_connections: AtomicUsize::new(0),
             connections_max,
         }
@@ -47,6 +50,16 @@ impl Control {
     /// Whether the drain is to end now.
     pub fn cut_requested(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Counts an I/O thread that accepts no more.
+    pub fn listener_closed(&self) {
+        self.listeners_closed.fetch_add(1, Ordering::Release);
+    }
+
+    /// I/O threads that accept no more.
+    pub fn listeners_closed(&self) -> usize {
+        self.listeners_closed.load(Ordering::Acquire)
     }
 
     /// Counts a connection in, unless there are too many.

@@ -569,6 +569,7 @@ impl<K: Kernel> IoThread<K> {
             self.accepted(socket);
         }
         self.kernel.close_listener();
+        self.parts.control.listener_closed();
         self.accept = Accept::Closed;
     }
 

@@ -71,6 +71,13 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// A drain takes requests as ever for this long, for what was sent before the peers could know of it.
 pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
 
+/// While a port is handed over to another process, handshakes that have begun here have this long to end. Larger: a drain on
+/// a shared port begins later. Smaller: a peer whose round trip takes longer may find its new connection reset.
+pub const HANDOVER_SETTLE: Duration = Duration::from_millis(100);
+
+/// How long the I/O threads may take to accept what waits in their listeners before the port is handed over without that.
+pub const HANDOVER_MAX: Duration = Duration::from_secs(1);
+
 /// After the last call, requests are refused for this long at most before the connection is half-closed.
 pub const DRAIN_REFUSE: Duration = Duration::from_secs(1);
 

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,13 @@ use crate::control::Control;
 use crate::event::InferenceEvent;
 use crate::io_thread::{IoThread, IoThreadParts};
 use crate::kernel::{
-    BindError, EventFd, Listener, RingSizes, ThreadAlarm, UringKernel, available_cpus, bind_listeners, explain_refusal,
-    give_up_system_calls, kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit, release_free_memory,
+    BindError, EventFd, Handover, Listener, RingSizes, ThreadAlarm, UringKernel, available_cpus, bind_listeners,
+    explain_refusal, give_up_system_calls, kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit,
+    release_free_memory,
 };
 use crate::limits::{
-    COMPLETION_ENTRIES, ConnectionLimits, DESCRIPTORS_RESERVED, MODEL_STALL_MAX, PoolGeometry, RELEASE_BYTES_MIN,
-    SUBMISSION_ENTRIES, request_ring_slots,
+    COMPLETION_ENTRIES, ConnectionLimits, DESCRIPTORS_RESERVED, HANDOVER_MAX, HANDOVER_SETTLE, MODEL_STALL_MAX,
+    PoolGeometry, RELEASE_BYTES_MIN, SUBMISSION_ENTRIES, request_ring_slots,
 };
 use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
@@ -132,19 +133,49 @@ impl Drop for RunningReporter {
 pub struct ServerHandle {
     control: Arc<Control>,
     io_wakes: Vec<Arc<Wake>>,
+    /// What hands a shared port over, until that has begun. Locked as long as it is being done.
+    handover: Arc<Mutex<Option<Handover>>>,
 }
 
 impl ServerHandle {
     /// Begins the drain: no new connections, every request received is answered, then the connections are closed.
+    ///
+    /// If the port is shared with another process, new connections are that one's from now on, and the drain begins a
+    /// moment later, which this waits for.
     pub fn drain(&self) {
-        self.control.request_drain();
-        self.io_wakes.iter().for_each(|wake| wake.wake_always());
+        let mut handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut listeners) = handover.take() else { return self.request(Control::request_drain) };
+        match listeners.steer_to_others() {
+            Ok(0) => {}
+            Ok(others) => {
+                tracing::info!(others, "handing the port over: new connections go to other processes' listeners");
+                std::thread::sleep(HANDOVER_SETTLE);
+            }
+            Err(error) => tracing::warn!(%error, "the port is handed over at once, which may reset a connection"),
+        }
+        self.request(Control::request_drain);
+        self.wait_for_closed_listeners();
+        drop(listeners);
     }
 
     /// Ends the drain (beginning it if need be) by cutting the connections that are still open.
     pub fn cut(&self) {
-        self.control.request_cut();
+        self.request(Control::request_cut);
+        if let Ok(mut handover) = self.handover.try_lock() {
+            *handover = None;
+        }
+    }
+
+    fn request(&self, what: fn(&Control)) {
+        what(&self.control);
         self.io_wakes.iter().for_each(|wake| wake.wake_always());
+    }
+
+    fn wait_for_closed_listeners(&self) {
+        let begun_at = Instant::now();
+        while self.control.listeners_closed() < self.io_wakes.len() && begun_at.elapsed() < HANDOVER_MAX {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Connections open now.
@@ -219,7 +250,9 @@ impl Server {
         let (listeners, address) = bind_listeners(&config.host, config.port, io_threads, config.reuse_port)?;
         let banner = banner(config, &*model, &placement, address, connections_max);
         let assembly = Assembly::new(config, placement, connections_max, model)?;
-        let mut server = assembly.start(listeners, address, banner, config.drain_timeout)?;
+        let handover = config.reuse_port.then(|| Handover::new(&listeners)).transpose();
+        let handover = handover.map_err(|source| StartError::System { what: "share the port", source })?;
+        let mut server = assembly.start(listeners, handover, address, banner, config.drain_timeout)?;
         if let Some(interval) = config.metrics_interval {
             let reporter = Reporter::new(server.io_metrics.clone(), Arc::clone(&server.batch_metrics));
             let reporter = RunningReporter::start(reporter, interval);
@@ -290,6 +323,8 @@ impl Server {
                 return Err(RunError::ThreadFailed("after its end".to_owned()));
             }
         }
+        // A drain that hands the port over ends first: otherwise it would be left half handed over.
+        drop(self.handle.handover.lock());
         // Its last line tells of everything.
         drop(self.reporter.take());
         let report = self.report();
@@ -430,6 +465,7 @@ impl Assembly {
     fn start(
         self,
         listeners: Vec<Listener>,
+        handover: Option<Handover>,
         address: SocketAddr,
         banner: String,
         drain_timeout: Duration,
@@ -438,7 +474,7 @@ impl Assembly {
         let (ready_sender, ready) = channel();
         let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
         let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
-        let handle = ServerHandle { control: self.control, io_wakes };
+        let handle = ServerHandle { control: self.control, io_wakes, handover: Arc::new(Mutex::new(handover)) };
         let policy = self.pin_policy;
         let starter = Starter { policy, ready: ready_sender, ends: end_sender };
         let mut threads = Vec::new();
@@ -564,8 +600,9 @@ fn connections_max(config: &Config, io_threads: usize) -> Result<usize, StartErr
     let limit = raise_descriptor_limit()
         .map_err(|source| StartError::System { what: "read the limit on descriptors", source })?
         .0;
-    // A ring, a listener and an eventfd for each I/O thread.
-    let available = limit.saturating_sub(DESCRIPTORS_RESERVED + 3 * io_threads).min(crate::limits::CONNECTIONS_MAX);
+    // A ring, a listener, an eventfd for each I/O thread, and the listener once more if the port is to be handed over.
+    let each = 3 + usize::from(config.reuse_port);
+    let available = limit.saturating_sub(DESCRIPTORS_RESERVED + each * io_threads).min(crate::limits::CONNECTIONS_MAX);
     if available == 0 {
         return Err(StartError::Descriptors { limit });
     }

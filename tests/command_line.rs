@@ -262,6 +262,24 @@ fn servers_may_share_a_port_on_purpose() {
     clients.iter_mut().for_each(assert_serves);
 }
 
+/// From the moment a server hands its port over, whoever connects is the other's, and is served.
+#[test]
+fn a_drained_server_leaves_new_connections_to_the_one_that_shares_its_port() {
+    let first = ServerProcess::start(&["--reuse-port", "--io-threads", "2", "--seccomp"]);
+    let port = first.address().port().to_string();
+    let second = ServerProcess::launch(binary().args(["--pin", "none", "--reuse-port", "--port", &port]));
+    first.signal(Signal::SIGTERM);
+    wait_until("the port is handed over", || first.stderr().contains("handing the port over"));
+    for _ in 0..40 {
+        assert_serves(&mut second.connect());
+    }
+    for (server, served) in [(first, "drained: 0 connections served"), (second, "drained: 40 connections served")] {
+        server.signal(Signal::SIGTERM);
+        let (status, log) = server.wait();
+        assert!(status == Some(0) && log.contains(served), "{log}");
+    }
+}
+
 /// Whatever becomes of stderr, requests are served and a signal drains.
 #[test]
 fn a_lost_stderr_does_not_matter() {

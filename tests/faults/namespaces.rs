@@ -70,13 +70,6 @@ impl TwoHosts {
     pub fn cut_link(&self) -> Result<(), Stop> {
         ip(&format!("-n {} link set v down", self.client))
     }
-
-    /// Sets a kernel parameter where the server is.
-    pub fn set_in_server(&self, parameter: &str) -> Result<(), Stop> {
-        let words = format!("netns exec {} sysctl -q -w {parameter}", self.server);
-        needs_program("sysctl")?;
-        ip(&words)
-    }
 }
 
 impl Drop for TwoHosts {

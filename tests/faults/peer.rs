@@ -1,12 +1,13 @@
 //! Peers in processes of their own, for what one cannot do to a thread: being killed, being stopped, being elsewhere.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::common::{Client, Request, random_requests, seeded};
 
-/// The driver as a peer: `peer ADDRESS exchange COUNT | flood | forever SECONDS | small COUNT | idle`.
+/// The driver as a peer: `peer ADDRESS exchange COUNT | flood | until-eof | small COUNT | idle`.
 pub fn main(words: &[&str]) -> ExitCode {
     let [address, deed @ ..] = words else { return ExitCode::from(2) };
     let address: SocketAddr = address.parse().expect("an address");
@@ -36,12 +37,16 @@ pub fn main(words: &[&str]) -> ExitCode {
                 client.send_all(&requests);
             }
         }
-        // For so many seconds, a new connection for each exchange.
-        ["forever", seconds] => {
-            let until = Instant::now() + Duration::from_secs(seconds.parse().expect("seconds"));
-            while Instant::now() < until {
+        // A new connection for each exchange, until its input ends. Says how long the slowest took.
+        ["until-eof"] => {
+            let input = std::thread::spawn(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+            let mut slowest = Duration::ZERO;
+            while !input.is_finished() {
+                let begun_at = Instant::now();
                 Client::connect(address).exchange(&random_requests(&mut rng, 20, 1..=4));
+                slowest = slowest.max(begun_at.elapsed());
             }
+            println!("{}", slowest.as_micros());
         }
         // One exchange, then silence.
         ["idle"] => {
@@ -74,13 +79,21 @@ impl Peer {
                 command
             }
         };
-        command.args(["peer", &address.to_string()]).args(deed).stdin(Stdio::null()).stdout(Stdio::piped());
-        Peer(command.stderr(Stdio::null()).spawn().expect("the driver starts"))
+        command.args(["peer", &address.to_string()]).args(deed).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // What it has to complain about stands in the driver's log.
+        Peer(command.spawn().expect("the driver starts"))
     }
 
-    /// Whether it ended in order: every answer was right.
+    /// Ends its input, and waits for it. Whether it ended in order: every answer was right.
     pub fn was_right(&mut self) -> bool {
         self.0.wait().is_ok_and(|status| status.success())
+    }
+
+    /// The last line of what it has said. It has ended.
+    pub fn last_word(&mut self) -> String {
+        let mut said = String::new();
+        self.0.stdout.take().expect("it is read once").read_to_string(&mut said).expect("text");
+        said.lines().last().unwrap_or_default().to_owned()
     }
 }
 
