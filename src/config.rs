@@ -12,7 +12,10 @@ use clap::{CommandFactory, Parser};
 use thiserror::Error;
 
 use crate::cpu_list::parse_cpu_list;
-use crate::limits::{CONNECTIONS_MAX, FEATURE_DIM_MAX, IO_THREADS_MAX};
+use crate::limits::{
+    BUFFER_MEMORY_BYTES, BUFFER_MEMORY_BYTES_MAX, BUFFER_MEMORY_BYTES_MIN, CONNECTIONS_MAX, FEATURE_DIM_MAX,
+    IO_THREADS_MAX,
+};
 use crate::metrics::DETAILED;
 use crate::placement::{Pin, PinPolicy, Wait};
 use crate::wait::WaitStrategy;
@@ -40,6 +43,8 @@ pub struct Config {
     pub features: Option<usize>,
     /// Connections at once, or as many as the descriptor limit allows.
     pub max_connections: Option<usize>,
+    /// Bytes that all peers together can make the server hold beyond its fixed buffers.
+    pub buffer_memory: usize,
     /// How long a connection may be idle.
     pub idle_timeout: Option<Duration>,
     /// How long a request may take from its first byte to its last, and answers may wait for the peer to read.
@@ -65,6 +70,7 @@ impl Default for Config {
             model: ModelChoice::Sum,
             features: None,
             max_connections: None,
+            buffer_memory: BUFFER_MEMORY_BYTES,
             idle_timeout: None,
             request_timeout: Some(Duration::from_secs(30)),
             drain_timeout: Duration::from_secs(10),
@@ -209,6 +215,11 @@ struct Settings {
     #[arg(long, env = "DISRUST_MAX_CONNECTIONS", value_name = "N", value_parser = parse_max_connections, allow_negative_numbers = true)]
     max_connections: Option<usize>,
 
+    /// What all peers together can make the server hold, beyond its fixed buffers, in requests that are not complete and
+    /// in answers that are not read, such as 64MB or 1GiB or a number of bytes [default: 256MiB]
+    #[arg(long, env = "DISRUST_BUFFER_MEMORY", value_name = "SIZE", value_parser = parse_buffer_memory, allow_negative_numbers = true)]
+    buffer_memory: Option<usize>,
+
     /// Close connections that are idle for this long, such as 90s or 5m, or off [default: off]
     #[arg(long, env = "DISRUST_IDLE_TIMEOUT", value_name = "TIME", value_parser = parse_timeout)]
     idle_timeout: Option<Timeout>,
@@ -251,6 +262,7 @@ impl Settings {
             model: self.model.or(other.model),
             features: self.features.or(other.features),
             max_connections: self.max_connections.or(other.max_connections),
+            buffer_memory: self.buffer_memory.or(other.buffer_memory),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             request_timeout: self.request_timeout.or(other.request_timeout),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
@@ -278,6 +290,7 @@ impl Settings {
             },
             features: self.features,
             max_connections: self.max_connections,
+            buffer_memory: self.buffer_memory.unwrap_or(default.buffer_memory),
             idle_timeout: self.idle_timeout.map_or(default.idle_timeout, |timeout| timeout.0),
             request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
             drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
@@ -389,6 +402,38 @@ fn parse_number(text: &str, max: usize) -> Result<usize, String> {
     }
 }
 
+/// The units that a size may have, in bytes. A letter alone has none: to systemd and Docker `M` is 1024², to Kubernetes 1000².
+const SIZE_UNITS: [(&str, u64); 10] = [
+    ("", 1),
+    ("B", 1),
+    ("kB", 1000),
+    ("MB", 1000_u64.pow(2)),
+    ("GB", 1000_u64.pow(3)),
+    ("TB", 1000_u64.pow(4)),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+fn parse_buffer_memory(text: &str) -> Result<usize, String> {
+    match parse_size(text).and_then(|bytes| usize::try_from(bytes).ok()) {
+        Some(bytes) if (BUFFER_MEMORY_BYTES_MIN..=BUFFER_MEMORY_BYTES_MAX).contains(&bytes) => Ok(bytes),
+        Some(_) => {
+            Err(format!("a size from {}MiB to {}TiB", BUFFER_MEMORY_BYTES_MIN >> 20, BUFFER_MEMORY_BYTES_MAX >> 40))
+        }
+        None => Err("not a size such as 256MiB, 64MB, 1GiB or a number of bytes".to_owned()),
+    }
+}
+
+/// A whole number of one of [`SIZE_UNITS`], in either case; nothing if it is not that, or more than 2⁶⁴ bytes.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (digits, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len()));
+    let (_, unit_bytes) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim_start()))?;
+    digits.parse::<u64>().ok()?.checked_mul(*unit_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,6 +480,7 @@ mod tests {
             ["--features", "0"],
             ["--features", "4097"],
             ["--max-connections", "0"],
+            ["--buffer-memory", "lots"],
             ["--wait", "sleep"],
             ["--pin", "0-"],
             ["--pin", "-1"],
@@ -451,6 +497,48 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_exact_or_refused() {
+        for (text, bytes) in [
+            ("256MiB", 256 << 20),
+            ("64MB", 64_000_000),
+            ("1GiB", 1 << 30),
+            ("1048576", 1_048_576),
+            ("1048577B", 1_048_577),
+            (" 2 gib ", 2 << 30),
+            ("1TiB", 1 << 40),
+            ("1025kib", 1_049_600),
+            ("1049 KB", 1_049_000),
+        ] {
+            assert_eq!(parse_buffer_memory(text), Ok(bytes), "{text}");
+        }
+        for (text, said) in [
+            ("0", "from 1MiB to 1TiB"),
+            ("1048575", "from 1MiB to 1TiB"),
+            ("1MB", "from 1MiB to 1TiB"),
+            ("1099511627777", "from 1MiB to 1TiB"),
+            ("18446744073709551615", "from 1MiB to 1TiB"),
+            ("2TiB", "from 1MiB to 1TiB"),
+            ("18446744073709551616", "not a size"),
+            ("18446744073709551615 KiB", "not a size"),
+            ("16777216TiB", "not a size"),
+            ("-1MiB", "not a size"),
+            ("+1MiB", "not a size"),
+            ("1.5GiB", "not a size"),
+            ("2e9", "not a size"),
+            ("0x100000", "not a size"),
+            ("64M", "not a size"),
+            ("64 Mi B", "not a size"),
+            ("1GiB 1MiB", "not a size"),
+            ("MiB", "not a size"),
+            ("", "not a size"),
+            ("٣MiB", "not a size"),
+        ] {
+            let error = parse_buffer_memory(text).expect_err(text);
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn timeouts_can_be_switched_off() {
         let config = read(&["--request-timeout", "off", "--idle-timeout", "1m 30s"]).expect("good flags");
         assert_eq!((config.request_timeout, config.idle_timeout), (None, Some(Duration::from_secs(90))));
@@ -459,7 +547,7 @@ mod tests {
     #[test]
     fn a_file_fills_in_what_the_flags_leave_out() {
         let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nidle-timeout = \"5s\"\n\
-            drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nreuse-port = true\n\
+            drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\n\
             model = \"m.onnx\"\nrequest-timeout = \"off\"\nseccomp = true";
         let file = parse_file(file).expect("a good file");
         let flags = Arguments::try_parse_from(["disrust", "--port", "7"]).expect("good flags").settings;
@@ -475,6 +563,7 @@ mod tests {
             model: ModelChoice::File("m.onnx".into()),
             features: Some(3),
             max_connections: Some(9),
+            buffer_memory: 1_048_576,
             idle_timeout: Some(Duration::from_secs(5)),
             request_timeout: None,
             drain_timeout: Duration::from_secs(1),

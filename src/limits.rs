@@ -99,6 +99,18 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// one is probed as often (SO_KEEPALIVE).
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
 
+/// What `--buffer-memory` is unless it is said: what all peers together can make the server hold beyond its fixed buffers,
+/// in bytes. Larger: a crowd that does not read or does not end its requests fills a small machine. Smaller: a crowd of slow
+/// peers that mean no harm is closed sooner.
+pub const BUFFER_MEMORY_BYTES: usize = 256 << 20;
+
+/// The smallest `--buffer-memory`, in bytes. Smaller: with the most I/O threads, a thread's part does not hold one block of
+/// answers.
+pub const BUFFER_MEMORY_BYTES_MIN: usize = 1 << 20;
+
+/// The largest `--buffer-memory`, in bytes: more than machines have. Larger: arithmetic on it gets near its limits.
+pub const BUFFER_MEMORY_BYTES_MAX: usize = 1 << 40;
+
 /// Slots of connections that an operation's token can name (28 bits).
 pub const CONNECTIONS_MAX: usize = 1 << 28;
 
@@ -108,6 +120,11 @@ const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two());
 const _: () = assert!(
     ConnectionLimits::SERVING.send_block_bytes > answer_bytes(MAX_VECTORS_PER_REQUEST),
     "a block holds any answer"
+);
+const _: () = assert!(BUFFER_MEMORY_BYTES_MIN <= BUFFER_MEMORY_BYTES && BUFFER_MEMORY_BYTES <= BUFFER_MEMORY_BYTES_MAX);
+const _: () = assert!(
+    BUFFER_MEMORY_BYTES_MIN / IO_THREADS_MAX >= ConnectionLimits::SERVING.send_block_bytes,
+    "each thread's part of the smallest budget holds a block of answers"
 );
 const _: () = assert!(
     RECEIVE_BYTES * IO_THREADS_MAX * (BUFFERS_PER_THREAD as usize) < u32::MAX as usize,
