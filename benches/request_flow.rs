@@ -186,7 +186,7 @@ impl Framing {
         let geometry = PoolGeometry::for_layout(LAYOUT);
         Framing {
             partial: PartialRequest::default(),
-            blocks: BlockPool::new(LAYOUT.request_bytes_max(), ConnectionLimits::SERVING.partial_blocks_retained),
+            blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, BUFFER_MEMORY_BYTES)),
             network: Network::new(),
             random: Rng::with_seed(2),
             receives: vec![(vec![0; geometry.buffer_bytes()], 0); RECEIVES_PER_ROUND],

@@ -9,6 +9,12 @@
 //! - Every completion and every response finds its connection, in its slot, of its generation: slots are freed only
 //!   when nothing can refer to them.
 //! - Publishing never fails: there are as many slots in the ring as buffers in all pools.
+//! - What peers leave unread or unfinished takes no more than the budget for blocks, and what the buffers that were lent by
+//!   then bring: a thread whose budget is lent keeps its buffers until something comes back.
+//! - Whatever is due has a timer before it, and where nothing is due there is none: an idle thread sleeps.
+//!
+//! Time is the thread's own ([`Turn::now_ns`]): it goes on while the thread runs or sleeps as it meant to, and hardly while
+//! the process is stopped (SIGSTOP, a frozen container). So nobody is late because we were.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -19,14 +25,15 @@ use std::time::Duration;
 use disruptor::{MultiProducer, Producer, SingleConsumerBarrier};
 use slab::Slab;
 
-use crate::blocks::{Block, BlockPool};
+use crate::blocks::{Block, BlockPool, Pressure};
 use crate::buffer_pool::{Buffer, BufferPool};
-use crate::connections::{Connection, Drain, Step, Timeouts, Turn};
+use crate::connections::{Connection, Drain, Expiry, Step, Timeouts, Turn};
 use crate::control::Control;
 use crate::event::{ConnectionId, InferenceEvent};
-use crate::kernel::{Completion, Kernel, ReceiveOutcome};
+use crate::kernel::{Completion, Kernel, Queued, ReceiveOutcome};
 use crate::limits::{
-    ACCEPT_RETRY, COMPLETION_ENTRIES, ConnectionLimits, DRAIN_LAST_CALL, DRAIN_REFUSE, SWEEP_INTERVAL_MAX,
+    ACCEPT_RETRY, COMPLETION_ENTRIES, ConnectionLimits, DRAIN_LAST_CALL, EVICTION_PART, EVICTION_STALL_MIN,
+    IN_FLIGHT_LOOK, LISTEN_BACKLOG, PEER_SILENCE_MAX, QUEUED_ACCEPTS_A_TURN, STOP_MIN, SWEEP_INTERVAL_MAX,
     SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL,
 };
 use crate::logging::LogGate;
@@ -68,6 +75,8 @@ pub struct IoThreadParts {
     pub drain_timeout: Duration,
     /// Connections that there can be at once, on all threads together.
     pub connections_max: usize,
+    /// Bytes that blocks may take before the thread stops receiving.
+    pub budget_bytes: usize,
 }
 
 /// An I/O thread's state.
@@ -79,6 +88,8 @@ pub struct IoThread<K: Kernel> {
     slots_end: usize,
     /// Generation of the next connection.
     generation: u32,
+    /// The kernel's clock when this turn began.
+    clock_ns: u64,
     /// This turn, read from the clock and the control when it begins.
     turn: Turn,
     /// Events of this turn, published together.
@@ -89,18 +100,31 @@ pub struct IoThread<K: Kernel> {
     starved: VecDeque<ConnectionId>,
     /// Buffers that the kernel may fill.
     buffers_lent: usize,
-    send_blocks: BlockPool,
-    partial_blocks: BlockPool,
+    /// Buffers that are not lent because the budget for blocks is.
+    buffers_kept: Vec<Buffer>,
+    blocks: BlockPool,
+    /// Room for the candidates of an eviction: what each is worth, and its slot.
+    victims: Vec<(u128, u32)>,
+    evicted_at_ns: u64,
     accept: Accept,
+    /// When each timer that is under way is due, by the kernel's clock.
+    timers: Vec<u64>,
+    /// Events that have not come back.
+    events_in_flight: usize,
+    /// Something has happened since the last sweep, so that there may be deadlines which that did not see.
+    eventful: bool,
+    /// The first deadline that the last sweep saw.
+    deadline_ns: Option<u64>,
     sweep_interval_ns: u64,
     swept_at_ns: u64,
-    /// The tick at which the next sweep became due.
+    /// When the next sweep became due.
     sweep_due_at_ns: Option<u64>,
     trimmed_at_ns: u64,
     drain_began_ns: Option<u64>,
     rejected_log: LogGate,
     accept_log: LogGate,
     framing_log: LogGate,
+    eviction_log: LogGate,
 }
 
 /// The state of accepting.
@@ -113,6 +137,11 @@ enum Accept {
     },
     /// A cancel is under way.
     Ending,
+    /// So many connections at most are taken out of the queue before the listener closes, the next ones at this time.
+    Taking {
+        left: usize,
+        from_ns: u64,
+    },
     /// The listener is closed.
     Closed,
 }
@@ -122,23 +151,32 @@ impl<K: Kernel> IoThread<K> {
     pub fn new(mut kernel: K, parts: IoThreadParts) -> IoThread<K> {
         kernel.accept();
         kernel.await_alarm();
-        kernel.start_timer(TICK);
+        let clock_ns = kernel.now_ns();
         let buffers = usize::from(parts.pool.geometry().buffers);
         let completions = COMPLETION_ENTRIES as usize;
         let limits = parts.limits;
+        let blocks = BlockPool::new(limits.block_sizes(parts.layout, parts.budget_bytes));
         IoThread {
             kernel,
-            connections: Slab::with_capacity(parts.connections_max),
+            // By use: what a descriptor limit allows may be a thousand times what there will ever be.
+            connections: Slab::new(),
             slots_end: 0,
             generation: 0,
+            clock_ns,
             turn: Turn { now_ns: 0, drain: Drain::No, limits },
             events: Vec::with_capacity(buffers),
             touched: Vec::with_capacity(2 * completions + buffers),
-            starved: VecDeque::with_capacity(parts.connections_max),
+            starved: VecDeque::new(),
             buffers_lent: buffers,
-            send_blocks: BlockPool::new(limits.send_block_bytes, limits.send_blocks_retained),
-            partial_blocks: BlockPool::new(parts.layout.request_bytes_max(), limits.partial_blocks_retained),
+            buffers_kept: Vec::with_capacity(buffers),
+            blocks,
+            victims: Vec::new(),
+            evicted_at_ns: 0,
             accept: Accept::Armed,
+            timers: Vec::with_capacity(4),
+            events_in_flight: 0,
+            eventful: false,
+            deadline_ns: None,
             sweep_interval_ns: nanoseconds(sweep_interval(parts.timeouts)),
             swept_at_ns: 0,
             sweep_due_at_ns: None,
@@ -147,6 +185,7 @@ impl<K: Kernel> IoThread<K> {
             rejected_log: LogGate::default(),
             accept_log: LogGate::default(),
             framing_log: LogGate::default(),
+            eviction_log: LogGate::default(),
             parts,
         }
     }
@@ -163,11 +202,16 @@ impl<K: Kernel> IoThread<K> {
         }
         self.publish_events();
         worked |= self.take_responses();
+        self.eventful |= worked;
+        self.take_queued();
         self.carry_on_touched();
         // Before the starved are fed: their bytes may have waited for buffers, and the kernel is not asked yet.
         self.sweep_when_due(worked);
+        self.evict_when_full();
+        self.lend_kept();
         self.feed_starved();
         self.retry_accept_when_due();
+        self.start_timer_when_due();
         let buffers = usize::from(self.parts.pool.geometry().buffers);
         self.parts.metrics.buffers_in_use_peak.raise(buffers - self.buffers_lent);
         worked | ticked
@@ -188,7 +232,7 @@ impl<K: Kernel> IoThread<K> {
     /// others go on from here until there is a completion.
     pub fn fall_asleep(&mut self) {
         self.parts.wake.flag.announce_sleep();
-        let nothing_there = self.parts.responses.is_empty();
+        let nothing_there = self.parts.responses.is_empty() && !self.goes_on();
         self.kernel.enter(nothing_there);
     }
 
@@ -197,12 +241,17 @@ impl<K: Kernel> IoThread<K> {
         self.parts.wake.flag.announce_awake();
     }
 
-    /// The time of the last turn.
-    pub fn now_ns(&self) -> u64 {
-        self.turn.now_ns
+    /// Whether the next turn has something to do that no completion tells of.
+    fn goes_on(&self) -> bool {
+        self.sweep_due_at_ns.is_some() || matches!(self.accept, Accept::Taking { from_ns, .. } if from_ns <= self.turn.now_ns)
     }
 
-    /// The clock.
+    /// The kernel's clock when the last turn began.
+    pub fn clock_ns(&self) -> u64 {
+        self.clock_ns
+    }
+
+    /// The kernel's clock.
     pub fn read_clock_ns(&mut self) -> u64 {
         self.kernel.now_ns()
     }
@@ -219,11 +268,15 @@ impl<K: Kernel> IoThread<K> {
     pub fn finish(self) {
         assert!(self.is_finished(), "a thread ends after its drain");
         assert!(self.buffers_lent == usize::from(self.parts.pool.geometry().buffers), "every buffer came home");
-        assert!(self.send_blocks.lent() == 0 && self.partial_blocks.lent() == 0, "every block came home");
+        assert!(self.blocks.lent() == 0, "every block came home");
     }
 
     fn begin_turn(&mut self) {
-        self.turn.now_ns = self.kernel.now_ns();
+        let before_ns = std::mem::replace(&mut self.clock_ns, self.kernel.now_ns());
+        // The thread has slept until its first timer at most, unless it was not let run.
+        let until_timer_ns = self.timers.iter().min().map_or(u64::MAX, |due_ns| due_ns.saturating_sub(before_ns));
+        let passed_ns = self.clock_ns.saturating_sub(before_ns);
+        self.turn.now_ns += passed_ns.min(until_timer_ns.saturating_add(nanoseconds(STOP_MIN)));
         if self.parts.control.drain_requested() {
             self.turn.drain = self.drain();
         }
@@ -235,7 +288,7 @@ impl<K: Kernel> IoThread<K> {
             Completion::Received { id, outcome, more } => self.receive_completed(id, outcome, more),
             Completion::Sent { id, block, result } => self.send_completed(id, block, result),
             Completion::Alarm => self.kernel.await_alarm(),
-            Completion::Timer => self.tick(),
+            Completion::Timer => self.timer_completed(),
         }
     }
 
@@ -264,7 +317,7 @@ impl<K: Kernel> IoThread<K> {
             }
             Accept::Armed => self.kernel.accept(),
             Accept::Ending => self.accept_ended(),
-            Accept::Paused { .. } | Accept::Closed => unreachable!("an accept ends once"),
+            Accept::Paused { .. } | Accept::Taking { .. } | Accept::Closed => unreachable!("an accept ends once"),
         }
     }
 
@@ -297,7 +350,7 @@ impl<K: Kernel> IoThread<K> {
         }
         match outcome {
             ReceiveOutcome::Bytes { buffer, bytes } => self.received(id, buffer, bytes),
-            ReceiveOutcome::End => connection.end_received(&mut self.partial_blocks),
+            ReceiveOutcome::End => connection.end_received(&mut self.blocks),
             ReceiveOutcome::NoBuffers => {
                 connection.starve();
                 self.starved.push_back(id);
@@ -305,7 +358,7 @@ impl<K: Kernel> IoThread<K> {
             }
             ReceiveOutcome::Ended => {}
             ReceiveOutcome::Failed(_) => {
-                connection.abandon(&mut self.send_blocks, &mut self.partial_blocks);
+                connection.abandon(&mut self.blocks);
                 self.parts.metrics.broken.add(1);
             }
         }
@@ -320,7 +373,7 @@ impl<K: Kernel> IoThread<K> {
         let headroom = pool.geometry().headroom_bytes;
         let space = pool.bytes_mut(&mut buffer);
         let received =
-            connection.received(self.parts.layout, space, headroom, bytes, self.turn, &mut self.partial_blocks);
+            connection.received(self.parts.layout, space, headroom, bytes, self.turn, &mut self.blocks);
         if let Some(bad) = received.bad {
             self.parts.metrics.framing_errors.add(1);
             if let Some(suppressed) = self.framing_log.pass(self.turn.now_ns) {
@@ -358,6 +411,7 @@ impl<K: Kernel> IoThread<K> {
         }
         assert!(published.is_ok(), "the request ring holds as many events as there are buffers");
         self.parts.metrics.events.add(events.len() as u64);
+        self.events_in_flight += events.len();
         self.events.clear();
         let metrics = &self.parts.metrics;
         let counter = if self.parts.batch_wake.wake_sleeper() { &metrics.wakes } else { &metrics.wakes_coalesced };
@@ -379,12 +433,13 @@ impl<K: Kernel> IoThread<K> {
             let start = response.offset as usize;
             let answers = &self.parts.pool.bytes(&buffer)[start..start + response.answer_bytes as usize];
             let connection = connection(&mut self.connections, response.connection);
-            let kept = connection.answered(self.parts.layout, &response, answers, self.turn, &mut self.send_blocks);
+            let kept = connection.answered(self.parts.layout, &response, answers, self.turn, &mut self.blocks);
             let counter = if kept { &self.parts.metrics.answered } else { &self.parts.metrics.discarded };
             counter.add(u64::from(response.requests));
             self.provide(buffer);
             self.touched.push(response.connection.slot);
         }
+        self.events_in_flight -= taken;
         self.parts.metrics.responses.add(taken as u64);
         self.parts.metrics.responses_peak.raise(taken);
         true
@@ -397,9 +452,9 @@ impl<K: Kernel> IoThread<K> {
         if result.is_ok() && sent < block.content().len() {
             self.parts.metrics.partial_sends.add(1);
         }
-        connection.send_completed(block, sent, self.turn, &mut self.send_blocks);
+        connection.send_completed(block, sent, self.turn, &mut self.blocks);
         if result.is_err() {
-            connection.abandon(&mut self.send_blocks, &mut self.partial_blocks);
+            connection.abandon(&mut self.blocks);
             self.parts.metrics.broken.add(1);
         }
         self.touched.push(id.slot);
@@ -418,7 +473,7 @@ impl<K: Kernel> IoThread<K> {
     fn carry_on(&mut self, slot: u32) {
         let key = slot as usize;
         while let Some(connection) = self.connections.get_mut(key)
-            && let Some(step) = connection.next_step(self.turn, &mut self.send_blocks)
+            && let Some(step) = connection.next_step(self.turn, &mut self.blocks)
         {
             let (id, socket) = (connection.id, connection.socket);
             match step {
@@ -441,8 +496,20 @@ impl<K: Kernel> IoThread<K> {
     }
 
     fn provide(&mut self, buffer: Buffer) {
-        self.kernel.provide(buffer);
-        self.buffers_lent += 1;
+        if self.blocks.pressure() == Pressure::Full {
+            self.buffers_kept.push(buffer);
+        } else {
+            self.kernel.provide(buffer);
+            self.buffers_lent += 1;
+        }
+    }
+
+    /// Lends the buffers that were kept, if there are blocks again for what they may bring.
+    fn lend_kept(&mut self) {
+        if self.blocks.pressure() < Pressure::Full {
+            self.buffers_lent += self.buffers_kept.len();
+            self.buffers_kept.drain(..).for_each(|buffer| self.kernel.provide(buffer));
+        }
     }
 
     /// Arms the receives of connections that found no buffer, as many as there are buffers now.
@@ -452,6 +519,7 @@ impl<K: Kernel> IoThread<K> {
             match self.connections.get_mut(id.slot as usize) {
                 Some(connection) if connection.id == id => {
                     connection.feed();
+                    self.eventful = true;
                     self.carry_on(id.slot);
                 }
                 // It is gone, and another may have its slot.
@@ -462,23 +530,54 @@ impl<K: Kernel> IoThread<K> {
 
     // ---- Time passes.
 
-    fn tick(&mut self) {
-        self.kernel.start_timer(TICK);
+    /// Starts a timer for what is due next, unless there is one before that.
+    fn start_timer_when_due(&mut self) {
+        let Some(due_ns) = self.next_due_ns() else { return };
+        let due_in_ns = due_ns.saturating_sub(self.turn.now_ns);
+        let due_at_ns = self.clock_ns.saturating_add(due_in_ns);
+        if self.timers.iter().all(|timer_ns| *timer_ns > due_at_ns) {
+            self.timers.push(due_at_ns);
+            self.kernel.start_timer(Duration::from_nanos(due_in_ns.max(1)));
+        }
+    }
+
+    /// When this thread has to look at something that no completion tells of, by its own time.
+    fn next_due_ns(&self) -> Option<u64> {
+        let now_ns = self.turn.now_ns;
+        let in_a_tick_ns = now_ns + nanoseconds(TICK);
+        let ticks = self.drain_began_ns.is_some() || self.blocks.pressure() == Pressure::Full;
+        let accept_ns = if let Accept::Paused { until_ns } = self.accept { Some(until_ns) } else { None };
+        let sweep_ns =
+            if self.eventful { Some(self.swept_at_ns + self.sweep_interval_ns) } else { self.deadline_ns };
+        let in_flight_ns = (self.events_in_flight > 0).then_some(now_ns + nanoseconds(IN_FLIGHT_LOOK));
+        let trim_ns = self.blocks.can_trim().then_some(self.trimmed_at_ns + nanoseconds(TRIM_INTERVAL));
+        let due_ns = [ticks.then_some(in_a_tick_ns), accept_ns, sweep_ns, in_flight_ns, trim_ns];
+        due_ns.into_iter().flatten().min().map(|due_ns| due_ns.max(now_ns))
+    }
+
+    /// One of the timers has completed: the first one, unless the kernel is late with it.
+    fn timer_completed(&mut self) {
+        let first = (0..self.timers.len()).min_by_key(|index| self.timers[*index]);
+        self.timers.swap_remove(first.expect("a timer completes once"));
         let now_ns = self.turn.now_ns;
         if now_ns - self.trimmed_at_ns >= nanoseconds(TRIM_INTERVAL) {
             self.trimmed_at_ns = now_ns;
-            self.trim();
+            self.blocks.trim();
+            let released_bytes = self.blocks.released_bytes();
+            self.parts.metrics.trimmed_bytes.add(released_bytes - self.parts.metrics.trimmed_bytes.get());
         }
-        if self.turn.drain > Drain::No || now_ns - self.swept_at_ns >= self.sweep_interval_ns {
+        let has_deadline = self.eventful && now_ns - self.swept_at_ns >= self.sweep_interval_ns;
+        let has_passed = self.deadline_ns.is_some_and(|deadline_ns| deadline_ns <= now_ns);
+        if self.turn.drain > Drain::No || has_deadline || has_passed {
             self.sweep_due_at_ns.get_or_insert(now_ns);
         }
     }
 
-    /// Sweeps, if a tick has asked for it and what arrived before that tick has been taken.
+    /// Sweeps, if a timer has asked for it and what arrived before that has been taken.
     ///
     /// This thread may have been stopped for longer than a deadline is long. Then the timer's completion can come
     /// before those of bytes that arrived in time: io_uring hands out a bounded number each time it is entered. So the
-    /// deadlines are judged as of the tick, and only after the kernel, entered since, had nothing else; `worked` says
+    /// deadlines are judged as of the timer, and only after the kernel, entered since, had nothing else; `worked` says
     /// that this turn had. A thread that is never without work sweeps after a while all the same.
     fn sweep_when_due(&mut self, worked: bool) {
         let Some(due_at_ns) = self.sweep_due_at_ns else { return };
@@ -486,6 +585,7 @@ impl<K: Kernel> IoThread<K> {
         if waited_ns > 0 && (!worked || waited_ns >= nanoseconds(SWEEP_WAIT_MAX)) {
             self.sweep_due_at_ns = None;
             self.swept_at_ns = due_at_ns;
+            self.eventful = false;
             self.sweep(due_at_ns);
         }
     }
@@ -494,32 +594,111 @@ impl<K: Kernel> IoThread<K> {
     fn sweep(&mut self, as_of_ns: u64) {
         let cut = self.drain_is_over();
         let as_of = Turn { now_ns: as_of_ns, ..self.turn };
+        self.deadline_ns = None;
         for key in 0..self.slots_end {
-            let Some(connection) = self.connections.get_mut(key) else { continue };
-            let expiry = connection.expired(self.parts.timeouts, as_of);
-            if cut && !connection.is_gone() {
-                connection.abandon(&mut self.send_blocks, &mut self.partial_blocks);
-                self.parts.metrics.cut.add(1);
-            } else if let Some(expiry) = expiry {
-                connection.expire(expiry, &mut self.send_blocks, &mut self.partial_blocks);
-                self.parts.metrics.expired.add(1);
+            if !self.connections.contains(key) {
+                continue;
             }
+            self.look_at(key, as_of);
+            self.judge(key, as_of, cut);
             self.carry_on(key as u32);
+            let Some(connection) = self.connections.get(key) else { continue };
+            let deadline_ns = connection.deadline(self.parts.timeouts, as_of).map(|(due_ns, _)| due_ns + 1);
+            // Whether the peer takes what it is owed, no completion may tell.
+            let look_ns = (connection.unacknowledged_bytes() > 0).then_some(as_of_ns + self.sweep_interval_ns);
+            self.deadline_ns = self.deadline_ns.into_iter().chain(deadline_ns).chain(look_ns).min();
         }
     }
 
-    /// Gives memory back that nobody has needed since the last time.
-    fn trim(&mut self) {
-        let bytes = self.send_blocks.trim() + self.partial_blocks.trim();
-        self.parts.metrics.trimmed_bytes.add(bytes as u64);
+    /// Asks the kernel how much a connection's peer has acknowledged.
+    fn look_at(&mut self, key: usize, as_of: Turn) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.awaits_acknowledgement() {
+            let unacknowledged_bytes = self.kernel.unacknowledged_bytes(connection.socket);
+            connection.acknowledged(unacknowledged_bytes, as_of);
+        }
+    }
+
+    /// Gives a connection up if one of its deadlines has passed, its peer has vanished, or with `cut` the drain's time is
+    /// over.
+    fn judge(&mut self, key: usize, as_of: Turn, cut: bool) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let metrics = &self.parts.metrics;
+        let stalled_ns = as_of.now_ns.saturating_sub(connection.stalled_since_ns());
+        if cut && !connection.is_gone() {
+            connection.abandon(&mut self.blocks);
+            metrics.cut.add(1);
+        } else if let Some(expiry) = connection.expired(self.parts.timeouts, as_of) {
+            connection.expire(expiry, &mut self.blocks);
+            metrics.expired.add(1);
+            if as_of.drain > Drain::No && matches!(expiry, Expiry::Request | Expiry::Send) {
+                metrics.cut.add(1);
+            }
+        } else if connection.awaits_acknowledgement()
+            && stalled_ns >= nanoseconds(PEER_SILENCE_MAX)
+            && self.kernel.peer_has_vanished(connection.socket)
+        {
+            connection.abandon(&mut self.blocks);
+            metrics.broken.add(1);
+        }
+    }
+
+    // ---- The budget is used up.
+
+    /// Closes connections that hold blocks and let none of them go, those that hold most for longest first, until a part of
+    /// the budget is free again.
+    fn evict_when_full(&mut self) {
+        let now_ns = self.turn.now_ns;
+        let is_due = now_ns - self.evicted_at_ns >= nanoseconds(TICK);
+        if self.blocks.pressure() < Pressure::Full || !is_due {
+            return;
+        }
+        self.evicted_at_ns = now_ns;
+        let stalled_ns = |connection: &Connection<K::Socket>| now_ns.saturating_sub(connection.stalled_since_ns());
+        let mut victims = std::mem::take(&mut self.victims);
+        victims.extend(self.connections.iter().filter_map(|(key, connection)| {
+            let (held_bytes, stalled_ns) = (connection.held_bytes(), stalled_ns(connection));
+            let is_candidate =
+                !connection.is_gone() && held_bytes > 0 && stalled_ns >= nanoseconds(EVICTION_STALL_MIN);
+            is_candidate.then_some((held_bytes as u128 * u128::from(stalled_ns), key as u32))
+        }));
+        victims.sort_unstable();
+        let goal_bytes = self.parts.budget_bytes - self.parts.budget_bytes / EVICTION_PART;
+        let mut evicted = 0;
+        while self.blocks.lent_bytes() > goal_bytes
+            && let Some((_, slot)) = victims.pop()
+        {
+            self.look_at(slot as usize, self.turn);
+            let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
+            // It has taken something since the last look.
+            if stalled_ns(connection) < nanoseconds(EVICTION_STALL_MIN) {
+                continue;
+            }
+            connection.abandon(&mut self.blocks);
+            self.carry_on(slot);
+            evicted += 1;
+        }
+        victims.clear();
+        self.victims = victims;
+        self.parts.metrics.evicted.add(evicted);
+        if evicted > 0
+            && let Some(suppressed) = self.eviction_log.pass(now_ns)
+        {
+            tracing::warn!(
+                evicted,
+                suppressed,
+                "the memory for what peers do not read or finish is used up; those that held most of it for longest are \
+                 closed (--buffer-memory)"
+            );
+        }
     }
 
     // ---- Accepting goes on after a failure.
 
     /// A descriptor may be what accepting waits for.
     fn descriptor_freed(&mut self) {
-        if let Accept::Paused { until_ns } = &mut self.accept {
-            *until_ns = self.turn.now_ns;
+        if let Accept::Paused { until_ns: from_ns } | Accept::Taking { from_ns, .. } = &mut self.accept {
+            *from_ns = self.turn.now_ns;
         }
     }
 
@@ -541,13 +720,7 @@ impl<K: Kernel> IoThread<K> {
             None => self.begin_drain(),
         };
         let elapsed_ns = self.turn.now_ns - began_ns;
-        if elapsed_ns < nanoseconds(DRAIN_LAST_CALL) {
-            Drain::LastCall
-        } else if elapsed_ns < nanoseconds(DRAIN_LAST_CALL + DRAIN_REFUSE) {
-            Drain::Refuse
-        } else {
-            Drain::Finish
-        }
+        if elapsed_ns < nanoseconds(DRAIN_LAST_CALL) { Drain::LastCall } else { Drain::Refuse }
     }
 
     fn begin_drain(&mut self) -> u64 {
@@ -558,16 +731,45 @@ impl<K: Kernel> IoThread<K> {
                 self.kernel.cancel_accept();
             }
             Accept::Paused { .. } => self.accept_ended(),
-            Accept::Ending | Accept::Closed => unreachable!("a drain begins once"),
+            Accept::Ending | Accept::Taking { .. } | Accept::Closed => unreachable!("a drain begins once"),
         }
         self.turn.now_ns
     }
 
-    /// Takes the connections that are established already: closing the listener would reset them.
+    /// Begins to take the connections that are established already: closing the listener would reset them.
     fn accept_ended(&mut self) {
-        while let Some(socket) = self.kernel.accept_queued() {
-            self.accepted(socket);
+        // What had been established by now; more may come for as long as the listener is open.
+        let left = usize::try_from(LISTEN_BACKLOG).expect("a count") + 1;
+        self.accept = Accept::Taking { left, from_ns: self.turn.now_ns };
+    }
+
+    /// Takes some of them, and closes the listener behind the last one. Where there is no descriptor for them they wait for
+    /// one, as long as the drain may take.
+    fn take_queued(&mut self) {
+        let Accept::Taking { left, from_ns } = self.accept else { return };
+        let now_ns = self.turn.now_ns;
+        if now_ns < from_ns && !self.drain_is_over() {
+            return;
         }
+        let a_turn = left.min(QUEUED_ACCEPTS_A_TURN);
+        for taken in 0..a_turn {
+            match self.kernel.accept_queued() {
+                Queued::Connection(socket) => self.accepted(socket),
+                Queued::NoDescriptor if !self.drain_is_over() => {
+                    let from_ns = now_ns + nanoseconds(ACCEPT_RETRY);
+                    self.accept = Accept::Taking { left: left - taken, from_ns };
+                    return;
+                }
+                Queued::Nothing | Queued::NoDescriptor => return self.close_listener(),
+            }
+        }
+        self.accept = Accept::Taking { left: left - a_turn, from_ns };
+        if left == a_turn {
+            self.close_listener();
+        }
+    }
+
+    fn close_listener(&mut self) {
         self.kernel.close_listener();
         self.parts.control.listener_closed();
         self.accept = Accept::Closed;

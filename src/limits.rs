@@ -40,8 +40,8 @@ pub const SUBMISSION_ENTRIES: u32 = 512;
 /// multishot operations and costs a new submission for each.
 pub const COMPLETION_ENTRIES: u32 = 4 * SUBMISSION_ENTRIES;
 
-/// How often a thread looks at its clocks: deadlines, accept retries, drain. Larger: they fire later. Smaller: an
-/// idle server wakes more often.
+/// How often a thread looks at its clocks while it drains or is out of memory, and the most often otherwise. Larger: deadlines
+/// fire later. Smaller: more wakes. A thread for which nothing is due does not look at all.
 pub const TICK: Duration = Duration::from_millis(50);
 
 /// The longest time between two looks at all connections' deadlines.
@@ -63,10 +63,15 @@ pub const RELEASE_BYTES_MIN: u64 = 1024 * 1024;
 /// tries again, so that all threads together try at most eight times a second; or until it has closed a connection.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(125);
 
-/// After the server has half-closed a connection, the peer has this long to read what it was sent and close.
-/// Larger: a peer that does neither holds its descriptor for longer. Smaller: closing with unread input resets the
-/// connection, and a slow peer loses answers that were sent to it.
+/// When the server has half-closed a connection and the peer's side has acknowledged everything, the peer has this long,
+/// counted from its last byte, to read that and close. Larger: a peer that does neither holds its descriptor for longer.
+/// Smaller: closing while the peer still sends resets the connection, and a slow peer takes answers for lost that it
+/// has not read yet.
 pub const LINGER: Duration = Duration::from_secs(2);
+
+/// A peer that goes on sending is given this long all in all. Larger: one that never reads to the end holds its
+/// descriptor for longer. Smaller: one that reads slowly, and sends meanwhile, is reset before it has read to the end.
+pub const LINGER_MAX: Duration = Duration::from_secs(10);
 
 /// A drain takes requests as ever for this long, for what was sent before the peers could know of it.
 pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
@@ -78,7 +83,8 @@ pub const HANDOVER_SETTLE: Duration = Duration::from_millis(100);
 /// How long the I/O threads may take to accept what waits in their listeners before the port is handed over without that.
 pub const HANDOVER_MAX: Duration = Duration::from_secs(1);
 
-/// After the last call, requests are refused for this long at most before the connection is half-closed.
+/// After the last call, requests of a connection are refused for this long at most before it is half-closed; from when the
+/// server can receive from it, which a peer that reads slowly may hold up.
 pub const DRAIN_REFUSE: Duration = Duration::from_secs(1);
 
 /// After the last call, a connection that is owed nothing and has sent nothing for this long is half-closed. Larger: the
@@ -95,8 +101,10 @@ pub const DESCRIPTORS_RESERVED: usize = 16;
 /// Connections that may wait to be accepted on one listener; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// A peer that has vanished is given up after this long without an acknowledgement (TCP_USER_TIMEOUT), and an idle
-/// one is probed as often (SO_KEEPALIVE).
+/// A peer that has vanished is given up after about this long: an idle one by TCP itself (SO_KEEPALIVE, which probes it
+/// [`KEEPALIVE_PROBES`] times in the last quarter), one that is owed something when nothing of it has come for so long
+/// although TCP has asked repeatedly. A live peer that does not read answers what TCP asks, and is no matter of this.
+/// Larger: the vanished hold descriptors for longer. Smaller: a network that is down for a moment costs connections.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What `--buffer-memory` is unless it is said: what all peers together can make the server hold beyond its fixed buffers,
@@ -104,12 +112,47 @@ pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// peers that mean no harm is closed sooner.
 pub const BUFFER_MEMORY_BYTES: usize = 256 << 20;
 
-/// The smallest `--buffer-memory`, in bytes. Smaller: with the most I/O threads, a thread's part does not hold one block of
-/// answers.
+/// The smallest `--buffer-memory`, in bytes. Smaller: a thread's part holds a handful of answers to peers that read slowly.
+/// A thread's part is never less than [`thread_budget_bytes`] says.
 pub const BUFFER_MEMORY_BYTES_MIN: usize = 1 << 20;
 
 /// The largest `--buffer-memory`, in bytes: more than machines have. Larger: arithmetic on it gets near its limits.
 pub const BUFFER_MEMORY_BYTES_MAX: usize = 1 << 40;
+
+/// Probes of an idle peer that must all be lost before it is given up. Larger: more packets for each that has vanished.
+/// Smaller: a lossy network costs connections.
+pub const KEEPALIVE_PROBES: u32 = 3;
+
+/// Answer bytes that wait in a socket without having been sent once, because the peer's window is closed
+/// (TCP_NOTSENT_LOWAT): the kernel takes no more above it. Larger: a peer that does not read costs more of the kernel's
+/// memory, 4.2 MB without this. Smaller: a send each few packets for peers that are far away.
+pub const KERNEL_UNSENT_BYTES: u32 = 64 * 1024;
+
+/// When its budget for blocks is used up, a thread closes connections that hold blocks and have let none of them go for at
+/// least this long, those that hold most for longest first. Larger: everybody waits for longer. Smaller: peers
+/// that read in large steps are closed for it.
+pub const EVICTION_STALL_MIN: Duration = Duration::from_millis(200);
+
+/// Of the budget, so much is free again afterwards: one part in so many. Larger: the thread looks for victims more often.
+/// Smaller: more of them are closed than have to be.
+pub const EVICTION_PART: usize = 8;
+
+/// The least budget for a thread's blocks, in largest blocks of requests or answers. Smaller: a single large request
+/// could use it up.
+pub const BUDGET_BLOCKS_MIN: usize = 4;
+
+/// Connections that a thread takes out of its listener's queue in a turn, when it stops listening. Larger: those that it
+/// serves wait for longer. Smaller: more turns.
+pub const QUEUED_ACCEPTS_A_TURN: usize = 64;
+
+/// A thread whose requests are with the batch processor looks for responses this often even if nobody wakes it. It is not
+/// needed (the wake flag's model test shows that), and only bounds the damage should that ever be wrong.
+pub const IN_FLIGHT_LOOK: Duration = Duration::from_millis(500);
+
+/// A turn that comes this much later than the thread's timer has not been late by the thread's own doing: the process was
+/// stopped, or had no CPU. Deadlines do not count the rest. Larger: more of such a stop counts against the peers, and
+/// against a drain. Smaller: a busy machine makes every deadline pass later.
+pub const STOP_MIN: Duration = Duration::from_millis(250);
 
 /// Slots of connections that an operation's token can name (28 bits).
 pub const CONNECTIONS_MAX: usize = 1 << 28;
@@ -118,14 +161,10 @@ const _: () = assert!(BUFFERS_PER_THREAD.is_power_of_two() && BUFFERS_PER_THREAD
 const _: () = assert!(BUFFERS_PER_THREAD_MIN.is_power_of_two() && BUFFERS_PER_THREAD_MIN <= BUFFERS_PER_THREAD);
 const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two());
 const _: () = assert!(
-    ConnectionLimits::SERVING.send_block_bytes > answer_bytes(MAX_VECTORS_PER_REQUEST),
+    ConnectionLimits::SERVING.send_block_bytes_max > answer_bytes(MAX_VECTORS_PER_REQUEST),
     "a block holds any answer"
 );
 const _: () = assert!(BUFFER_MEMORY_BYTES_MIN <= BUFFER_MEMORY_BYTES && BUFFER_MEMORY_BYTES <= BUFFER_MEMORY_BYTES_MAX);
-const _: () = assert!(
-    BUFFER_MEMORY_BYTES_MIN / IO_THREADS_MAX >= ConnectionLimits::SERVING.send_block_bytes,
-    "each thread's part of the smallest budget holds a block of answers"
-);
 const _: () = assert!(
     RECEIVE_BYTES * IO_THREADS_MAX * (BUFFERS_PER_THREAD as usize) < u32::MAX as usize,
     "offsets and row counts fit 32 bits"
@@ -138,28 +177,61 @@ pub struct ConnectionLimits {
     /// Answer bytes that a connection may be owed, in flight and unsent together, before receiving from it stops.
     /// Larger: a peer that does not read holds more memory. Smaller: deep pipelines stall on the round trip.
     pub answer_bytes_owed_max: usize,
+    /// The same when half of the thread's budget for blocks is lent. Larger: those who hold much take what is left for
+    /// those who hold nothing. Smaller: more of them wait.
+    pub answer_bytes_owed_under_pressure_max: usize,
     /// Request bytes of one connection that may be in flight before receiving from it stops.
     /// Larger: a greedy connection delays its neighbours for longer. Smaller: it is served in more turns.
     pub request_bytes_in_flight_max: usize,
-    /// Bytes of a block of unsent answers. Larger: a slow peer that is owed little holds more. Smaller: a deep pipeline
-    /// of large requests needs more sends for its answers.
-    pub send_block_bytes: usize,
-    /// Blocks for unsent answers that a thread keeps for reuse even when nobody has used them for a while. Larger:
-    /// more memory at rest. Smaller: the first burst after a pause allocates.
-    pub send_blocks_retained: usize,
-    /// Blocks for requests that are only partly received, kept likewise.
-    pub partial_blocks_retained: usize,
+    /// Bytes of the smallest block; a power of two. Larger: a few bytes of answers that nobody reads hold more. Smaller: less
+    /// than a block's own fields.
+    pub block_bytes_min: usize,
+    /// Bytes of the largest block of unsent answers. Larger: the last block of a long chain may hold little. Smaller: a
+    /// deep pipeline of large requests needs more sends for its answers.
+    pub send_block_bytes_max: usize,
+    /// Blocks of each size for unsent answers that a thread keeps for reuse even when nobody has used them for a while.
+    /// Larger: more memory at rest. Smaller: the first burst after a pause allocates.
+    pub blocks_retained: usize,
 }
 
 impl ConnectionLimits {
     /// What the server runs with.
     pub const SERVING: ConnectionLimits = ConnectionLimits {
         answer_bytes_owed_max: 64 * 1024,
+        answer_bytes_owed_under_pressure_max: 4 * 1024,
         request_bytes_in_flight_max: 256 * 1024,
-        send_block_bytes: 16 * 1024,
-        send_blocks_retained: 64,
-        partial_blocks_retained: 64,
+        block_bytes_min: 64,
+        send_block_bytes_max: 16 * 1024,
+        blocks_retained: 64,
     };
+}
+
+impl ConnectionLimits {
+    /// The sizes of a thread's blocks, of which it may lend `budget_bytes`.
+    pub const fn block_sizes(self, layout: RequestLayout, budget_bytes: usize) -> BlockSizes {
+        BlockSizes {
+            bytes_min: self.block_bytes_min,
+            answer_bytes_max: self.send_block_bytes_max,
+            request_bytes_max: layout.request_bytes_max(),
+            retained: self.blocks_retained,
+            budget_bytes,
+        }
+    }
+}
+
+/// The sizes of one thread's blocks, for one layout of requests.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockSizes {
+    /// The smallest block; a power of two.
+    pub bytes_min: usize,
+    /// The largest block for answers. A longer chain has larger blocks, up to this.
+    pub answer_bytes_max: usize,
+    /// The largest block for a request.
+    pub request_bytes_max: usize,
+    /// Blocks of each size for answers that are kept even when nobody has used them for a while.
+    pub retained: usize,
+    /// What may be lent before the pressure is full.
+    pub budget_bytes: usize,
 }
 
 /// The sizes of one thread's buffer pool, for one layout of requests.
@@ -197,6 +269,20 @@ impl PoolGeometry {
     pub const fn requests_per_buffer_max(self, layout: RequestLayout) -> usize {
         self.buffer_bytes() / layout.request_bytes_min()
     }
+}
+
+/// A thread's part of `--buffer-memory`, in bytes: what its blocks may take. At least what a few of the largest requests or
+/// blocks of answers take.
+pub fn thread_budget_bytes(buffer_memory_bytes: usize, io_threads: usize, layout: RequestLayout) -> usize {
+    let largest = layout.request_bytes_max().max(ConnectionLimits::SERVING.send_block_bytes_max);
+    (buffer_memory_bytes / io_threads).max(BUDGET_BLOCKS_MIN * largest)
+}
+
+/// What a thread's blocks may take beyond its budget, in bytes: what arrives in the buffers that are lent when the budget is
+/// used up. Each brings answers or beginnings of requests that are no longer than itself, in blocks that are at most twice
+/// as large.
+pub fn beyond_budget_bytes(geometry: PoolGeometry) -> usize {
+    2 * usize::from(geometry.buffers) * geometry.receive_bytes
 }
 
 /// Slots of the request ring that `io_threads` pools of `buffers` buffers can never fill.

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +19,7 @@ use thiserror::Error;
 use crate::batch_processor::{BatchProcessor, IoThreadPort};
 use crate::buffer_pool::BufferPool;
 use crate::config::Config;
-use crate::connections::Timeouts;
+use crate::connections::{Connection, Timeouts};
 use crate::control::Control;
 use crate::event::InferenceEvent;
 use crate::io_thread::{IoThread, IoThreadParts};
@@ -29,7 +30,7 @@ use crate::kernel::{
 };
 use crate::limits::{
     COMPLETION_ENTRIES, ConnectionLimits, DESCRIPTORS_RESERVED, HANDOVER_MAX, HANDOVER_SETTLE, MODEL_STALL_MAX,
-    PoolGeometry, RELEASE_BYTES_MIN, SUBMISSION_ENTRIES, request_ring_slots,
+    PoolGeometry, RELEASE_BYTES_MIN, SUBMISSION_ENTRIES, beyond_budget_bytes, request_ring_slots, thread_budget_bytes,
 };
 use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
@@ -441,6 +442,7 @@ impl Assembly {
                 timeouts: Timeouts { request: config.request_timeout, idle: config.idle_timeout },
                 drain_timeout: config.drain_timeout,
                 connections_max,
+                budget_bytes: thread_budget_bytes(config.buffer_memory, io_threads, layout),
             };
             io_parts.push((parts, alarm));
         }
@@ -623,7 +625,9 @@ fn banner(
     address: SocketAddr,
     connections_max: usize,
 ) -> String {
-    let geometry = PoolGeometry::for_layout(RequestLayout::new(model.feature_dim()));
+    let layout = RequestLayout::new(model.feature_dim());
+    let geometry = PoolGeometry::for_layout(layout);
+    let io_count = placement.io_cpus.len();
     let cpu = |cpu: Option<usize>| cpu.map_or("not pinned".to_owned(), |cpu| format!("CPU {cpu}"));
     let io_threads = placement.io_cpus.iter().enumerate();
     let threads: Vec<String> = io_threads
@@ -641,6 +645,8 @@ fn banner(
          wait: {wait}\n\
          sizes: {buffers} buffers of {receive} KiB for each I/O thread, request ring of {ring} events, \
          at most {connections_max} connections\n\
+         memory: at most {budget} MiB for what peers do not read or finish, {beyond} MiB for what is under way then, and \
+         {state} bytes a connection\n\
          timeouts: request {request}, idle {idle}, drain {drain}\n",
         version = env!("CARGO_PKG_VERSION"),
         kernel = kernel_release(),
@@ -651,7 +657,10 @@ fn banner(
         wait = placement.wait,
         buffers = geometry.buffers,
         receive = geometry.receive_bytes / 1024,
-        ring = request_ring_slots(placement.io_cpus.len(), geometry.buffers),
+        ring = request_ring_slots(io_count, geometry.buffers),
+        budget = (io_count * thread_budget_bytes(config.buffer_memory, io_count, layout)).div_ceil(1 << 20),
+        beyond = (io_count * beyond_budget_bytes(geometry)).div_ceil(1 << 20),
+        state = size_of::<Connection<RawFd>>(),
         request = time(config.request_timeout),
         idle = time(config.idle_timeout),
         drain = time(Some(config.drain_timeout)),

@@ -23,7 +23,7 @@ pub fn run_io_thread<K: Kernel>(mut thread: IoThread<K>, mut waiter: Waiter) {
         if thread.is_finished() {
             break;
         }
-        match waiter.pause(worked, thread.now_ns()) {
+        match waiter.pause(worked, thread.clock_ns()) {
             Pause::Poll => {
                 thread.enter();
                 std::hint::spin_loop();

@@ -53,7 +53,6 @@ struct Bench {
     layout: RequestLayout,
     turn: Turn,
     blocks: BlockPool,
-    partials: BlockPool,
     in_flight: Vec<(InferenceEvent, Vec<u8>)>,
     sent: Vec<u8>,
 }
@@ -66,8 +65,7 @@ impl Bench {
             connection: Connection::new(ConnectionId { slot: 1, generation: 1 }, (), 0),
             layout,
             turn: Turn { now_ns: 0, drain: Drain::No, limits },
-            blocks: BlockPool::new(limits.send_block_bytes, 1),
-            partials: BlockPool::new(layout.request_bytes_max(), 1),
+            blocks: BlockPool::new(limits.block_sizes(layout, 1 << 20)),
             in_flight: Vec::new(),
             sent: Vec::new(),
         }
@@ -163,7 +161,7 @@ proptest! {
         bench.answer_and_send(send_bytes_max);
         prop_assert_eq!(lost, bad_count.is_some());
         prop_assert_eq!(bench.sent, owed);
-        prop_assert_eq!((bench.blocks.lent(), bench.partials.lent()), (0, 0));
+        prop_assert_eq!((bench.blocks.lent(), bench.connection.held_bytes()), (0, 0));
     }
 }
 

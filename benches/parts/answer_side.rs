@@ -19,7 +19,7 @@ use crate::request_side::{LAYOUT, RequestSide, TURN};
 /// What answers pass through on their way out.
 pub struct AnswerSide {
     pub responses: ResponseConsumer,
-    send_blocks: BlockPool,
+    blocks: BlockPool,
 }
 
 impl AnswerSide {
@@ -32,11 +32,11 @@ impl AnswerSide {
             let start = response.offset as usize;
             let answers = &requests.pool.bytes(&buffer)[start..start + response.answer_bytes as usize];
             let connection = &mut requests.connections[response.connection.slot as usize];
-            assert!(connection.answered(LAYOUT, &response, answers, TURN, &mut self.send_blocks), "nobody has gone");
+            assert!(connection.answered(LAYOUT, &response, answers, TURN, &mut self.blocks), "nobody has gone");
             requests.pool.ship(buffer);
-            while let Some(Step::Send(block)) = connection.next_step(TURN, &mut self.send_blocks) {
+            while let Some(Step::Send(block)) = connection.next_step(TURN, &mut self.blocks) {
                 let sent = block.content().len();
-                connection.send_completed(block, sent, TURN, &mut self.send_blocks);
+                connection.send_completed(block, sent, TURN, &mut self.blocks);
             }
             answered += u64::from(response.requests);
         }
@@ -68,9 +68,8 @@ pub fn assemble(
         let (responses_in, responses) = response_queue(usize::from(geometry.buffers));
         let (pool, wake) = (Arc::clone(&requests.pool), Arc::clone(wake));
         ports.push(IoThreadPort { pool, responses: responses_in, wake });
-        let send_blocks =
-            BlockPool::new(ConnectionLimits::SERVING.send_block_bytes, ConnectionLimits::SERVING.send_blocks_retained);
-        sides.push(IoSide { requests, answers: AnswerSide { responses, send_blocks } });
+        let blocks = BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, BUFFER_MEMORY_BYTES));
+        sides.push(IoSide { requests, answers: AnswerSide { responses, blocks } });
     }
     let model = Box::new(Sum::new(LAYOUT.feature_dim()));
     (sides, BatchProcessor::new(consumer, ports, model, Arc::new(BatchMetrics::default())))

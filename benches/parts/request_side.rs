@@ -28,7 +28,7 @@ pub struct RequestSide {
     io_thread: u16,
     producer: EventProducer,
     batch_wake: Arc<Wake>,
-    partial_blocks: BlockPool,
+    blocks: BlockPool,
 }
 
 impl RequestSide {
@@ -54,7 +54,7 @@ impl RequestSide {
             io_thread,
             producer,
             batch_wake,
-            partial_blocks: BlockPool::new(LAYOUT.request_bytes_max(), TURN.limits.partial_blocks_retained),
+            blocks: BlockPool::new(TURN.limits.block_sizes(LAYOUT, BUFFER_MEMORY_BYTES)),
         }
     }
 
@@ -71,7 +71,7 @@ impl RequestSide {
         let connection = &mut self.connections[connection];
         let headroom = self.pool.geometry().headroom_bytes;
         let space = self.pool.bytes_mut(&mut buffer);
-        let received = connection.received(LAYOUT, space, headroom, bytes, TURN, &mut self.partial_blocks);
+        let received = connection.received(LAYOUT, space, headroom, bytes, TURN, &mut self.blocks);
         assert!(received.bad.is_none() && received.refused == 0, "a bench sends good requests");
         let index = self.pool.ship(buffer);
         Some(connection.publish(received.burst?, self.io_thread, index))

@@ -10,15 +10,18 @@
 //!   is in flight. So neither the kernel nor the batch processor ever works for a connection that does not exist.
 //! - Answers owed (in flight and unsent) and request bytes in flight are bounded: above the limit, receiving stops.
 //! - Once gone, a connection sends nothing more.
+//! - What counts as progress of a peer is what its side has acknowledged, not what the kernel has taken off our hands: that
+//!   may be a third of a megabyte at once, or nothing for as long. How much is unacknowledged, the I/O thread asks
+//!   the kernel now and then ([`Connection::acknowledged`]).
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
 use super::framing::{Burst, PartialRequest};
 use super::send_buffer::SendBuffer;
-use crate::blocks::{Block, BlockPool};
+use crate::blocks::{Block, BlockPool, Pressure};
 use crate::event::{ConnectionId, InferenceEvent, Response};
-use crate::limits::{ConnectionLimits, DRAIN_QUIET, LINGER};
+use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, LINGER, LINGER_MAX};
 use crate::protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
 
 /// How a receive is armed.
@@ -56,16 +59,15 @@ pub enum Drain {
     No,
     /// Requests are still taken, for what was sent before the peer could know.
     LastCall,
-    /// Requests are refused; quiet connections are closed.
+    /// Requests are refused; connections are closed as soon as they are owed nothing and have been quiet or refused for
+    /// long enough.
     Refuse,
-    /// Requests are refused; every connection is closed as soon as it is owed nothing.
-    Finish,
 }
 
 /// The turn of the event loop in which something happens.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
-    /// Its time on the monotonic clock, read once a turn.
+    /// Its time on the thread's clock, read once a turn.
     pub now_ns: u64,
     /// How far the server's drain is.
     pub drain: Drain,
@@ -87,7 +89,7 @@ pub struct Received {
 /// Deadlines that every connection is held to.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// From a request's first byte to its last; and without progress in sending answers.
+    /// From a request's first byte to its last; and without the peer's acknowledging anything of what it is owed.
     pub request: Option<Duration>,
     /// Without a request or an answer under way.
     pub idle: Option<Duration>,
@@ -102,7 +104,7 @@ pub enum Expiry {
     Send,
     /// The connection was idle for too long.
     Idle,
-    /// The peer did not close after the half-close.
+    /// The peer has acknowledged everything, and did not close after the half-close.
     Linger,
 }
 
@@ -124,7 +126,8 @@ enum Ending {
     No,
     /// After what is owed: half-close, wait for the peer's end, close.
     Graceful,
-    /// Half-closed at the time in `since_ns`; what comes in is discarded.
+    /// Half-closed at the time in `since_ns`; what comes in is discarded, until the peer has acknowledged everything and
+    /// then for a while.
     HalfClosed { since_ns: u64 },
     /// Nothing more is sent; `shut` says that both directions have been shut down.
     Gone { shut: bool },
@@ -161,8 +164,15 @@ pub struct Connection<S> {
     received_at_ns: u64,
     /// When the partial request's first byte came.
     request_began_ns: u64,
-    /// When a send last made progress, or answers began to wait.
+    /// Bytes of all sends that have completed, and how many of them the peer's side is known to have acknowledged.
+    sent_bytes: u64,
+    acknowledged_bytes: u64,
+    /// When a send last completed.
     sent_at_ns: u64,
+    /// When the peer was last seen to have acknowledged something, or answers began to wait for that.
+    progress_at_ns: u64,
+    /// Since when, in a drain, whatever the peer sends can be refused.
+    refusing_since_ns: Option<u64>,
 }
 
 impl<S: Copy> Connection<S> {
@@ -185,7 +195,11 @@ impl<S: Copy> Connection<S> {
             refused: 0,
             received_at_ns: now_ns,
             request_began_ns: now_ns,
+            sent_bytes: 0,
+            acknowledged_bytes: 0,
             sent_at_ns: now_ns,
+            progress_at_ns: now_ns,
+            refusing_since_ns: None,
         }
     }
 
@@ -199,7 +213,7 @@ impl<S: Copy> Connection<S> {
         headroom: usize,
         received: usize,
         turn: Turn,
-        partials: &mut BlockPool,
+        blocks: &mut BlockPool,
     ) -> Received {
         self.received_at_ns = turn.now_ns;
         self.fills_buffers = headroom + received == buffer.len();
@@ -207,7 +221,7 @@ impl<S: Copy> Connection<S> {
             return Received::default();
         }
         let had_begun = self.partial.has_begun();
-        let (burst, outcome) = self.partial.join(layout, buffer, headroom, received, partials);
+        let (burst, outcome) = self.partial.join(layout, buffer, headroom, received, blocks);
         let bad = outcome.err();
         if bad.is_some() {
             self.framing_lost = true;
@@ -250,9 +264,9 @@ impl<S: Copy> Connection<S> {
     }
 
     /// The peer has shut down its sending side. A request that it left unfinished is dropped.
-    pub fn end_received(&mut self, partials: &mut BlockPool) {
+    pub fn end_received(&mut self, blocks: &mut BlockPool) {
         self.peer_finished = true;
-        self.partial.clear(partials);
+        self.partial.clear(blocks);
     }
 
     /// The receive ended because the pool was empty. The I/O thread queues the connection for buffers.
@@ -290,29 +304,49 @@ impl<S: Copy> Connection<S> {
         if self.is_gone() {
             return false;
         }
-        if self.sends.unsent_bytes() == 0 {
-            self.sent_at_ns = turn.now_ns;
-        }
-        self.sends.append(answer_bytes, blocks);
+        self.append(answer_bytes, turn, blocks);
         true
     }
 
-    /// A send completed: `block` comes back, `sent` bytes of which the peer's side has taken.
+    fn append(&mut self, answer_bytes: &[u8], turn: Turn, blocks: &mut BlockPool) {
+        if self.unacknowledged_bytes() == 0 {
+            self.progress_at_ns = turn.now_ns;
+        }
+        self.sends.append(answer_bytes, blocks);
+    }
+
+    /// A send completed: `block` comes back, `sent` bytes of which the kernel has taken.
     pub fn send_completed(&mut self, block: Box<Block>, sent: usize, turn: Turn, blocks: &mut BlockPool) {
         self.sends.send_completed(block, sent, blocks);
+        self.sent_bytes += sent as u64;
         self.sent_at_ns = turn.now_ns;
         if self.is_gone() {
             self.sends.clear(blocks);
         }
     }
 
+    /// Whether it is worth asking the kernel how much it has sent of what is acknowledged.
+    pub fn awaits_acknowledgement(&self) -> bool {
+        self.acknowledged_bytes < self.sent_bytes && !self.is_gone()
+    }
+
+    /// All but `unacknowledged` of the bytes that the kernel has taken, of a send that it still has too, have been
+    /// acknowledged. Its FIN counts as one more. What is known only grows.
+    pub fn acknowledged(&mut self, unacknowledged: usize, turn: Turn) {
+        let acknowledged = self.sent_bytes.saturating_sub(unacknowledged as u64);
+        if acknowledged > self.acknowledged_bytes {
+            self.acknowledged_bytes = acknowledged;
+            self.progress_at_ns = turn.now_ns;
+        }
+    }
+
     // ---- It ends.
 
     /// Gives the connection up: the peer can't be reached, or its time is over. Nothing more is sent.
-    pub fn abandon(&mut self, blocks: &mut BlockPool, partials: &mut BlockPool) {
+    pub fn abandon(&mut self, blocks: &mut BlockPool) {
         if !self.is_gone() {
             self.ending = Ending::Gone { shut: false };
-            self.partial.clear(partials);
+            self.partial.clear(blocks);
             self.sends.clear(blocks);
         }
     }
@@ -325,41 +359,64 @@ impl<S: Copy> Connection<S> {
     }
 
     /// A deadline has passed.
-    pub fn expire(&mut self, expiry: Expiry, blocks: &mut BlockPool, partials: &mut BlockPool) {
+    pub fn expire(&mut self, expiry: Expiry, blocks: &mut BlockPool) {
         match expiry {
             Expiry::Idle => self.end_gracefully(),
-            Expiry::Request | Expiry::Send | Expiry::Linger => self.abandon(blocks, partials),
+            Expiry::Request | Expiry::Send | Expiry::Linger => self.abandon(blocks),
         }
     }
 
-    /// Which deadline has passed, if any.
+    /// Which deadline has passed, if any. Ask when it is known what the peer has acknowledged.
     pub fn expired(&self, timeouts: Timeouts, turn: Turn) -> Option<Expiry> {
-        let passed = |since_ns: u64, limit: Duration| turn.now_ns.saturating_sub(since_ns) > nanoseconds(limit);
-        let passed_if = |since_ns: u64, limit: Option<Duration>| limit.is_some_and(|limit| passed(since_ns, limit));
+        self.deadline(timeouts, turn).filter(|(due_ns, _)| *due_ns < turn.now_ns).map(|(_, expiry)| expiry)
+    }
+
+    /// The next deadline that passes if nothing happens, and which that is.
+    pub fn deadline(&self, timeouts: Timeouts, turn: Turn) -> Option<(u64, Expiry)> {
+        let after = |since_ns: u64, limit: Duration| since_ns.saturating_add(nanoseconds(limit));
+        let due = |since_ns: u64, limit: Option<Duration>, expiry| limit.map(|limit| (after(since_ns, limit), expiry));
         match self.ending {
             Ending::Gone { .. } | Ending::Closed => None,
-            Ending::HalfClosed { since_ns } => passed(since_ns, LINGER).then_some(Expiry::Linger),
+            Ending::HalfClosed { since_ns } => {
+                let acknowledged_ns = since_ns.max(self.progress_at_ns);
+                if self.unacknowledged_bytes() > 0 {
+                    return due(acknowledged_ns, timeouts.request, Expiry::Send);
+                }
+                // Acknowledged is not read. Whoever goes on sending has not read to the end yet, and would take it
+                // for lost if it were reset.
+                let quiet_ns = acknowledged_ns.max(self.received_at_ns);
+                Some((after(quiet_ns, LINGER).min(after(acknowledged_ns, LINGER_MAX)), Expiry::Linger))
+            }
             Ending::No | Ending::Graceful => {
-                let waits_for_peer = self.receive_in_kernel() && self.wants_receive(turn.limits);
-                if self.sends.unsent_bytes() > 0 {
-                    passed_if(self.sent_at_ns, timeouts.request).then_some(Expiry::Send)
+                let waits_for_peer = self.receive_in_kernel() && self.wants_receive(turn.limits, Pressure::Low);
+                let send = (self.unacknowledged_bytes() > 0)
+                    .then(|| due(self.progress_at_ns, timeouts.request, Expiry::Send))
+                    .flatten();
+                let receive = if !waits_for_peer || self.sends.unsent_bytes() > 0 {
+                    None
                 } else if self.partial.has_begun() {
-                    (waits_for_peer && passed_if(self.request_began_ns, timeouts.request)).then_some(Expiry::Request)
-                } else if self.owes_nothing() {
-                    let since_ns = self.received_at_ns.max(self.sent_at_ns);
-                    (waits_for_peer && passed_if(since_ns, timeouts.idle)).then_some(Expiry::Idle)
+                    due(self.request_began_ns, timeouts.request, Expiry::Request)
+                } else if self.owes_nothing() && self.unacknowledged_bytes() == 0 {
+                    let since_ns = self.received_at_ns.max(self.sent_at_ns).max(self.progress_at_ns);
+                    due(since_ns, timeouts.idle, Expiry::Idle)
                 } else {
                     None
-                }
+                };
+                send.into_iter().chain(receive).min_by_key(|(due_ns, _)| *due_ns)
             }
         }
+    }
+
+    /// Since when the peer has done nothing that would let go of what is held for it.
+    pub fn stalled_since_ns(&self) -> u64 {
+        if self.unacknowledged_bytes() > 0 { self.progress_at_ns } else { self.received_at_ns }
     }
 
     // ---- What is due.
 
     /// The next operation that is due, marked as begun. Call it until there is none.
     pub fn next_step(&mut self, turn: Turn, blocks: &mut BlockPool) -> Option<Step> {
-        self.refuse_when_due(blocks);
+        self.refuse_when_due(turn, blocks);
         match self.ending {
             Ending::Gone { shut: false } if self.holds_kernel() => {
                 self.ending = Ending::Gone { shut: true };
@@ -371,13 +428,17 @@ impl<S: Copy> Connection<S> {
             }
             Ending::Gone { .. } => None,
             Ending::Closed => (!self.has_in_flight()).then_some(Step::Free),
-            Ending::No | Ending::Graceful | Ending::HalfClosed { .. } => self.next_open_step(turn),
+            Ending::No | Ending::Graceful | Ending::HalfClosed { .. } => self.next_open_step(turn, blocks.pressure()),
         }
     }
 
-    fn next_open_step(&mut self, turn: Turn) -> Option<Step> {
+    fn next_open_step(&mut self, turn: Turn, pressure: Pressure) -> Option<Step> {
         if self.sends.can_send() {
             return Some(Step::Send(self.sends.send()));
+        }
+        let wants_receive = self.wants_receive(turn.limits, pressure);
+        if turn.drain == Drain::Refuse && wants_receive && self.receive != Receive::Starved {
+            self.refusing_since_ns.get_or_insert(turn.now_ns);
         }
         if self.owes_nothing() {
             if self.peer_finished && self.receive == Receive::Unarmed {
@@ -390,12 +451,12 @@ impl<S: Copy> Connection<S> {
             }
         }
         match self.receive {
-            Receive::Unarmed if self.wants_receive(turn.limits) => {
+            Receive::Unarmed if wants_receive => {
                 let shots = if self.fills_buffers { Shots::One } else { Shots::Many };
                 self.receive = Receive::Armed(shots);
                 Some(Step::Receive(shots))
             }
-            Receive::Armed(Shots::Many) if !self.wants_receive(turn.limits) => {
+            Receive::Armed(Shots::Many) if !wants_receive => {
                 self.receive = Receive::Cancelling;
                 Some(Step::CancelReceive)
             }
@@ -404,26 +465,25 @@ impl<S: Copy> Connection<S> {
     }
 
     /// Appends the refusals, and the error answer of a lost framing, once every answer owed before them is there.
-    fn refuse_when_due(&mut self, blocks: &mut BlockPool) {
+    fn refuse_when_due(&mut self, turn: Turn, blocks: &mut BlockPool) {
         if self.has_in_flight() || self.is_gone() {
             return;
         }
         for _ in 0..std::mem::take(&mut self.refused) {
-            self.sends.append(&ErrorCode::Closing.answer(), blocks);
+            self.append(&ErrorCode::Closing.answer(), turn, blocks);
         }
         if std::mem::take(&mut self.framing_lost) {
-            self.sends.append(&ErrorCode::BadVectorCount.answer(), blocks);
+            self.append(&ErrorCode::BadVectorCount.answer(), turn, blocks);
         }
     }
 
     fn should_half_close(&self, turn: Turn) -> bool {
-        let quiet = turn.now_ns.saturating_sub(self.received_at_ns) >= nanoseconds(DRAIN_QUIET);
-        match turn.drain {
-            _ if self.ending == Ending::Graceful => true,
-            Drain::No | Drain::LastCall => false,
-            Drain::Refuse => quiet,
-            Drain::Finish => true,
-        }
+        let passed = |since_ns: u64, limit: Duration| turn.now_ns.saturating_sub(since_ns) >= nanoseconds(limit);
+        self.ending == Ending::Graceful
+            || turn.drain == Drain::Refuse
+                && self.refusing_since_ns.is_some_and(|since_ns| {
+                    passed(since_ns.max(self.received_at_ns), DRAIN_QUIET) || passed(since_ns, DRAIN_REFUSE)
+                })
     }
 
     // ---- Facts.
@@ -438,7 +498,17 @@ impl<S: Copy> Connection<S> {
         self.event_sequence != self.response_sequence
     }
 
-    /// Whether everything received has been answered and everything answered has been sent.
+    /// What it holds of the thread's budget for blocks.
+    pub fn held_bytes(&self) -> usize {
+        self.sends.held_bytes() + self.partial.held_bytes()
+    }
+
+    /// Bytes of answers that the peer's side is not known to have acknowledged, sent or not.
+    pub fn unacknowledged_bytes(&self) -> usize {
+        (self.sent_bytes - self.acknowledged_bytes) as usize + self.sends.unsent_bytes()
+    }
+
+    /// Whether everything received has been answered and everything answered is the kernel's.
     fn owes_nothing(&self) -> bool {
         !self.has_in_flight() && self.sends.unsent_bytes() == 0 && self.refused == 0 && !self.framing_lost
     }
@@ -448,10 +518,14 @@ impl<S: Copy> Connection<S> {
         self.ending != Ending::No
     }
 
-    fn wants_receive(&self, limits: ConnectionLimits) -> bool {
+    fn wants_receive(&self, limits: ConnectionLimits, pressure: Pressure) -> bool {
+        let owed_max = match pressure {
+            Pressure::Low => limits.answer_bytes_owed_max,
+            Pressure::High | Pressure::Full => limits.answer_bytes_owed_under_pressure_max,
+        };
         let owed = self.answer_bytes_in_flight + self.sends.unsent_bytes() + self.refused as usize * ERROR_ANSWER_BYTES;
         let within_limits =
-            owed < limits.answer_bytes_owed_max && self.request_bytes_in_flight < limits.request_bytes_in_flight_max;
+            owed < owed_max && self.request_bytes_in_flight < limits.request_bytes_in_flight_max;
         !self.peer_finished && !self.is_gone() && (self.discards() || within_limits)
     }
 
@@ -487,7 +561,6 @@ mod tests {
         connection: Connection<()>,
         turn: Turn,
         blocks: BlockPool,
-        partials: BlockPool,
     }
 
     impl Bench {
@@ -496,8 +569,7 @@ mod tests {
             Bench {
                 connection: Connection::new(id, (), 0),
                 turn: Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING },
-                blocks: BlockPool::new(1024, 1),
-                partials: BlockPool::new(HEADROOM, 1),
+                blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, 1 << 20)),
             }
         }
 
@@ -506,7 +578,7 @@ mod tests {
             buffer.extend_from_slice(bytes);
             buffer.push(0);
             let received =
-                self.connection.received(LAYOUT, &mut buffer, HEADROOM, bytes.len(), self.turn, &mut self.partials);
+                self.connection.received(LAYOUT, &mut buffer, HEADROOM, bytes.len(), self.turn, &mut self.blocks);
             received.burst.map(|burst| self.connection.publish(burst, 0, 0))
         }
 
@@ -539,13 +611,13 @@ mod tests {
 
         fn end_of_stream(&mut self) {
             self.connection.receive_ended();
-            self.connection.end_received(&mut self.partials);
+            self.connection.end_received(&mut self.blocks);
         }
 
         fn assert_freed(&mut self) {
             assert!(matches!(self.step(), Some(Step::Close)));
             assert!(matches!(self.step(), Some(Step::Free)));
-            assert_eq!((self.blocks.lent(), self.partials.lent()), (0, 0));
+            assert_eq!((self.blocks.lent(), self.connection.held_bytes()), (0, 0));
         }
     }
 
@@ -593,7 +665,7 @@ mod tests {
         };
         assert!(bench.answer(first));
         let Some(Step::Send(block)) = bench.step() else { panic!("a send is due") };
-        bench.connection.abandon(&mut bench.blocks, &mut bench.partials);
+        bench.connection.abandon(&mut bench.blocks);
         assert!(matches!(bench.step(), Some(Step::Abort)));
         assert!(bench.step().is_none());
         bench.connection.receive_ended();
@@ -603,7 +675,7 @@ mod tests {
         assert!(bench.step().is_none(), "a request is still in flight");
         assert!(!bench.answer(second), "its answer goes nowhere");
         assert!(matches!(bench.step(), Some(Step::Free)));
-        assert_eq!((bench.blocks.lent(), bench.partials.lent()), (0, 0));
+        assert_eq!((bench.blocks.lent(), bench.connection.held_bytes()), (0, 0));
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl PartialRequest {
         self.block.is_some()
     }
 
+    /// What the begun request takes from the thread's budget for blocks.
+    pub fn held_bytes(&self) -> usize {
+        self.block.as_ref().map_or(0, |block| block.cost_bytes())
+    }
+
     /// Takes what was received into `buffer[headroom..headroom + received]` and finds the whole requests in it, the
     /// begun one included. The rest begins the next request.
     ///
@@ -49,7 +54,7 @@ impl PartialRequest {
     ) -> (Burst, Result<(), BadVectorCount>) {
         let end = headroom + received;
         let mut offset = headroom;
-        if let Some(mut block) = self.block.take() {
+        if let Some(block) = self.block.take() {
             match first_request(layout, block.content(), &buffer[headroom..end]) {
                 Ok(Some(_)) => {
                     offset -= block.content().len();
@@ -57,9 +62,7 @@ impl PartialRequest {
                     blocks.give(block);
                 }
                 Ok(None) => {
-                    let taken = block.append(&buffer[headroom..end]);
-                    assert!(taken == received, "a block holds any request");
-                    self.block = Some(block);
+                    self.block = Some(grow(block, &buffer[headroom..end], layout, blocks));
                     return (Burst::default(), Ok(()));
                 }
                 Err(bad) => {
@@ -71,9 +74,9 @@ impl PartialRequest {
         let (burst, outcome) = scan(layout, &buffer[offset..end], offset);
         let rest = &buffer[offset + burst.request_bytes..end];
         if outcome.is_ok() && !rest.is_empty() {
-            let mut block = blocks.take();
+            let mut block = blocks.take_for_request(rest.len());
             let taken = block.append(rest);
-            assert!(taken == rest.len(), "a block holds any request");
+            assert!(taken == rest.len(), "the block fits");
             self.block = Some(block);
         }
         (burst, outcome)
@@ -85,6 +88,22 @@ impl PartialRequest {
             blocks.give(block);
         }
     }
+}
+
+/// Adds more of a request, in a larger block if need be: one of twice the size, so that a request which comes byte by byte
+/// is copied once all in all, and holds at most twice what has come of it.
+fn grow(mut block: Box<Block>, more: &[u8], layout: RequestLayout, blocks: &mut BlockPool) -> Box<Block> {
+    let bytes = block.content().len() + more.len();
+    if bytes > block.capacity() {
+        let doubled = (2 * block.capacity()).min(layout.request_bytes_max());
+        let mut larger = blocks.take_for_request(bytes.max(doubled));
+        let moved = larger.append(block.content());
+        assert!(moved == block.content().len(), "the larger block holds what the smaller one held");
+        blocks.give(std::mem::replace(&mut block, larger));
+    }
+    let taken = block.append(more);
+    assert!(taken == more.len(), "the block fits");
+    block
 }
 
 /// Bytes of the request that starts with `head` and goes on with `tail`, if it is complete.
@@ -124,6 +143,7 @@ fn scan(layout: RequestLayout, bytes: &[u8], offset: usize) -> (Burst, Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::BlockSizes;
     use crate::protocol::write_request;
 
     const LAYOUT: RequestLayout = RequestLayout::new(2);
@@ -138,9 +158,20 @@ mod tests {
         stream
     }
 
+    fn blocks() -> BlockPool {
+        let request_bytes_max = LAYOUT.request_bytes_max();
+        BlockPool::new(BlockSizes {
+            bytes_min: 16,
+            answer_bytes_max: 0,
+            request_bytes_max,
+            retained: 1,
+            budget_bytes: 10_000,
+        })
+    }
+
     /// Feeds `pieces` as one receive each; returns all requests found, joined, and how it ended.
     fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, u32, Result<(), BadVectorCount>) {
-        let mut blocks = BlockPool::new(LAYOUT.request_bytes_max(), 1);
+        let mut blocks = blocks();
         let (mut partial, mut found, mut requests) = (PartialRequest::default(), Vec::new(), 0);
         for piece in pieces {
             let mut buffer = vec![0xee; HEADROOM];
@@ -189,6 +220,22 @@ mod tests {
             }
             assert_eq!(feed([&bytes[..good + 3]]).2, Ok(()), "three bytes decide nothing");
         }
+    }
+
+    #[test]
+    fn a_begun_request_holds_what_has_come_of_it_and_not_what_it_says() {
+        let (mut blocks, mut partial) = (blocks(), PartialRequest::default());
+        let stream = stream();
+        let largest = &stream[LAYOUT.request_bytes(1) + LAYOUT.request_bytes(3)..][..LAYOUT.request_bytes(64)];
+        for (index, byte) in largest[..largest.len() - 1].iter().enumerate() {
+            let mut buffer = vec![0; HEADROOM];
+            buffer.push(*byte);
+            let (burst, outcome) = partial.join(LAYOUT, &mut buffer, HEADROOM, 1, &mut blocks);
+            assert_eq!((burst.requests, outcome), (0, Ok(())));
+            assert!(partial.held_bytes() <= 2 * (index + 1) + 120, "{} bytes for {index}", partial.held_bytes());
+            assert_eq!(partial.held_bytes(), blocks.lent_bytes());
+        }
+        partial.clear(&mut blocks);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! option lets a second server join the group in silence; so unless that is asked for, the address is claimed by a
 //! socket without the option first, which fails if anyone listens there.
 //!
-//! Accepted sockets inherit TCP_NODELAY, keepalive and TCP_USER_TIMEOUT from their listener, so accepting needs no
+//! Accepted sockets inherit TCP_NODELAY, TCP_NOTSENT_LOWAT and keepalive from their listener, so accepting needs no
 //! further system call.
 
 use std::io;
@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 use super::port_owner::port_owner;
-use crate::limits::{LISTEN_BACKLOG, PEER_SILENCE_MAX};
+use crate::limits::{KEEPALIVE_PROBES, KERNEL_UNSENT_BYTES, LISTEN_BACKLOG, PEER_SILENCE_MAX};
 
 /// How long a listener without a process is waited for.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(2);
@@ -132,8 +132,10 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PEER_SILENCE_MAX).with_interval(PEER_SILENCE_MAX / 4))?;
-    socket.set_tcp_user_timeout(Some(PEER_SILENCE_MAX))?;
+    let probes = KEEPALIVE_PROBES;
+    let (time, interval) = (PEER_SILENCE_MAX * 3 / 4, PEER_SILENCE_MAX / 4 / probes);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(probes))?;
+    socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(LISTEN_BACKLOG)?;
     Ok(socket)

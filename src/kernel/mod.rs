@@ -26,6 +26,7 @@ mod handover;
 mod listener;
 mod memory;
 mod port_owner;
+mod progress;
 mod refusal;
 mod sandbox;
 mod socket_table;
@@ -49,7 +50,7 @@ pub fn kernel_release() -> String {
 /// What an I/O thread asks of the operating system.
 ///
 /// Operations are queued by the methods and submitted by [`Kernel::enter`]; what came of them is read from
-/// [`Kernel::next_completion`]. `half_close`, `abort` and `close` act at once.
+/// [`Kernel::next_completion`]. `half_close`, `abort` and `close` act at once, and what asks is answered at once.
 pub trait Kernel {
     /// Names a connected socket.
     type Socket: Copy + std::fmt::Debug;
@@ -63,8 +64,8 @@ pub trait Kernel {
     /// Ends accepting; the final accept completion follows.
     fn cancel_accept(&mut self);
 
-    /// A connection that is established but not accepted yet, after accepting has ended.
-    fn accept_queued(&mut self) -> Option<Self::Socket>;
+    /// Takes a connection that is established but not accepted yet, after accepting has ended.
+    fn accept_queued(&mut self) -> Queued<Self::Socket>;
 
     /// Stops listening.
     fn close_listener(&mut self);
@@ -78,6 +79,14 @@ pub trait Kernel {
     /// Sends the block's content, or a part of it.
     fn send(&mut self, socket: Self::Socket, id: ConnectionId, block: Box<Block>);
 
+    /// Bytes that a completed send of this socket took, or one that is in the kernel, and that the peer's side has not
+    /// acknowledged; a FIN counts as one.
+    fn unacknowledged_bytes(&mut self, socket: Self::Socket) -> usize;
+
+    /// Whether the peer has vanished, as far as TCP knows: nothing of it has come for [`crate::limits::PEER_SILENCE_MAX`],
+    /// although it was asked repeatedly. A peer that does not read answers such questions.
+    fn peer_has_vanished(&mut self, socket: Self::Socket) -> bool;
+
     /// Ends the sending direction (FIN after what was sent).
     fn half_close(&mut self, socket: Self::Socket);
 
@@ -90,7 +99,7 @@ pub trait Kernel {
     /// Lends a buffer for receiving.
     fn provide(&mut self, buffer: Buffer);
 
-    /// Starts a timer that completes once.
+    /// Starts a timer that completes once, beside those that are under way and are due later.
     fn start_timer(&mut self, after: Duration);
 
     /// Waits for the thread's alarm once.
@@ -101,6 +110,17 @@ pub trait Kernel {
 
     /// The next completion that is there.
     fn next_completion(&mut self) -> Option<Completion<Self::Socket>>;
+}
+
+/// What a listener's queue has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queued<S> {
+    /// A connection.
+    Connection(S),
+    /// Nothing.
+    Nothing,
+    /// Perhaps something, but there is no descriptor or memory for it.
+    NoDescriptor,
 }
 
 /// What came of an operation.

@@ -28,7 +28,8 @@ use super::alarm::EventFd;
 use super::buffer_ring::{BufferRing, GROUP};
 use super::listener::Listener;
 use super::sandbox::restrict;
-use super::{Completion, Kernel, ReceiveOutcome};
+use super::progress::{peer_has_vanished, unacknowledged_bytes};
+use super::{Completion, Kernel, Queued, ReceiveOutcome};
 use crate::blocks::Block;
 use crate::buffer_pool::{Buffer, BufferPool};
 use crate::connections::Shots;
@@ -255,14 +256,23 @@ impl Kernel for UringKernel {
         unsafe { self.submit(entry.user_data(token(Operation::Cancel, ConnectionId::default()))) }
     }
 
-    fn accept_queued(&mut self) -> Option<RawFd> {
-        let listener = self.listener.as_ref()?.0.as_raw_fd();
+    fn accept_queued(&mut self) -> Queued<RawFd> {
+        let Some(listener) = &self.listener else { return Queued::Nothing };
+        let listener = listener.0.as_raw_fd();
         // A listener that does not block; it has blocked until now because io_uring fails rather than waits otherwise.
         // SAFETY: fcntl(2) with F_SETFL takes integers and touches no memory.
         unsafe { libc::fcntl(listener, libc::F_SETFL, libc::O_NONBLOCK) };
         // SAFETY: accept4(2) with null pointers asks for no address and touches no memory.
         let socket = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
-        (socket >= 0).then_some(socket)
+        if socket >= 0 {
+            return Queued::Connection(socket);
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Queued::NoDescriptor,
+            // One that has been reset meanwhile, or an interruption: there may be others behind it.
+            Some(libc::ECONNABORTED | libc::EINTR) => self.accept_queued(),
+            _ => Queued::Nothing,
+        }
     }
 
     fn close_listener(&mut self) {
@@ -302,6 +312,14 @@ impl Kernel for UringKernel {
         unsafe { self.submit(entry.user_data(token(Operation::Send, id))) }
     }
 
+    fn unacknowledged_bytes(&mut self, socket: RawFd) -> usize {
+        unacknowledged_bytes(socket)
+    }
+
+    fn peer_has_vanished(&mut self, socket: RawFd) -> bool {
+        peer_has_vanished(socket)
+    }
+
     fn half_close(&mut self, socket: RawFd) {
         // A socket that is broken already can't be shut down, and needs no FIN.
         // SAFETY: shutdown(2) takes two integers and touches no memory.
@@ -330,7 +348,9 @@ impl Kernel for UringKernel {
     fn start_timer(&mut self, after: Duration) {
         *self.timer = Timespec::from(after);
         let entry = opcode::Timeout::new(&raw const *self.timer).build();
-        // SAFETY: the kernel copies the time while submitting, which the next `enter` does before it returns here.
+        // SAFETY: the time is on the heap and outlives the ring. The kernel copies it while submitting; should that not have
+        // come yet when another timer is started, both get the other's time, which is sooner: a timer is only started for
+        // what is due before all others.
         unsafe { self.submit(entry.user_data(token(Operation::Timer, ConnectionId::default()))) }
     }
 

@@ -94,7 +94,9 @@ pub struct IoMetrics {
     pub broken: Counter,
     /// Connections that missed a deadline.
     pub expired: Counter,
-    /// Connections cut at the end of a drain.
+    /// Connections closed because the budget for blocks was used up.
+    pub evicted: Counter,
+    /// Connections cut at the end of a drain, or given up in one with answers that their peers had not taken.
     pub cut: Counter,
     /// Receives that found no buffer.
     pub starved: Counter,

@@ -26,7 +26,7 @@ type IoCount = (&'static str, fn(&IoMetrics) -> &Counter);
 /// A counter of the batch processor.
 type BatchCount = (&'static str, fn(&BatchMetrics) -> &Counter);
 
-const IO_COUNTS: [IoCount; 21] = [
+const IO_COUNTS: [IoCount; 22] = [
     ("published", |io| &io.requests),
     ("sent", |io| &io.answered),
     ("discarded", |io| &io.discarded),
@@ -44,6 +44,7 @@ const IO_COUNTS: [IoCount; 21] = [
     ("err_framing", |io| &io.framing_errors),
     ("err_broken", |io| &io.broken),
     ("err_expired", |io| &io.expired),
+    ("err_evicted", |io| &io.evicted),
     ("cut", |io| &io.cut),
     ("trimmed_bytes", |io| &io.trimmed_bytes),
     ("batch_wakes", |io| &io.wakes),

@@ -79,7 +79,7 @@ impl IoActor {
             }
             Phase::Pause { worked } => {
                 *phase = Phase::Look;
-                match waiter.pause(worked, io_thread.now_ns()) {
+                match waiter.pause(worked, io_thread.clock_ns()) {
                     Pause::Poll => io_thread.enter(),
                     Pause::Yield => {
                         io_thread.enter();

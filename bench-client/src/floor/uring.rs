@@ -24,7 +24,7 @@ use disrust::event::{ConnectionId, InferenceEvent, Response};
 use disrust::kernel::{
     Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, UringKernel, bind_listeners, explain_refusal,
 };
-use disrust::limits::{COMPLETION_ENTRIES, ConnectionLimits, PoolGeometry, RECEIVE_BYTES, SUBMISSION_ENTRIES, TICK};
+use disrust::limits::{BUFFER_MEMORY_BYTES, COMPLETION_ENTRIES, ConnectionLimits, PoolGeometry, RECEIVE_BYTES, SUBMISSION_ENTRIES, TICK};
 use disrust::protocol::RequestLayout;
 use slab::Slab;
 
@@ -50,8 +50,7 @@ pub struct Server {
     generation: u32,
     /// Slots of connections that something happened to in this turn; a slot may stand here twice.
     touched: Vec<u32>,
-    send_blocks: BlockPool,
-    partial_blocks: BlockPool,
+    blocks: BlockPool,
 }
 
 impl Server {
@@ -83,8 +82,7 @@ impl Server {
             connections: Slab::with_capacity(CONNECTIONS_RESERVED),
             generation: 0,
             touched: Vec::with_capacity(2 * COMPLETION_ENTRIES as usize),
-            send_blocks: BlockPool::new(TURN.limits.send_block_bytes, TURN.limits.send_blocks_retained),
-            partial_blocks: BlockPool::new(layout.request_bytes_max(), TURN.limits.partial_blocks_retained),
+            blocks: BlockPool::new(TURN.limits.block_sizes(layout, BUFFER_MEMORY_BYTES)),
         };
         Ok((server, address))
     }
@@ -141,10 +139,10 @@ impl Server {
         }
         match outcome {
             ReceiveOutcome::Bytes { buffer, bytes } => self.received(id, buffer, bytes),
-            ReceiveOutcome::End => connection.end_received(&mut self.partial_blocks),
+            ReceiveOutcome::End => connection.end_received(&mut self.blocks),
             // It is armed again at the end of the turn, when all buffers are home.
             ReceiveOutcome::NoBuffers | ReceiveOutcome::Ended => {}
-            ReceiveOutcome::Failed(_) => connection.abandon(&mut self.send_blocks, &mut self.partial_blocks),
+            ReceiveOutcome::Failed(_) => connection.abandon(&mut self.blocks),
         }
         self.touched.push(id.slot);
     }
@@ -153,7 +151,7 @@ impl Server {
         let connection = connection(&mut self.connections, id);
         let headroom = self.pool.geometry().headroom_bytes;
         let space = self.pool.bytes_mut(&mut buffer);
-        let received = connection.received(self.layout, space, headroom, bytes, TURN, &mut self.partial_blocks);
+        let received = connection.received(self.layout, space, headroom, bytes, TURN, &mut self.blocks);
         if let Some(burst) = received.burst {
             let event = connection.publish(burst, 0, buffer.index());
             self.answer(event, &buffer);
@@ -179,16 +177,16 @@ impl Server {
         };
         let connection = connection(&mut self.connections, event.connection);
         // If the connection is gone, its answers are dropped, which is all that there is to do.
-        let _kept = connection.answered(self.layout, &response, &self.answers, TURN, &mut self.send_blocks);
+        let _kept = connection.answered(self.layout, &response, &self.answers, TURN, &mut self.blocks);
         self.answers.clear();
     }
 
     /// `sent` is nothing if the connection is broken.
     fn send_completed(&mut self, id: ConnectionId, block: Box<Block>, sent: Option<usize>) {
         let connection = connection(&mut self.connections, id);
-        connection.send_completed(block, sent.unwrap_or(0), TURN, &mut self.send_blocks);
+        connection.send_completed(block, sent.unwrap_or(0), TURN, &mut self.blocks);
         if sent.is_none() {
-            connection.abandon(&mut self.send_blocks, &mut self.partial_blocks);
+            connection.abandon(&mut self.blocks);
         }
         self.touched.push(id.slot);
     }
@@ -204,7 +202,7 @@ impl Server {
     fn carry_on(&mut self, slot: u32) {
         let key = slot as usize;
         while let Some(connection) = self.connections.get_mut(key)
-            && let Some(step) = connection.next_step(TURN, &mut self.send_blocks)
+            && let Some(step) = connection.next_step(TURN, &mut self.blocks)
         {
             let (id, socket) = (connection.id, connection.socket);
             match step {

@@ -1,0 +1,73 @@
+//! What the kernel knows of a peer that is owed something: how much it has acknowledged, and whether it is still there.
+//!
+//! Completed sends tell neither: the kernel takes bytes off a server's hands in large steps, and keeps them for a peer that
+//! has vanished as for one that does not read. For TCP; a Unix socket counts otherwise.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::limits::PEER_SILENCE_MAX;
+
+/// Questions in a row (segments sent again, probes of a closed window) without any answer: fewer may have been lost on the
+/// way. Each comes later than the one before, so that it takes a while until there are so many.
+const UNANSWERED_MIN: u8 = 3;
+
+/// Bytes in the socket that have not been acknowledged, sent or not; a FIN counts as one (SIOCOUTQ, tcp(7)).
+pub(super) fn unacknowledged_bytes(socket: RawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int, which `bytes` is.
+    let outcome = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
+    // It fails for no TCP socket; one that is broken has nothing to acknowledge any more, and its operations fail.
+    if outcome == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// Whether nothing has come from the peer for [`PEER_SILENCE_MAX`] although TCP has asked several times.
+///
+/// TCP_USER_TIMEOUT is no substitute: it gives up a live peer whose window stays closed, although that answers every probe
+/// (tcp_probe_timer in net/ipv4/tcp_timer.c counts from the first one).
+pub(super) fn peer_has_vanished(socket: RawFd) -> bool {
+    tcp_info(socket).is_ok_and(|info| {
+        let unanswered = info.tcpi_retransmits.max(info.tcpi_probes);
+        u128::from(info.tcpi_last_ack_recv) >= PEER_SILENCE_MAX.as_millis() && unanswered >= UNANSWERED_MIN
+    })
+}
+
+/// TCP_INFO, tcp(7).
+fn tcp_info(socket: RawFd) -> io::Result<libc::tcp_info> {
+    // SAFETY: a tcp_info is made of integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut bytes = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).expect("a small structure");
+    let place = (&raw mut info).cast();
+    // SAFETY: getsockopt(2) writes at most `bytes` bytes to `place`, which is that long.
+    let outcome = unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut bytes) };
+    if outcome == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn what_a_peer_does_not_take_is_unacknowledged_until_it_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        let (mut socket, _) = listener.accept().expect("one has connected");
+        socket.set_nonblocking(true).expect("a TCP socket");
+        let mut sent = 0;
+        while let Ok(bytes) = socket.write(&[0; 65536]) {
+            sent += bytes;
+        }
+        let unread = unacknowledged_bytes(socket.as_raw_fd());
+        assert!(0 < unread && unread < sent, "{unread} of {sent} bytes, some of which the peer's side has taken");
+        assert!(!peer_has_vanished(socket.as_raw_fd()), "it does not read, and is there");
+        let mut read = vec![0; sent];
+        peer.read_exact(&mut read).expect("all of it arrives");
+        while unacknowledged_bytes(socket.as_raw_fd()) > 0 {
+            std::thread::yield_now();
+        }
+    }
+}
