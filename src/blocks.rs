@@ -281,8 +281,13 @@ impl Drop for BlockPool {
 mod tests {
     use super::*;
 
-    const SIZES: BlockSizes =
-        BlockSizes { bytes_min: 64, answer_bytes_max: 256, request_bytes_max: 1000, retained: 2, budget_bytes: 100_000 };
+    const SIZES: BlockSizes = BlockSizes {
+        bytes_min: 64,
+        answer_bytes_max: 256,
+        request_bytes_max: 1000,
+        retained: 2,
+        budget_bytes: 100_000,
+    };
 
     #[test]
     fn a_block_takes_what_fits_and_gives_it_up_from_the_front() {

@@ -243,7 +243,8 @@ impl<K: Kernel> IoThread<K> {
 
     /// Whether the next turn has something to do that no completion tells of.
     fn goes_on(&self) -> bool {
-        self.sweep_due_at_ns.is_some() || matches!(self.accept, Accept::Taking { from_ns, .. } if from_ns <= self.turn.now_ns)
+        self.sweep_due_at_ns.is_some()
+            || matches!(self.accept, Accept::Taking { from_ns, .. } if from_ns <= self.turn.now_ns)
     }
 
     /// The kernel's clock when the last turn began.
@@ -372,8 +373,7 @@ impl<K: Kernel> IoThread<K> {
         let pool = &self.parts.pool;
         let headroom = pool.geometry().headroom_bytes;
         let space = pool.bytes_mut(&mut buffer);
-        let received =
-            connection.received(self.parts.layout, space, headroom, bytes, self.turn, &mut self.blocks);
+        let received = connection.received(self.parts.layout, space, headroom, bytes, self.turn, &mut self.blocks);
         if let Some(bad) = received.bad {
             self.parts.metrics.framing_errors.add(1);
             if let Some(suppressed) = self.framing_log.pass(self.turn.now_ns) {
@@ -547,8 +547,7 @@ impl<K: Kernel> IoThread<K> {
         let in_a_tick_ns = now_ns + nanoseconds(TICK);
         let ticks = self.drain_began_ns.is_some() || self.blocks.pressure() == Pressure::Full;
         let accept_ns = if let Accept::Paused { until_ns } = self.accept { Some(until_ns) } else { None };
-        let sweep_ns =
-            if self.eventful { Some(self.swept_at_ns + self.sweep_interval_ns) } else { self.deadline_ns };
+        let sweep_ns = if self.eventful { Some(self.swept_at_ns + self.sweep_interval_ns) } else { self.deadline_ns };
         let in_flight_ns = (self.events_in_flight > 0).then_some(now_ns + nanoseconds(IN_FLIGHT_LOOK));
         let trim_ns = self.blocks.can_trim().then_some(self.trimmed_at_ns + nanoseconds(TRIM_INTERVAL));
         let due_ns = [ticks.then_some(in_a_tick_ns), accept_ns, sweep_ns, in_flight_ns, trim_ns];
@@ -658,8 +657,7 @@ impl<K: Kernel> IoThread<K> {
         let mut victims = std::mem::take(&mut self.victims);
         victims.extend(self.connections.iter().filter_map(|(key, connection)| {
             let (held_bytes, stalled_ns) = (connection.held_bytes(), stalled_ns(connection));
-            let is_candidate =
-                !connection.is_gone() && held_bytes > 0 && stalled_ns >= nanoseconds(EVICTION_STALL_MIN);
+            let is_candidate = !connection.is_gone() && held_bytes > 0 && stalled_ns >= nanoseconds(EVICTION_STALL_MIN);
             is_candidate.then_some((held_bytes as u128 * u128::from(stalled_ns), key as u32))
         }));
         victims.sort_unstable();

@@ -24,13 +24,13 @@ use crate::control::Control;
 use crate::event::InferenceEvent;
 use crate::io_thread::{IoThread, IoThreadParts};
 use crate::kernel::{
-    BindError, EventFd, Handover, Listener, RingSizes, ThreadAlarm, UringKernel, available_cpus, bind_listeners,
+    BindError, EventFd, Listener, RingSizes, ServedPort, ThreadAlarm, UringKernel, available_cpus, bind_port,
     explain_refusal, give_up_system_calls, kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit,
-    release_free_memory,
+    release_free_memory, resolve,
 };
 use crate::limits::{
-    COMPLETION_ENTRIES, ConnectionLimits, DESCRIPTORS_RESERVED, HANDOVER_MAX, HANDOVER_SETTLE, MODEL_STALL_MAX,
-    PoolGeometry, RELEASE_BYTES_MIN, SUBMISSION_ENTRIES, beyond_budget_bytes, request_ring_slots, thread_budget_bytes,
+    COMPLETION_ENTRIES, ConnectionLimits, DESCRIPTORS_RESERVED, HANDOVER_MAX, MODEL_STALL_MAX, PoolGeometry,
+    RELEASE_BYTES_MIN, SUBMISSION_ENTRIES, beyond_budget_bytes, request_ring_slots, thread_budget_bytes,
 };
 use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
@@ -134,8 +134,8 @@ impl Drop for RunningReporter {
 pub struct ServerHandle {
     control: Arc<Control>,
     io_wakes: Vec<Arc<Wake>>,
-    /// What hands a shared port over, until that has begun. Locked as long as it is being done.
-    handover: Arc<Mutex<Option<Handover>>>,
+    /// The port, until the drain gives it up. Locked as long as that is being done.
+    port: Arc<Mutex<Option<ServedPort>>>,
 }
 
 impl ServerHandle {
@@ -144,26 +144,19 @@ impl ServerHandle {
     /// If the port is shared with another process, new connections are that one's from now on, and the drain begins a
     /// moment later, which this waits for.
     pub fn drain(&self) {
-        let mut handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut listeners) = handover.take() else { return self.request(Control::request_drain) };
-        match listeners.steer_to_others() {
-            Ok(0) => {}
-            Ok(others) => {
-                tracing::info!(others, "handing the port over: new connections go to other processes' listeners");
-                std::thread::sleep(HANDOVER_SETTLE);
-            }
-            Err(error) => tracing::warn!(%error, "the port is handed over at once, which may reset a connection"),
-        }
+        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut port) = port.take() else { return self.request(Control::request_drain) };
+        std::thread::sleep(port.begin_handover());
         self.request(Control::request_drain);
         self.wait_for_closed_listeners();
-        drop(listeners);
+        port.finish_handover();
     }
 
     /// Ends the drain (beginning it if need be) by cutting the connections that are still open.
     pub fn cut(&self) {
         self.request(Control::request_cut);
-        if let Ok(mut handover) = self.handover.try_lock() {
-            *handover = None;
+        if let Ok(mut port) = self.port.try_lock() {
+            *port = None;
         }
     }
 
@@ -248,12 +241,11 @@ impl Server {
         let connections_max = connections_max(config, io_threads)?;
         probe_ring(SUBMISSION_ENTRIES, COMPLETION_ENTRIES)
             .map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
-        let (listeners, address) = bind_listeners(&config.host, config.port, io_threads, config.reuse_port)?;
+        let mut bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
+        let (listeners, address) = (bound.take_listeners(), bound.address());
         let banner = banner(config, &*model, &placement, address, connections_max);
         let assembly = Assembly::new(config, placement, connections_max, model)?;
-        let handover = config.reuse_port.then(|| Handover::new(&listeners)).transpose();
-        let handover = handover.map_err(|source| StartError::System { what: "share the port", source })?;
-        let mut server = assembly.start(listeners, handover, address, banner, config.drain_timeout)?;
+        let mut server = assembly.start(listeners, bound.listen()?, address, banner, config.drain_timeout)?;
         if let Some(interval) = config.metrics_interval {
             let reporter = Reporter::new(server.io_metrics.clone(), Arc::clone(&server.batch_metrics));
             let reporter = RunningReporter::start(reporter, interval);
@@ -325,7 +317,7 @@ impl Server {
             }
         }
         // A drain that hands the port over ends first: otherwise it would be left half handed over.
-        drop(self.handle.handover.lock());
+        drop(self.handle.port.lock());
         // Its last line tells of everything.
         drop(self.reporter.take());
         let report = self.report();
@@ -467,7 +459,7 @@ impl Assembly {
     fn start(
         self,
         listeners: Vec<Listener>,
-        handover: Option<Handover>,
+        port: ServedPort,
         address: SocketAddr,
         banner: String,
         drain_timeout: Duration,
@@ -476,7 +468,7 @@ impl Assembly {
         let (ready_sender, ready) = channel();
         let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
         let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
-        let handle = ServerHandle { control: self.control, io_wakes, handover: Arc::new(Mutex::new(handover)) };
+        let handle = ServerHandle { control: self.control, io_wakes, port: Arc::new(Mutex::new(Some(port))) };
         let policy = self.pin_policy;
         let starter = Starter { policy, ready: ready_sender, ends: end_sender };
         let mut threads = Vec::new();

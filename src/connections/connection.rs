@@ -524,8 +524,7 @@ impl<S: Copy> Connection<S> {
             Pressure::High | Pressure::Full => limits.answer_bytes_owed_under_pressure_max,
         };
         let owed = self.answer_bytes_in_flight + self.sends.unsent_bytes() + self.refused as usize * ERROR_ANSWER_BYTES;
-        let within_limits =
-            owed < owed_max && self.request_bytes_in_flight < limits.request_bytes_in_flight_max;
+        let within_limits = owed < owed_max && self.request_bytes_in_flight < limits.request_bytes_in_flight_max;
         !self.peer_finished && !self.is_gone() && (self.discards() || within_limits)
     }
 

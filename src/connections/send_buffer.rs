@@ -114,7 +114,13 @@ mod tests {
 
     fn blocks(answer_bytes_max: usize) -> BlockPool {
         let bytes_min = answer_bytes_max.min(4);
-        BlockPool::new(BlockSizes { bytes_min, answer_bytes_max, request_bytes_max: 0, retained: 1, budget_bytes: 10_000 })
+        BlockPool::new(BlockSizes {
+            bytes_min,
+            answer_bytes_max,
+            request_bytes_max: 0,
+            retained: 1,
+            budget_bytes: 10_000,
+        })
     }
 
     #[test]

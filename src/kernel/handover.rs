@@ -25,7 +25,6 @@ use std::os::unix::fs::MetadataExt;
 
 use socket2::{SockFilter, SockRef};
 
-use super::listener::Listener;
 use super::socket_table::listening_sockets;
 
 /// A process' listeners on a port that it may share. They listen until this is dropped, too.
@@ -37,12 +36,8 @@ pub struct Handover {
 
 impl Handover {
     /// For all of a process' listeners, which are on one port.
-    ///
-    /// # Errors
-    /// There are no descriptors left.
-    pub fn new(listeners: &[Listener]) -> io::Result<Handover> {
-        let listeners = listeners.iter().map(|listener| listener.0.try_clone()).collect::<Result<_, _>>()?;
-        Ok(Handover { listeners, steered: false })
+    pub fn new(listeners: Vec<OwnedFd>) -> Handover {
+        Handover { listeners, steered: false }
     }
 
     /// From now on new connections begin with other processes' listeners. Returns how many of those there are; with none,
@@ -156,10 +151,12 @@ mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
 
     use super::*;
-    use crate::kernel::bind_listeners;
+    use crate::kernel::listener::{Listener, bind_port};
 
-    fn listeners(port: u16, count: usize) -> (Vec<Listener>, SocketAddr) {
-        bind_listeners("127.0.0.1", port, count, true).expect("a port to share")
+    fn listeners(port: u16, count: usize) -> (Vec<Listener>, Handover, SocketAddr) {
+        let mut bound = bind_port(SocketAddr::from(([127, 0, 0, 1], port)), count, true).expect("a port to share");
+        let (listeners, address) = (bound.take_listeners(), bound.address());
+        (listeners, bound.listen().expect("all share").into_handover().expect("it shares"), address)
     }
 
     /// How many connections wait in each of the listeners; takes them.
@@ -179,9 +176,8 @@ mod tests {
     #[test]
     fn new_connections_begin_with_the_others_once_the_port_is_being_handed_over() {
         for (ours, theirs) in [(1, 1), (2, 2), (3, 1), (1, 3)] {
-            let (old, address) = listeners(0, ours);
-            let (new, _) = listeners(address.port(), theirs);
-            let mut handover = Handover::new(&old).expect("descriptors");
+            let (old, mut handover, address) = listeners(0, ours);
+            let (new, _others, _) = listeners(address.port(), theirs);
             assert_eq!(handover.steer_to_others().expect("the program is taken"), theirs);
             let _streams = connect(address, 100);
             assert_eq!(accepted(&old).iter().sum::<usize>(), 0, "{ours} to {theirs}");
@@ -192,9 +188,8 @@ mod tests {
 
     #[test]
     fn after_a_handover_the_others_share_connections_as_ever() {
-        let (old, address) = listeners(0, 2);
-        let (new, _) = listeners(address.port(), 3);
-        let mut handover = Handover::new(&old).expect("descriptors");
+        let (old, mut handover, address) = listeners(0, 2);
+        let (new, _others, _) = listeners(address.port(), 3);
         handover.steer_to_others().expect("the program is taken");
         drop(old);
         drop(handover);
@@ -211,8 +206,7 @@ mod tests {
 
     #[test]
     fn alone_on_a_port_nothing_is_steered() {
-        let (old, address) = listeners(0, 2);
-        let mut handover = Handover::new(&old).expect("descriptors");
+        let (old, mut handover, address) = listeners(0, 2);
         assert_eq!(handover.steer_to_others().expect("the table can be read"), 0);
         let _streams = connect(address, 10);
         assert_eq!(accepted(&old).iter().sum::<usize>(), 10);
@@ -220,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_begins_a_handshake_is_dropped_and_not_refused() {
-        let (old, address) = listeners(0, 1);
+        let (old, _handover, address) = listeners(0, 1);
         SockRef::from(&old[0].0).attach_filter(&DROP_SYN).expect("a filter");
         let patience = std::time::Duration::from_millis(50);
         let error = TcpStream::connect_timeout(&address, patience).expect_err("nobody answers");

@@ -27,8 +27,8 @@ use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opc
 use super::alarm::EventFd;
 use super::buffer_ring::{BufferRing, GROUP};
 use super::listener::Listener;
-use super::sandbox::restrict;
 use super::progress::{peer_has_vanished, unacknowledged_bytes};
+use super::sandbox::restrict;
 use super::{Completion, Kernel, Queued, ReceiveOutcome};
 use crate::blocks::Block;
 use crate::buffer_pool::{Buffer, BufferPool};

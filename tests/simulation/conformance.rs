@@ -20,7 +20,7 @@ use disrust::blocks::BlockPool;
 use disrust::buffer_pool::{Buffer, BufferPool};
 use disrust::connections::Shots;
 use disrust::event::ConnectionId;
-use disrust::kernel::{Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, UringKernel, bind_listeners};
+use disrust::kernel::{Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, UringKernel, bind_port};
 use disrust::limits::PoolGeometry;
 use disrust::wake::Alarm;
 use fastrand::Rng;
@@ -424,8 +424,9 @@ fn on_the_simulated_kernel(script: &[Do]) -> Vec<String> {
 }
 
 fn on_the_real_kernel(script: &[Do]) -> Vec<String> {
-    let (listeners, address) = bind_listeners("127.0.0.1", 0, 1, false).expect("a free port");
-    let listener = listeners.into_iter().next().expect("one listener was asked for");
+    let mut bound = bind_port(SocketAddr::from(([127, 0, 0, 1], 0)), 1, false).expect("a free port");
+    let (listener, address) = (bound.take_listeners().pop().expect("one listener was asked for"), bound.address());
+    let _port = bound.listen().expect("nobody else is there");
     let pool = Arc::new(BufferPool::new(GEOMETRY));
     let alarm = EventFd::new().expect("a descriptor");
     let sizes = RingSizes { submissions: 2, completions: 256, connections: 16 };

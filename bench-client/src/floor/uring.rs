@@ -22,9 +22,12 @@ use disrust::buffer_pool::{Buffer, BufferPool};
 use disrust::connections::{Connection, Drain, Step, Turn};
 use disrust::event::{ConnectionId, InferenceEvent, Response};
 use disrust::kernel::{
-    Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, UringKernel, bind_listeners, explain_refusal,
+    Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, ServedPort, UringKernel, bind_port, explain_refusal,
+    resolve,
 };
-use disrust::limits::{BUFFER_MEMORY_BYTES, COMPLETION_ENTRIES, ConnectionLimits, PoolGeometry, RECEIVE_BYTES, SUBMISSION_ENTRIES, TICK};
+use disrust::limits::{
+    BUFFER_MEMORY_BYTES, COMPLETION_ENTRIES, ConnectionLimits, PoolGeometry, RECEIVE_BYTES, SUBMISSION_ENTRIES, TICK,
+};
 use disrust::protocol::RequestLayout;
 use slab::Slab;
 
@@ -40,6 +43,8 @@ const TURN: Turn = Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits:
 /// The server.
 pub struct Server {
     kernel: UringKernel,
+    /// Held for as long as it is served.
+    _port: ServedPort,
     stop: UnixStream,
     layout: RequestLayout,
     pool: Arc<BufferPool>,
@@ -61,8 +66,10 @@ impl Server {
         layout: RequestLayout,
         stop: UnixStream,
     ) -> Result<(Server, SocketAddr), FloorError> {
-        let (mut listeners, address) = bind_listeners(host, port, 1, false)?;
-        let listener = listeners.pop().expect("one listener was asked for");
+        let mut bound = bind_port(resolve(host, port)?, 1, false)?;
+        let address = bound.address();
+        let listener = bound.take_listeners().pop().expect("one listener was asked for");
+        let port = bound.listen()?;
         let pool = Arc::new(BufferPool::new(PoolGeometry::for_layout(layout)));
         let sizes = RingSizes {
             submissions: SUBMISSION_ENTRIES,
@@ -75,6 +82,7 @@ impl Server {
             .map_err(|error| FloorError::RingUnavailable(explain_refusal(&error)))?;
         let server = Server {
             kernel,
+            _port: port,
             stop,
             layout,
             pool,
