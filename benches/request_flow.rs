@@ -37,7 +37,7 @@ use disrust::buffer_pool::Buffer;
 use disrust::connections::framing::PartialRequest;
 use disrust::event::InferenceEvent;
 use disrust::kernel::ThreadAlarm;
-use disrust::limits::{ConnectionLimits, PoolGeometry, request_ring_slots};
+use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry, request_ring_slots};
 use disrust::wake::Wake;
 use fastrand::Rng;
 use measure::{criterion, group, iter_items};

@@ -243,8 +243,9 @@ impl<K: Kernel> IoThread<K> {
 
     /// Whether the next turn has something to do that no completion tells of.
     fn goes_on(&self) -> bool {
-        self.sweep_due_at_ns.is_some()
-            || matches!(self.accept, Accept::Taking { from_ns, .. } if from_ns <= self.turn.now_ns)
+        let takes = matches!(self.accept, Accept::Taking { from_ns, .. } if from_ns <= self.turn.now_ns);
+        let feeds = !self.starved.is_empty() && self.buffers_lent > 0;
+        self.sweep_due_at_ns.is_some() || takes || feeds
     }
 
     /// The kernel's clock when the last turn began.

@@ -59,7 +59,7 @@ struct Bench {
 
 impl Bench {
     fn new(features: usize) -> Bench {
-        let limits = ConnectionLimits { send_block_bytes: 300, ..ConnectionLimits::SERVING };
+        let limits = ConnectionLimits { send_block_bytes_max: 300, ..ConnectionLimits::SERVING };
         let layout = RequestLayout::new(features);
         Bench {
             connection: Connection::new(ConnectionId { slot: 1, generation: 1 }, (), 0),
@@ -77,7 +77,7 @@ impl Bench {
         let mut buffer = vec![0xee; headroom];
         buffer.extend_from_slice(piece);
         let received =
-            self.connection.received(self.layout, &mut buffer, headroom, piece.len(), self.turn, &mut self.partials);
+            self.connection.received(self.layout, &mut buffer, headroom, piece.len(), self.turn, &mut self.blocks);
         if let Some(burst) = received.burst {
             let event = self.connection.publish(burst, 0, 0);
             let answers = self.predict(&buffer[burst.offset..burst.offset + burst.request_bytes]);

@@ -8,7 +8,7 @@ use disrust::batch_processor::{BatchProcessor, IoThreadPort};
 use disrust::blocks::BlockPool;
 use disrust::connections::Step;
 use disrust::event::InferenceEvent;
-use disrust::limits::{ConnectionLimits, PoolGeometry, request_ring_slots};
+use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry, request_ring_slots};
 use disrust::metrics::BatchMetrics;
 use disrust::model::Sum;
 use disrust::response_queue::{ResponseConsumer, response_queue};

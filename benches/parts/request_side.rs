@@ -11,7 +11,7 @@ use disrust::buffer_pool::{Buffer, BufferPool};
 use disrust::connections::{Connection, Drain, Turn};
 use disrust::event::{ConnectionId, InferenceEvent};
 use disrust::io_thread::EventProducer;
-use disrust::limits::{ConnectionLimits, PoolGeometry};
+use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry};
 use disrust::protocol::{FEATURE_DIM, RequestLayout};
 use disrust::wake::Wake;
 

@@ -19,7 +19,7 @@ use super::ring::RingReached;
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 10;
 
 /// What runs must come to, together; what none comes to is not tested.
-pub const REACHED: [&str; 19] = [
+pub const REACHED: [&str; 20] = [
     "rejected",
     "accept failures",
     "answered",
@@ -29,6 +29,7 @@ pub const REACHED: [&str; 19] = [
     "broken",
     "expired",
     "cut",
+    "evicted",
     "starved",
     "partial sends",
     "model failures",
@@ -78,6 +79,7 @@ impl Checker {
             self.sum(|metrics| &metrics.broken),
             self.sum(|metrics| &metrics.expired),
             self.sum(|metrics| &metrics.cut),
+            self.sum(|metrics| &metrics.evicted),
             self.sum(|metrics| &metrics.starved),
             self.sum(|metrics| &metrics.partial_sends),
             self.batch.model_failures.get(),
@@ -120,9 +122,12 @@ impl Checker {
         let rejected = self.sum(|metrics| &metrics.rejected);
         assert!(unserved <= rejected, "{unserved} clients without service, {rejected} rejected");
         let given_up = clients.iter().filter(|client| client.given_up).count() as u64;
-        let expired = self.sum(|metrics| &metrics.expired);
+        let expired = self.sum(|metrics| &metrics.expired) + self.sum(|metrics| &metrics.evicted);
         let (ended, excused) = (unserved + given_up, rejected + expired);
-        assert!(ended <= excused, "{ended} clients without service or given up, {excused} rejected or expired");
+        assert!(
+            ended <= excused,
+            "{ended} clients without service or given up, {excused} rejected, expired or evicted"
+        );
         let received: usize = clients.iter().map(Client::answered).sum();
         let sent = self.sum(|metrics| &metrics.answered)
             + self.sum(|metrics| &metrics.refused)

@@ -4,6 +4,7 @@
 //! reason which the client or the run knows of: see [`Client::ended`].
 
 use std::ops::Range;
+use std::time::Duration;
 
 use disrust::connections::Timeouts;
 use disrust::limits::LINGER;
@@ -17,6 +18,10 @@ use super::trace::note;
 /// The first feature of a vector that the model refuses, and of one on which it panics.
 pub const MODEL_ERRS: f32 = 1.0e30;
 pub const MODEL_PANICS: f32 = 2.0e30;
+
+/// What a slow reader takes at a time, and the longest that it pauses then.
+const SLOW_READ_BYTES_MAX: usize = 100;
+const SLOW_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// What a client does when it has sent everything, or instead of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,8 @@ enum Manner {
     Idle,
     /// Reads nothing for as long as it can.
     NeverReads,
+    /// Reads little at a time, with pauses, and sends all the while: it is slow, and never late.
+    ReadsSlowly,
     /// Closes without regard to what it is owed.
     Closes,
     /// Breaks the connection off.
@@ -69,6 +76,8 @@ pub struct Excuses {
     pub scarce_descriptors: bool,
     /// Connections can be over the limit.
     pub rejecting: bool,
+    /// What peers do not read or finish may be more than the server holds.
+    pub scarce_memory: bool,
     /// The shortest timeout: whoever lets half of it pass may be given up.
     pub patience_ns: u64,
 }
@@ -105,6 +114,8 @@ pub struct Client {
     dawdled_ns: u64,
     /// When it wrote the first byte of the last request that it has begun.
     request_began_ns: u64,
+    /// How long it pauses after each read.
+    pause_ns: u64,
     /// Its end came before any answer that it could claim.
     pub unserved: bool,
     /// It was given up for being slow.
@@ -124,7 +135,7 @@ impl Client {
                 Manner::Vanishes,
             ][rng.usize(..7)]
         } else {
-            [Manner::Polite, Manner::HalfCloses][rng.usize(..2)]
+            [Manner::Polite, Manner::HalfCloses, Manner::ReadsSlowly][rng.usize(..3)]
         };
         let (mut outgoing, mut answers, mut expected) = (Vec::new(), Vec::new(), Vec::new());
         let requests = if manner == Manner::Idle { 0 } else { 1 + rng.usize(..swarm.requests_per_client_max) };
@@ -174,6 +185,7 @@ impl Client {
             stalled_ns: 0,
             dawdled_ns: 0,
             request_began_ns: 0,
+            pause_ns: if manner == Manner::ReadsSlowly { 1 + rng.u64(..pause_ns_max(swarm.timeouts)) } else { 0 },
             unserved: false,
             given_up: false,
             outgoing,
@@ -200,6 +212,7 @@ impl Client {
     pub fn hurry(&mut self, timeouts: Timeouts) {
         self.wakes_at_ns = 0;
         self.stall_at = None;
+        self.pause_ns = 0;
         let ends = match self.manner {
             Manner::Idle => timeouts.idle.is_some(),
             // The server waits for it to take its answers, or owes it none.
@@ -340,13 +353,13 @@ impl Client {
         let all_written = self.written == self.outgoing.len();
         match self.manner {
             Manner::HalfCloses | Manner::Truncates => all_written && !self.finished,
-            Manner::Polite => all_written && self.answered == self.expected.len(),
+            Manner::Polite | Manner::ReadsSlowly => all_written && self.answered == self.expected.len(),
             _ => false,
         }
     }
 
     fn finish(&mut self, stream: StreamNumber, network: &mut Network) {
-        if self.manner == Manner::Polite {
+        if matches!(self.manner, Manner::Polite | Manner::ReadsSlowly) {
             note(|| format!("client {} has all answers and closes", self.number));
             network.client_close(stream);
             self.state = State::Done;
@@ -361,14 +374,15 @@ impl Client {
         note(|| format!("client {} leaves: {:?}", self.number, self.manner));
         match self.manner {
             Manner::Resets => network.client_break(stream, errno::ECONNRESET),
-            Manner::Vanishes => network.client_break(stream, errno::ETIMEDOUT),
+            Manner::Vanishes => network.client_vanish(stream),
             _ => network.client_close(stream),
         }
         self.state = State::Done;
     }
 
     fn read(&mut self, stream: StreamNumber, network: &mut Network, excuses: Excuses, rng: &mut Rng, place: &mut [u8]) {
-        let most = 1 + rng.usize(..place.len());
+        let most = 1 + rng.usize(..if self.pause_ns > 0 { SLOW_READ_BYTES_MAX } else { place.len() });
+        self.wakes_at_ns = network.now_ns + self.pause_ns;
         match network.client_read(stream, &mut place[..most]) {
             Read::Nothing => unreachable!("there is something to read"),
             Read::Bytes(bytes) => self.check(&place[..bytes], excuses),
@@ -409,6 +423,7 @@ impl Client {
     fn ended(&mut self, stream: StreamNumber, network: &mut Network, excuses: Excuses, reset: bool) {
         let (number, answered, requests) = (self.number, self.answered, self.expected.len());
         note(|| format!("client {number}: the end, reset {reset}, after {answered} of {requests} answers"));
+        // Who has been sent everything is idle, however slowly it reads.
         let expects_end = !matches!(self.manner, Manner::Polite | Manner::Idle);
         let complete = answered == requests && self.matched == 0 && !reset && expects_end;
         // Whoever is closed on by the server has the time to read that.
@@ -418,7 +433,7 @@ impl Client {
         let request_ns = if self.is_between_requests() { 0 } else { network.now_ns - self.request_began_ns };
         let waited_ns = self.stalled_ns.max(self.dawdled_ns).max(request_ns);
         let is_passive = matches!(self.manner, Manner::Idle | Manner::NeverReads) && patience_ns < u64::MAX;
-        let slow = is_passive || waited_ns > patience_ns / 2;
+        let slow = is_passive || waited_ns > patience_ns / 2 || excuses.scarce_memory;
         if !complete && !excuses.cut {
             // What the server had when it closed, it has answered or refused.
             let delivered = network.delivered_before_end(stream);
@@ -439,6 +454,12 @@ impl Client {
         network.client_close(stream);
         self.state = State::Done;
     }
+}
+
+/// A slow reader's pauses are far shorter than the server's patience.
+fn pause_ns_max(timeouts: Timeouts) -> u64 {
+    let patience = timeouts.request.into_iter().chain(timeouts.idle).min().unwrap_or(SLOW_PAUSE_MAX);
+    (patience / 8).min(SLOW_PAUSE_MAX).as_nanos() as u64
 }
 
 /// Appends a request to `outgoing`, and the answer that it must get to `answers`.

@@ -20,8 +20,8 @@ use disrust::blocks::BlockPool;
 use disrust::buffer_pool::{Buffer, BufferPool};
 use disrust::connections::Shots;
 use disrust::event::ConnectionId;
-use disrust::kernel::{Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, UringKernel, bind_port};
-use disrust::limits::PoolGeometry;
+use disrust::kernel::{Completion, EventFd, Kernel, Queued, ReceiveOutcome, RingSizes, UringKernel, bind_port};
+use disrust::limits::{BlockSizes, PoolGeometry};
 use disrust::wake::Alarm;
 use fastrand::Rng;
 use socket2::SockRef;
@@ -54,6 +54,8 @@ enum Do {
     Send(usize, usize),
     /// Sends until no more fits, and leaves a send in the kernel.
     SendUntilFull(usize),
+    /// Tells whether anything that was sent is unacknowledged.
+    LookAt(usize),
     HalfClose(usize),
     Abort(usize),
     Close(usize),
@@ -129,7 +131,13 @@ impl<K: Kernel, P: Peers> Side<K, P> {
             kernel,
             peers,
             pool,
-            blocks: BlockPool::new(SEND_BLOCK_BYTES, 1),
+            blocks: BlockPool::new(BlockSizes {
+                bytes_min: 64,
+                answer_bytes_max: SEND_BLOCK_BYTES,
+                request_bytes_max: 0,
+                retained: 1,
+                budget_bytes: 1 << 20,
+            }),
             alarm: Box::new(alarm),
             sockets: Vec::new(),
             keeps_buffers: false,
@@ -156,9 +164,12 @@ impl<K: Kernel, P: Peers> Side<K, P> {
             Do::Accept => self.kernel.accept(),
             Do::CancelAccept => self.kernel.cancel_accept(),
             Do::AcceptQueued => {
-                let socket = self.kernel.accept_queued();
-                self.told.push(format!("a connection was queued: {}", socket.is_some()));
-                self.sockets.extend(socket);
+                let queued = self.kernel.accept_queued();
+                let is_connection = matches!(queued, Queued::Connection(_));
+                self.told.push(format!("a connection was queued: {is_connection}"));
+                if let Queued::Connection(socket) = queued {
+                    self.sockets.push(socket);
+                }
             }
             Do::CloseListener => self.kernel.close_listener(),
             Do::Receive(connection, shots) => self.kernel.receive(self.sockets[connection], id(connection), shots),
@@ -167,6 +178,10 @@ impl<K: Kernel, P: Peers> Side<K, P> {
             Do::SendUntilFull(connection) => {
                 self.filling.insert(connection, true);
                 self.send(connection, SEND_BLOCK_BYTES);
+            }
+            Do::LookAt(connection) => {
+                let unacknowledged = self.kernel.unacknowledged_bytes(self.sockets[connection]);
+                self.told.push(format!("{connection} has something unacknowledged: {}", unacknowledged > 0));
             }
             Do::HalfClose(connection) => self.kernel.half_close(self.sockets[connection]),
             Do::Abort(connection) => self.kernel.abort(self.sockets[connection]),
@@ -197,7 +212,7 @@ impl<K: Kernel, P: Peers> Side<K, P> {
 
     fn send(&mut self, connection: usize, bytes: usize) {
         let sent = self.sent.entry(connection).or_default();
-        let mut block = self.blocks.take();
+        let mut block = self.blocks.take_for_answers(bytes);
         assert!(block.append(&content(*sent, bytes)) == bytes, "a script's sends fit a block");
         self.kernel.send(self.sockets[connection], id(connection), block);
     }
@@ -411,7 +426,7 @@ impl Peers for SimulatedPeers {
 }
 
 fn on_the_simulated_kernel(script: &[Do]) -> Vec<String> {
-    let mut network = Network::new(Rng::with_seed(1), 1, 1000, 1 << 20, 1 << 18);
+    let mut network = Network::new(Rng::with_seed(1), 1, 1000, 1 << 20, 1 << 18, 1 << 18);
     network.strict = false;
     let network = Rc::new(RefCell::new(network));
     let pool = Arc::new(BufferPool::new(GEOMETRY));

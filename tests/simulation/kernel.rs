@@ -9,7 +9,7 @@ use disrust::blocks::Block;
 use disrust::buffer_pool::Buffer;
 use disrust::connections::Shots;
 use disrust::event::ConnectionId;
-use disrust::kernel::{Completion, Kernel};
+use disrust::kernel::{Completion, Kernel, Queued};
 
 use super::network::Descriptor;
 use super::ring::{Kind, Ring, checksum_of};
@@ -35,11 +35,14 @@ impl Kernel for SimulatedKernel {
         self.0.borrow_mut().queue(None, Kind::CancelAccept, Duration::ZERO);
     }
 
-    fn accept_queued(&mut self) -> Option<Descriptor> {
+    fn accept_queued(&mut self) -> Queued<Descriptor> {
         let mut ring = self.0.borrow_mut();
         ring.called();
         let mut network = ring.network.borrow_mut();
-        if network.descriptors_are_out() { None } else { network.accept(ring.thread) }
+        if network.descriptors_are_out() {
+            return Queued::NoDescriptor;
+        }
+        network.accept(ring.thread).map_or(Queued::Nothing, Queued::Connection)
     }
 
     fn close_listener(&mut self) {
@@ -70,6 +73,14 @@ impl Kernel for SimulatedKernel {
         assert!(!ring.has_operation(same), "one send is in the kernel for a connection");
         let checksum = checksum_of(block.content());
         ring.queue(Some(socket), Kind::Send { stream, id, block, checksum }, Duration::ZERO);
+    }
+
+    fn unacknowledged_bytes(&mut self, socket: Descriptor) -> usize {
+        self.0.borrow().network.borrow_mut().unacknowledged(socket)
+    }
+
+    fn peer_has_vanished(&mut self, socket: Descriptor) -> bool {
+        self.0.borrow().network.borrow().has_vanished(socket)
     }
 
     fn half_close(&mut self, socket: Descriptor) {

@@ -1,7 +1,9 @@
 //! The simulated machine around the rings: its clock, its descriptors, its listeners, and TCP as far as it matters.
 //!
-//! A stream is two queues of bytes between a client and the server, and what each end has done to it. Not modelled:
-//! segments, delays (the order in which actors are stepped does that), options. What the numbers are is Linux's:
+//! A stream is two queues of bytes between a client and the server, and what each end has done to it. Of the bytes for the
+//! client, its side has acknowledged those in front, as many as its window holds, at once or late; the others wait at
+//! the server's side, and a reset loses them. Not modelled: segments, other delays (the order in which actors are
+//! stepped does that), options. What the numbers are is Linux's:
 //! queued bytes are read before a reset is seen, and a FIN that came before it hides it; a reset's error is reported
 //! once, to whichever operation asks first, and after it a receive finds the end and a send EPIPE; closing with unread
 //! bytes resets the peer, and so does data for a socket that is shut down both ways.
@@ -33,7 +35,9 @@ pub mod errno {
 #[derive(Debug, Default)]
 struct Stream {
     to_server: VecDeque<u8>,
+    /// Of the bytes for the client, those in front that its side has.
     to_client: VecDeque<u8>,
+    acknowledged: usize,
     /// Bytes that the server's thread has been given, and how many of those before it sent FIN.
     delivered_bytes: usize,
     delivered_before_end: Option<usize>,
@@ -41,6 +45,8 @@ struct Stream {
     client_finished: bool,
     /// The client's socket is gone; what is sent to it is answered with RST.
     client_closed: bool,
+    /// Nobody answers any more at the client's address, and the server has not been told.
+    client_vanished: bool,
     /// The server has sent FIN, behind `to_client`.
     server_finished: bool,
     /// The server does not receive any more.
@@ -102,6 +108,9 @@ pub struct Network {
     listeners: Vec<Listener>,
     socket_in_bytes: usize,
     socket_out_bytes: usize,
+    client_window_bytes: usize,
+    /// A client's side may acknowledge late what it has room for.
+    pub acknowledges_late: bool,
     /// Closing a socket with operations in the kernel is a failure, not something to model.
     pub strict: bool,
     /// When accepts failed, and when descriptors were closed.
@@ -116,6 +125,7 @@ impl Network {
         descriptors_max: usize,
         socket_in_bytes: usize,
         socket_out_bytes: usize,
+        client_window_bytes: usize,
     ) -> Network {
         let listeners = (0..listeners).map(|_| Listener { open: true, queue: VecDeque::new() }).collect();
         Network {
@@ -128,6 +138,8 @@ impl Network {
             listeners,
             socket_in_bytes,
             socket_out_bytes,
+            client_window_bytes,
+            acknowledges_late: false,
             strict: true,
             accept_failures_ns: Vec::new(),
             closes_ns: Vec::new(),
@@ -217,16 +229,24 @@ impl Network {
         }
     }
 
-    /// The client is sent RST: bytes that were on the way may be lost.
+    /// The client is sent RST: bytes that it has not acknowledged are lost.
     fn reset_client(&mut self, number: StreamNumber) {
-        let arrived = self.rng.usize(..=self.streams[number].to_client.len());
         let stream = &mut self.streams[number];
         if !stream.client_closed {
             stream.client_reset = true;
             // A FIN is behind everything else.
-            stream.server_finished &= arrived == stream.to_client.len();
-            stream.to_client.truncate(arrived);
+            stream.server_finished &= stream.unacknowledged() == 0;
+            stream.to_client.truncate(stream.acknowledged);
         }
+    }
+
+    /// The client's side acknowledges what its window has room for: at least a byte, or with `at_once` all of it.
+    fn acknowledge(&mut self, number: StreamNumber, at_once: bool) {
+        let stream = &mut self.streams[number];
+        let room = self.client_window_bytes.saturating_sub(stream.acknowledged);
+        let most = if stream.client_vanished { 0 } else { stream.unacknowledged().min(room) };
+        let is_late = !at_once && self.acknowledges_late && most > 0;
+        stream.acknowledged += if is_late { 1 + self.rng.usize(..most) } else { most };
     }
 
     // ---- The server's end.
@@ -247,7 +267,7 @@ impl Network {
 
     pub fn is_writable(&self, number: StreamNumber) -> bool {
         let stream = &self.streams[number];
-        stream.to_client.len() < self.socket_out_bytes || stream.server_finished || stream.server_broken
+        stream.unacknowledged() < self.socket_out_bytes || stream.server_finished || stream.server_broken
     }
 
     /// Receives up to `place.len()` bytes.
@@ -273,17 +293,35 @@ impl Network {
         if stream.server_broken || stream.server_finished {
             return Outgoing::Error(stream.server_error.take().unwrap_or(errno::EPIPE));
         }
-        let room = socket_out_bytes.saturating_sub(stream.to_client.len());
+        let room = socket_out_bytes.saturating_sub(stream.unacknowledged());
         let taken = bytes.len().min(most).min(room);
         if taken == 0 {
             return Outgoing::NoRoom;
         }
-        if stream.client_closed {
+        if stream.client_vanished {
+            stream.to_client.extend(&bytes[..taken]);
+        } else if stream.client_closed {
             stream.break_server(errno::ECONNRESET);
         } else {
             stream.to_client.extend(&bytes[..taken]);
+            self.acknowledge(number, false);
         }
         Outgoing::Taken(taken)
+    }
+
+    /// Bytes that the client's side has not acknowledged; a FIN behind them counts as one.
+    pub fn unacknowledged(&mut self, descriptor: Descriptor) -> usize {
+        let number = self.stream_of(descriptor);
+        if self.streams[number].unacknowledged() > 0 {
+            self.acknowledge(number, false);
+        }
+        let stream = &self.streams[number];
+        let unacknowledged = if stream.server_broken { 0 } else { stream.unacknowledged() };
+        unacknowledged + usize::from(unacknowledged > 0 && stream.server_finished)
+    }
+
+    pub fn has_vanished(&self, descriptor: Descriptor) -> bool {
+        self.streams[self.stream_of(descriptor)].client_vanished
     }
 
     /// `shutdown(SHUT_WR)`.
@@ -352,9 +390,16 @@ impl Network {
     }
 
     pub fn client_read(&mut self, number: StreamNumber, place: &mut [u8]) -> Read {
+        if self.streams[number].acknowledged == 0 {
+            self.acknowledge(number, true);
+        }
         let stream = &mut self.streams[number];
-        if !stream.to_client.is_empty() {
-            Read::Bytes(take_front(&mut stream.to_client, place))
+        if stream.acknowledged > 0 {
+            let most = place.len().min(stream.acknowledged);
+            let bytes = take_front(&mut stream.to_client, &mut place[..most]);
+            stream.acknowledged -= bytes;
+            self.acknowledge(number, false);
+            Read::Bytes(bytes)
         } else if stream.server_finished {
             Read::End
         } else if stream.client_reset {
@@ -377,20 +422,36 @@ impl Network {
             stream.client_finished = true;
         } else {
             stream.to_client.clear();
+            stream.acknowledged = 0;
             stream.break_server(errno::ECONNRESET);
         }
     }
 
-    /// The client breaks the connection off (RST), or vanishes until TCP gives it up.
+    /// The client breaks the connection off (RST), or has vanished and TCP has given it up.
     pub fn client_break(&mut self, number: StreamNumber, error: i32) {
         let stream = &mut self.streams[number];
         stream.client_closed = true;
         stream.to_client.clear();
+        stream.acknowledged = 0;
         stream.break_server(error);
+    }
+
+    /// The client vanishes. As long as it is owed something, TCP asks for that for a quarter of an hour.
+    pub fn client_vanish(&mut self, number: StreamNumber) {
+        if self.streams[number].unacknowledged() == 0 {
+            return self.client_break(number, errno::ETIMEDOUT);
+        }
+        let stream = &mut self.streams[number];
+        (stream.client_closed, stream.client_vanished) = (true, true);
     }
 }
 
 impl Stream {
+    /// Bytes for the client that the server's side still has.
+    fn unacknowledged(&self) -> usize {
+        self.to_client.len() - self.acknowledged
+    }
+
     fn break_server(&mut self, error: i32) {
         if !self.server_broken && !self.server_closed {
             self.server_broken = true;

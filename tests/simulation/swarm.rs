@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use disrust::connections::Timeouts;
-use disrust::limits::{ConnectionLimits, PoolGeometry};
+use disrust::limits::{BUDGET_BLOCKS_MIN, ConnectionLimits, PoolGeometry};
 use disrust::protocol::RequestLayout;
 use disrust::wait::WaitStrategy;
 use fastrand::Rng;
@@ -90,6 +90,12 @@ pub struct Swarm {
     /// Bytes that a socket holds, of those that come in and of those that go out.
     pub socket_in_bytes: usize,
     pub socket_out_bytes: usize,
+    /// Bytes that a client's side takes, and whether it may acknowledge them late.
+    pub client_window_bytes: usize,
+    pub acknowledges_late: bool,
+    /// What each thread's blocks may take, and whether that is little.
+    pub budget_bytes: usize,
+    pub scarce_memory: bool,
     pub timeouts: Timeouts,
     pub drain_timeout: Duration,
     pub wait: WaitStrategy,
@@ -143,6 +149,17 @@ impl Swarm {
             let choice = choices[rng.usize(..choices.len())];
             (choice > 0).then_some(Duration::from_millis(choice))
         };
+        let limits = ConnectionLimits {
+            answer_bytes_owed_max: pick(rng, &[1, 100, 1000, 64 * 1024]),
+            answer_bytes_owed_under_pressure_max: pick(rng, &[1, 100, 1000]),
+            request_bytes_in_flight_max: pick(rng, &[1, 500, 5000, 256 * 1024]),
+            block_bytes_min: 1 << rng.u32(..8),
+            send_block_bytes_max: pick(rng, &[1, 16, 100, 1000, 4096]),
+            blocks_retained: rng.usize(..4),
+        };
+        let scarce_memory = rng.u8(..4) == 0;
+        let largest = layout.request_bytes_max().max(limits.send_block_bytes_max);
+        let budget_bytes = if scarce_memory { BUDGET_BLOCKS_MIN * largest } else { 1 << 24 };
         Swarm {
             io_threads: 1 + rng.usize(..3),
             layout,
@@ -151,18 +168,16 @@ impl Swarm {
                 headroom_bytes: layout.request_bytes_max(),
                 receive_bytes: pick(rng, &[1, 7, 64, 300, 1024, 4096]).max(layout.request_bytes_min() / 2),
             },
-            limits: ConnectionLimits {
-                answer_bytes_owed_max: pick(rng, &[1, 100, 1000, 64 * 1024]),
-                request_bytes_in_flight_max: pick(rng, &[1, 500, 5000, 256 * 1024]),
-                send_block_bytes: pick(rng, &[1, 16, 100, 1000, 4096]),
-                send_blocks_retained: rng.usize(..4),
-                partial_blocks_retained: rng.usize(..4),
-            },
+            limits,
             completions,
             descriptors_max: scarce(rng),
             connections_max: scarce(rng),
             socket_in_bytes: pick(rng, &[10, 200, 2000, 16 * 1024]),
             socket_out_bytes: pick(rng, &[3, 100, 1000, 16 * 1024]),
+            client_window_bytes: pick(rng, &[3, 100, 1000, 16 * 1024]),
+            acknowledges_late: rng.bool(),
+            budget_bytes,
+            scarce_memory,
             timeouts: Timeouts {
                 request: milliseconds(rng, &[0, 400, 1000, 3000]).filter(|_| !is_slow),
                 idle: if is_coarse { None } else { milliseconds(rng, &[0, 0, 0, 600, 2000]) },

@@ -108,13 +108,15 @@ pub fn run(seed: u64) -> Summary {
 
 impl World {
     fn new(swarm: Swarm, mut rng: Rng) -> World {
-        let network = Network::new(
+        let mut network = Network::new(
             rng.fork(),
             swarm.io_threads,
             swarm.descriptors_max,
             swarm.socket_in_bytes,
             swarm.socket_out_bytes,
+            swarm.client_window_bytes,
         );
+        network.acknowledges_late = swarm.acknowledges_late;
         let network = Rc::new(RefCell::new(network));
         let control = Arc::new(Control::new(swarm.connections_max));
         let token = Bell::default();
@@ -149,6 +151,7 @@ impl World {
                 timeouts: swarm.timeouts,
                 drain_timeout: swarm.drain_timeout,
                 connections_max: swarm.clients,
+                budget_bytes: swarm.budget_bytes,
             };
             let thread = IoThread::new(SimulatedKernel(Rc::clone(&ring)), parts);
             io.push(IoActor::new(thread, ring, Waiter::new(swarm.wait)));
@@ -287,6 +290,7 @@ impl World {
             cut: self.control.cut_requested() || drained(self.swarm.drain_timeout),
             scarce_descriptors: self.swarm.descriptors_max < self.swarm.clients,
             rejecting: self.swarm.connections_max < self.swarm.clients,
+            scarce_memory: self.swarm.scarce_memory,
             patience_ns: patience.map_or(u64::MAX, |patience| patience.as_nanos() as u64),
         }
     }

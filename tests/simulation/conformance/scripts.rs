@@ -264,6 +264,24 @@ fn a_full_socket_takes_more_once_the_peer_reads() {
 }
 
 #[test]
+fn what_the_peers_side_has_no_room_for_is_unacknowledged_until_it_reads() {
+    conforms_when_connected(&[
+        LookAt(0),
+        Send(0, 1000),
+        Settle,
+        LookAt(0),
+        HalfClose(0),
+        PeerReads(0),
+        // The FIN's acknowledgement may be delayed.
+        Settle,
+        Settle,
+        Settle,
+        LookAt(0),
+    ]);
+    conforms_when_connected(&[SendUntilFull(0), Settle, LookAt(0), Abort(0), Settle, PeerReads(0), Settle, LookAt(0)]);
+}
+
+#[test]
 fn closing_sends_no_fin_while_a_receive_is_in_the_kernel() {
     conforms_when_connected(&[
         Close(0),
