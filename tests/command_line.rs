@@ -3,8 +3,10 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Client, Reply, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
@@ -109,19 +111,64 @@ fn a_taken_port_is_named() {
     let served = ServerProcess::start(&[]);
     let shared = ServerProcess::start(&["--reuse-port"]);
     let plain = listener.local_addr().expect("a bound socket has an address");
-    for (address, flags, owner) in [
-        (plain, &[][..], std::process::id()),
-        (plain, &["--reuse-port"], std::process::id()),
-        (served.address(), &[], served.pid()),
-        (shared.address(), &[], shared.pid()),
+    for (address, flags, owner, said) in [
+        (plain, &[][..], std::process::id(), "start both servers with --reuse-port"),
+        (plain, &["--reuse-port"], std::process::id(), "it listens without SO_REUSEPORT"),
+        (served.address(), &[], served.pid(), "start both servers with --reuse-port"),
+        (served.address(), &["--reuse-port"], served.pid(), "does not share it"),
+        (shared.address(), &[], shared.pid(), "start both servers with --reuse-port"),
     ] {
         let port = address.port().to_string();
         let run = run(&[&["--port", &port], flags].concat());
-        let said = [format!("port {port}"), "--reuse-port".to_owned(), format!("pid {owner}")];
+        let said = [format!("port {port}"), said.to_owned(), format!("pid {owner}")];
         assert!(run.status == Some(71) && said.iter().all(|said| run.stderr.contains(said)), "{run:?}");
+        // Nobody is advised to do what he has done.
+        assert!(address != plain || flags.is_empty() || !run.stderr.contains("--reuse-port"), "{run:?}");
     }
     assert_serves(&mut served.connect());
     assert_serves(&mut shared.connect());
+}
+
+/// Two servers that start on a port at one instant: one serves, the other says why it does not, unless both are to share.
+#[test]
+fn of_two_servers_that_start_at_one_instant_one_serves() {
+    for attempt in 0..20 {
+        let port = free_port().to_string();
+        let flags = [&[][..], &["--reuse-port"]];
+        let flags = [flags[attempt & 1], flags[attempt >> 1 & 1]];
+        let mut starting = flags.map(|flags| {
+            let mut command = binary();
+            command.args(["--pin", "none", "--port", &port]).args(flags).stderr(Stdio::piped());
+            command.spawn().expect("it starts")
+        });
+        let serving = if attempt & 3 == 3 { 2 } else { 1 };
+        let mut ended = 0;
+        for server in &mut starting {
+            let stderr = BufReader::new(server.stderr.take().expect("it is piped"));
+            let said: Vec<_> =
+                stderr.lines().map_while(Result::ok).take_while(|line| !line.contains("timeouts")).collect();
+            if !said.iter().any(|line| line.contains("listening on")) {
+                ended += 1;
+                assert_eq!(server.wait().expect("our child").code(), Some(71), "{said:?}");
+                assert!(said.iter().any(|line| line.contains("already served by pid")), "{said:?}");
+            }
+        }
+        assert_eq!(ended, 2 - serving, "{flags:?}");
+        for server in &mut starting {
+            // It has ended perhaps.
+            let _ended = server.kill();
+            server.wait().expect("our child");
+        }
+    }
+}
+
+/// Addresses that one can listen on and nobody can connect to are status 71, and the message says what they are.
+#[test]
+fn an_address_that_is_no_host_is_named() {
+    for (host, kind) in [("224.0.0.1", "multicast"), ("ff02::1", "multicast"), ("255.255.255.255", "broadcast")] {
+        let run = run(&["--port", "0", "--host", host]);
+        assert!(run.status == Some(71) && run.stderr.contains(kind) && run.stderr.contains("--host"), "{run:?}");
+    }
 }
 
 /// A host that is not this machine's, and a CPU that is not there with the strict policy, are status 71.
@@ -278,6 +325,24 @@ fn a_drained_server_leaves_new_connections_to_the_one_that_shares_its_port() {
         let (status, log) = server.wait();
         assert!(status == Some(0) && log.contains(served), "{log}");
     }
+}
+
+/// A server whose descriptors are used up hands its port over as any other does: it needs none for that.
+#[test]
+fn a_port_is_handed_over_without_a_descriptor() {
+    let first = ServerProcess::start(&["--reuse-port", "--io-threads", "2"]);
+    let port = first.address().port().to_string();
+    let second = ServerProcess::launch(binary().args(["--pin", "none", "--reuse-port", "--port", &port]));
+    let pid = rustix::process::Pid::from_raw(first.pid().cast_signed());
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, none).expect("it is our child");
+    first.signal(Signal::SIGTERM);
+    wait_until("the port is handed over", || first.stderr().contains("handing the port over: new connections go"));
+    for _ in 0..40 {
+        assert_serves(&mut second.connect());
+    }
+    let (status, log) = first.wait();
+    assert!(status == Some(0) && log.contains("drained: 0 connections served"), "{log}");
 }
 
 /// Whatever becomes of stderr, requests are served and a signal drains.
