@@ -29,6 +29,7 @@ mod memory;
 mod port_owner;
 mod progress;
 mod refusal;
+mod regular_file;
 mod sandbox;
 mod socket_table;
 mod steering;
@@ -41,6 +42,7 @@ pub use listener::{BindError, BoundPort, Listener, ServedPort, bind_port, resolv
 pub use memory::release_free_memory;
 pub use port_owner::Owner;
 pub use refusal::explain_refusal;
+pub use regular_file::{ReadFileError, read_regular_file};
 pub use sandbox::give_up_system_calls;
 pub use uring::{RingSizes, UringKernel, probe_ring};
 
