@@ -1,20 +1,25 @@
 //! What the operator asked for: flag, else environment (`DISRUST_*`), else config file, else default.
 //!
-//! The only file that names clap. It checks what can be checked without the machine; what the machine makes of it is
+//! The only file that names clap, which reads the command line and checks single values. The environment and the file are
+//! read here, so that what is overridden does not count, and what is wrong is said of the source that it came from. It checks what can be checked without the machine; what the machine makes of it is
 //! [`crate::placement`]'s and [`crate::server`]'s.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::builder::NonEmptyStringValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, CommandFactory, FromArgMatches, Parser};
+use humantime::DurationError;
 use thiserror::Error;
 
 use crate::cpu_list::parse_cpu_list;
+use crate::kernel::read_regular_file;
 use crate::limits::{
-    BUFFER_MEMORY_BYTES, BUFFER_MEMORY_BYTES_MAX, BUFFER_MEMORY_BYTES_MIN, CONNECTIONS_MAX, FEATURE_DIM_MAX,
-    IO_THREADS_MAX,
+    BUFFER_MEMORY_BYTES, BUFFER_MEMORY_BYTES_MAX, BUFFER_MEMORY_BYTES_MIN, CONFIG_FILE_BYTES_MAX, CONNECTIONS_MAX,
+    FEATURE_DIM_MAX, IO_THREADS_MAX, TIME_MAX,
 };
 use crate::metrics::DETAILED;
 use crate::placement::{Pin, PinPolicy, Wait};
@@ -115,15 +120,24 @@ impl Config {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        let asked = Arguments::try_parse_from(arguments)?;
+        Config::read_from(arguments, |variable| std::env::var_os(variable))
+    }
+
+    fn read_from<I, T>(arguments: I, environment: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let flags = Arguments::command().mut_args(name_variable).try_get_matches_from(arguments)?;
+        let not_set = |argument: &Arg| !flags.contains_id(argument.get_id().as_str());
+        let environment = read_environment(not_set, environment).map_err(usage)?;
+        let asked = Arguments::from_arg_matches(&flags)?.or(environment);
         let file = match &asked.config {
             Some(path) => read_file(path)?,
             None => Settings::default(),
         };
         let config = asked.settings.or(file).into_config();
-        config.check_threads().map_err(|message| {
-            ConfigError::Usage(Arguments::command().error(clap::error::ErrorKind::ValueValidation, message))
-        })?;
+        config.check_threads().map_err(usage)?;
         Ok(config)
     }
 
@@ -154,21 +168,25 @@ impl Config {
     }
 }
 
+fn usage(message: String) -> clap::Error {
+    Arguments::command().error(ErrorKind::ValueValidation, message)
+}
+
 /// A TCP inference server that answers small feature vectors in tens of microseconds.
-#[derive(Debug, Parser)]
+#[derive(Debug, Default, Parser)]
 #[command(name = "disrust", version, about, max_term_width = 100, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(flatten)]
     settings: Settings,
 
     /// Read settings from a TOML file whose keys are the long flags without their dashes
-    #[arg(long, env = "DISRUST_CONFIG", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
-Each flag can be set in the environment as DISRUST_<FLAG>, for example DISRUST_IO_THREADS=4; a flag beats the \
-environment, which beats the config file.
+Each flag can be set in the environment as DISRUST_<FLAG>, for example DISRUST_IO_THREADS=4; a variable that is empty \
+counts as not set. A flag beats the environment, which beats the config file. The longest time is 365 days.
 
 Exit status: 0 drained after SIGTERM or SIGINT, 2 usage, 69 io_uring unavailable, 70 internal error, 71 cannot listen \
 or pin, 78 bad config file or model.";
@@ -177,74 +195,74 @@ or pin, 78 bad config file or model.";
 #[derive(Debug, Default, Parser)]
 struct Settings {
     /// TCP port to listen on; 0 lets the kernel choose a free one [default: 9900]
-    #[arg(short, long, env = "DISRUST_PORT", allow_negative_numbers = true)]
+    #[arg(short, long, value_parser = parse_port, allow_negative_numbers = true)]
     port: Option<u16>,
 
     /// Address to listen on [default: 127.0.0.1]
-    #[arg(long, env = "DISRUST_HOST")]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     host: Option<String>,
 
     /// I/O threads, each with its own ring, listener and buffers [default: by the CPUs available]
-    #[arg(long, env = "DISRUST_IO_THREADS", value_name = "N", value_parser = parse_io_threads, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = parse_io_threads, allow_negative_numbers = true)]
     io_threads: Option<usize>,
 
     /// CPUs for the I/O threads in order, then one for the batch processor, such as 0-4 or 0,2,4-7 or 0-7:2;
     /// or auto, or none [default: auto]
-    #[arg(long, env = "DISRUST_PIN", value_name = "LIST|auto|none", value_parser = parse_pin, allow_hyphen_values = true)]
+    #[arg(long, value_name = "LIST|auto|none", value_parser = parse_pin, allow_hyphen_values = true)]
     pin: Option<Pin>,
 
     /// What to do about a CPU that is not there: best-effort runs the thread unpinned, strict does not start
     /// [default: best-effort]
-    #[arg(long, env = "DISRUST_PIN_POLICY", value_name = "best-effort|strict", value_parser = parse_pin_policy)]
+    #[arg(long, value_name = "best-effort|strict", value_parser = parse_pin_policy)]
     pin_policy: Option<PinPolicy>,
 
     /// How idle threads wait: auto spins for a moment and then parks where each thread has a CPU of its own, else
     /// parks at once [default: auto]
-    #[arg(long, env = "DISRUST_WAIT", value_name = "auto|spin|yield|park", value_parser = parse_wait)]
+    #[arg(long, value_name = "auto|spin|yield|park", value_parser = parse_wait)]
     wait: Option<Wait>,
 
     /// Model to serve: sum, which adds the features, or a model file [default: sum]
-    #[arg(long, env = "DISRUST_MODEL", value_name = "sum|PATH")]
+    #[arg(long, value_name = "sum|PATH")]
     model: Option<PathBuf>,
 
     /// Features in a vector [default: as the model says; 16 for sum]
-    #[arg(long, env = "DISRUST_FEATURES", value_name = "N", value_parser = parse_features, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = parse_features, allow_negative_numbers = true)]
     features: Option<usize>,
 
     /// Connections at once; one more is accepted and closed [default: what the descriptor limit allows]
-    #[arg(long, env = "DISRUST_MAX_CONNECTIONS", value_name = "N", value_parser = parse_max_connections, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = parse_max_connections, allow_negative_numbers = true)]
     max_connections: Option<usize>,
 
     /// What all peers together can make the server hold, beyond its fixed buffers, in requests that are not complete and
     /// in answers that are not read, such as 64MB or 1GiB or a number of bytes [default: 256MiB]
-    #[arg(long, env = "DISRUST_BUFFER_MEMORY", value_name = "SIZE", value_parser = parse_buffer_memory, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_buffer_memory, allow_negative_numbers = true)]
     buffer_memory: Option<usize>,
 
     /// Close connections that are idle for this long, such as 90s or 5m, or off [default: off]
-    #[arg(long, env = "DISRUST_IDLE_TIMEOUT", value_name = "TIME", value_parser = parse_timeout)]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     idle_timeout: Option<Timeout>,
 
     /// Close connections whose request takes longer than this from its first byte to its last, or that do not read
     /// their answers for this long; or off [default: 30s]
-    #[arg(long, env = "DISRUST_REQUEST_TIMEOUT", value_name = "TIME", value_parser = parse_timeout)]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     request_timeout: Option<Timeout>,
 
     /// On SIGTERM or SIGINT, wait at most this long for connections to end before they are cut [default: 10s]
-    #[arg(long, env = "DISRUST_DRAIN_TIMEOUT", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
 
     /// Print metrics on stdout this often, or off [default: 10s]
     #[cfg(feature = "metrics")]
-    #[arg(long, env = "DISRUST_METRICS_INTERVAL", value_name = "TIME", value_parser = parse_timeout)]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     metrics_interval: Option<Timeout>,
 
     /// Share the port with a server that listens on it already (for a rolling restart)
-    #[arg(long, env = "DISRUST_REUSE_PORT", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+    #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     reuse_port: Option<bool>,
 
     /// Once the server runs, give up the system calls that it needs no more, such as io_uring_setup and execve
-    #[arg(long, env = "DISRUST_SECCOMP", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+    #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     seccomp: Option<bool>,
 }
@@ -303,38 +321,102 @@ impl Settings {
     }
 }
 
-/// Reads a config file: each key as the flag of that name, so that both take the same values.
+impl Arguments {
+    /// These arguments, completed by others.
+    fn or(self, other: Arguments) -> Arguments {
+        Arguments { settings: self.settings.or(other.settings), config: self.config.or(other.config) }
+    }
+}
+
+/// The environment variable of a flag.
+fn variable_of(argument: &Arg) -> String {
+    format!("DISRUST_{}", key_of(argument).replace('-', "_").to_uppercase())
+}
+
+/// A flag without its dashes.
+fn key_of(argument: &Arg) -> &str {
+    argument.get_long().expect("all arguments are long flags")
+}
+
+/// Adds its variable to what `--help` says of a flag.
+fn name_variable(argument: Arg) -> Arg {
+    let help = argument.get_help().expect("all flags are documented");
+    let help = format!("{help} [env: {}]", variable_of(&argument));
+    argument.help(help)
+}
+
+/// Reads the environment, as far as it counts: what a flag has set is not even looked at.
+///
+/// Systemd units and Compose files say `DISRUST_PORT=` for a variable that is not set: so it is taken.
+fn read_environment(
+    counts: impl Fn(&Arg) -> bool,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Arguments, String> {
+    let mut read = Arguments::default();
+    for argument in Arguments::command().get_arguments().filter(|argument| counts(argument)) {
+        let (key, variable) = (key_of(argument), variable_of(argument));
+        let Some(value) = environment(&variable).filter(|value| !value.is_empty()) else { continue };
+        let setting = parse_setting(key, &value).map_err(|reason| {
+            format!("{variable} in the environment is {value:?}: {reason}; unset it, or give --{key}, which beats it")
+        })?;
+        read = read.or(setting);
+    }
+    Ok(read)
+}
+
+/// Reads a config file: each key as the flag of that name, so that both take the same values. All of it must be right,
+/// also what flags or the environment override.
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     let wrong = |message: String| ConfigError::File { path: path.to_owned(), message };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    parse_file(&text).map_err(wrong)
+    let bytes = read_regular_file(path, CONFIG_FILE_BYTES_MAX).map_err(|error| wrong(error.to_string()))?;
+    let text = str::from_utf8(&bytes).map_err(|error| wrong(format!("is not text in UTF-8: {error}")))?;
+    parse_file(text).map_err(wrong)
 }
 
 fn parse_file(text: &str) -> Result<Settings, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let command = Settings::command();
-    let mut arguments = vec!["disrust".to_owned()];
+    let known = Settings::command();
+    let mut read = Settings::default();
     for (key, value) in &table {
-        if !command.get_arguments().any(|argument| argument.get_long() == Some(key)) {
+        if !known.get_arguments().any(|argument| key_of(argument) == key) {
             return Err(format!("unknown key '{key}'; the keys are the long flags without their dashes"));
         }
-        match value {
-            toml::Value::String(text) => arguments.push(format!("--{key}={text}")),
-            toml::Value::Integer(number) => arguments.push(format!("--{key}={number}")),
-            toml::Value::Boolean(truth) => arguments.push(format!("--{key}={truth}")),
+        let value = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(truth) => truth.to_string(),
             other => {
                 return Err(format!(
                     "the value of '{key}' is of type {}, not a text, a number or a truth",
                     other.type_str()
                 ));
             }
-        }
+        };
+        let setting = parse_setting(key, value.as_ref())
+            .map_err(|reason| format!("the value of '{key}' is {value:?}: {reason}"))?;
+        read = read.or(setting.settings);
     }
-    Settings::try_parse_from(arguments).map_err(|error| {
-        let message = error.to_string();
-        let reason = message.split("\n\n").next().unwrap_or(&message);
-        reason.trim_start_matches("error: ").to_owned()
-    })
+    Ok(read)
+}
+
+/// Reads one value as that of the flag `--key`; an error is the reason alone.
+fn parse_setting(key: &str, value: &OsStr) -> Result<Arguments, String> {
+    let mut flag = OsString::from(format!("--{key}="));
+    flag.push(value);
+    // Without a program's name.
+    let command = Arguments::command().no_binary_name(true);
+    let matches = command.try_get_matches_from([flag]).map_err(|error| reason_of(&error))?;
+    Arguments::from_arg_matches(&matches).map_err(|error| reason_of(&error))
+}
+
+/// Why clap does not take a value, without the flag's name.
+fn reason_of(error: &clap::Error) -> String {
+    match (std::error::Error::source(error), error.kind()) {
+        (Some(reason), _) => reason.to_string(),
+        (None, ErrorKind::InvalidUtf8) => "not text in UTF-8".to_owned(),
+        // Of our flags' values, only an empty text is refused by clap itself.
+        (None, _) => "a value is missing".to_owned(),
+    }
 }
 
 // ---- One parser for each kind of value, whatever it comes from.
@@ -370,7 +452,32 @@ fn parse_wait(text: &str) -> Result<Wait, String> {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("not a time such as 10s, 500ms or 2m: {error}"))
+    match parse_time(text) {
+        Ok(time) if time <= TIME_MAX => Ok(time),
+        Ok(_) | Err(DurationError::NumberOverflow) => Err(format!(
+            "longer than {} days, the longest time, or finer than 1ns",
+            TIME_MAX.as_secs() / (24 * 60 * 60)
+        )),
+        Err(error) => Err(format!("not a time such as 10s, 500ms or 2m: {error}")),
+    }
+}
+
+/// Adds the parts of a time such as `1m 30s`. Humantime could, but 2.4 panics where the sum is 2⁶⁴ seconds.
+fn parse_time(text: &str) -> Result<Duration, DurationError> {
+    let (mut sum, mut begin, mut in_unit) = (Duration::ZERO, 0, false);
+    let mut add = |part: &str| -> Result<(), DurationError> {
+        sum = sum.checked_add(humantime::parse_duration(part)?).ok_or(DurationError::NumberOverflow)?;
+        Ok(())
+    };
+    for (index, character) in text.char_indices() {
+        if in_unit && character.is_ascii_digit() {
+            add(&text[begin..index])?;
+            (begin, in_unit) = (index, false);
+        }
+        in_unit |= character.is_alphabetic();
+    }
+    add(&text[begin..])?;
+    Ok(sum)
 }
 
 fn parse_timeout(text: &str) -> Result<Timeout, String> {
@@ -381,6 +488,23 @@ fn parse_timeout(text: &str) -> Result<Timeout, String> {
             timeout => Ok(Timeout(Some(timeout))),
         },
     }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| {
+        if text.starts_with("tcp://") {
+            // https://kubernetes.io/docs/concepts/containers/container-environment/#cluster-information
+            "an address that Kubernetes sets for a service named disrust, not a port: say enableServiceLinks: false in \
+             the pod"
+                .to_owned()
+        } else {
+            format!("not a whole number in 0..={}", u16::MAX)
+        }
+    })
+}
+
+fn parse_truth(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "not true or false".to_owned())
 }
 
 fn parse_io_threads(text: &str) -> Result<usize, String> {
@@ -436,19 +560,54 @@ fn parse_size(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn read(arguments: &[&str]) -> Result<Config, ConfigError> {
-        Config::read(["disrust"].iter().chain(arguments))
+        read_in(&[], arguments)
+    }
+
+    /// What a process with this environment reads.
+    fn read_in(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Config, ConfigError> {
+        Config::read_from(["disrust"].iter().chain(arguments), |variable| {
+            environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| value.into())
+        })
     }
 
     fn usage_error(arguments: &[&str]) -> String {
-        match read(arguments) {
+        usage_error_in(&[], arguments)
+    }
+
+    fn usage_error_in(environment: &[(&str, &str)], arguments: &[&str]) -> String {
+        match read_in(environment, arguments) {
             Err(ConfigError::Usage(error)) => {
-                assert_eq!(error.exit_code(), 2, "{arguments:?}");
+                assert_eq!(error.exit_code(), 2, "{environment:?} {arguments:?}");
                 error.to_string()
             }
-            other => panic!("{arguments:?} is no usage error: {other:?}"),
+            other => panic!("{environment:?} {arguments:?} is no usage error: {other:?}"),
+        }
+    }
+
+    /// A config file of one test; it goes when it is dropped.
+    struct TemporaryFile(PathBuf);
+
+    impl TemporaryFile {
+        fn new(name: &str, content: &str) -> TemporaryFile {
+            let path = std::env::temp_dir().join(format!("disrust-{}-{name}.toml", std::process::id()));
+            std::fs::write(&path, content).expect("the folder for temporary files can be written");
+            TemporaryFile(path)
+        }
+
+        fn path(&self) -> &str {
+            self.0.to_str().expect("a path in UTF-8")
+        }
+    }
+
+    impl Drop for TemporaryFile {
+        fn drop(&mut self) {
+            // Left behind, it harms nobody.
+            let _gone_before = std::fs::remove_file(&self.0);
         }
     }
 
@@ -460,6 +619,171 @@ mod tests {
     #[test]
     fn no_flags_give_the_defaults() {
         assert_eq!(read(&[]).ok(), Some(Config::default()));
+    }
+
+    /// Every flag: two values that differ, and a bad one.
+    const VALUES: &[(&str, [&str; 2], &str)] = &[
+        ("port", ["1", "2"], "abc"),
+        ("host", ["::1", "localhost"], ""),
+        ("io-threads", ["2", "3"], "0"),
+        ("pin", ["0-2", "none"], "0-"),
+        ("pin-policy", ["strict", "best-effort"], "maybe"),
+        ("wait", ["spin", "park"], "sleep"),
+        ("model", ["a.onnx", "sum"], ""),
+        ("features", ["3", "4"], "4097"),
+        ("max-connections", ["8", "9"], "-1"),
+        ("buffer-memory", ["1MiB", "2 GiB"], "64M"),
+        ("idle-timeout", ["5s", "off"], "5"),
+        ("request-timeout", ["off", "7m"], "0s"),
+        ("drain-timeout", ["1s", "1h 1s"], "off"),
+        #[cfg(feature = "metrics")]
+        ("metrics-interval", ["1s", "off"], "often"),
+        ("reuse-port", ["true", "false"], "maybe"),
+        ("seccomp", ["true", "false"], "1"),
+    ];
+
+    #[test]
+    fn a_flag_beats_the_environment_which_beats_the_file() {
+        let known = Settings::command();
+        let known: Vec<_> = known.get_arguments().map(key_of).collect();
+        assert!(known.iter().all(|key| VALUES.iter().any(|(tested, ..)| tested == key)), "{known:?}");
+        for (key, values, bad) in VALUES {
+            let variable = format!("DISRUST_{}", key.replace('-', "_").to_uppercase());
+            let flag = |value: &str| format!("--{key}={value}");
+            for (low, high) in [(values[0], values[1]), (values[1], values[0])] {
+                let file = TemporaryFile::new(&format!("low-{key}"), &format!("{key} = \"{low}\""));
+                let file = ["--config", file.path()];
+                let [low_config, high_config] = [low, high].map(|value| read(&[&flag(value)]).expect("a good flag"));
+                assert_ne!(low_config, high_config, "{key}");
+                for (environment, arguments, expected) in [
+                    (None, &[][..], None),
+                    (Some(low), &[], Some(&low_config)),
+                    (None, &file, Some(&low_config)),
+                    (Some(high), &file, Some(&high_config)),
+                    // An empty variable is one that is not set.
+                    (Some(""), &file, Some(&low_config)),
+                    (Some(""), &[], None),
+                    (Some(low), &[&*flag(high)], Some(&high_config)),
+                    (None, &[&*flag(high), file[0], file[1]], Some(&high_config)),
+                    (Some(low), &[&*flag(high), file[0], file[1]], Some(&high_config)),
+                    // What is overridden does not count, however wrong it is.
+                    (Some("\u{1}nonsense"), &[&*flag(high), file[0], file[1]], Some(&high_config)),
+                ] {
+                    let environment: Vec<_> = environment.map(|value| (&*variable, value)).into_iter().collect();
+                    let read = read_in(&environment, arguments).expect("good settings");
+                    assert_eq!(&read, expected.unwrap_or(&Config::default()), "{environment:?} {arguments:?}");
+                }
+            }
+            let good_file = TemporaryFile::new(&format!("good-{key}"), &format!("{key} = \"{}\"", values[0]));
+            let message = usage_error(&[&flag(bad), "--config", good_file.path()]);
+            assert!(message.contains(&format!("--{key}")) && !message.contains("DISRUST_"), "{message}");
+            if !bad.is_empty() {
+                let message = usage_error_in(&[(&variable, bad)], &["--config", good_file.path()]);
+                assert!(message.contains(&format!("{variable} in the environment is {bad:?}: ")), "{message}");
+            }
+            let bad_file = TemporaryFile::new(&format!("bad-{key}"), &format!("{key} = \"{bad}\""));
+            for overridden in [&[][..], &[&*flag(values[0])]] {
+                let arguments = [&["--config", bad_file.path()], overridden].concat();
+                let outcome = read_in(&[(&variable, values[1])], &arguments);
+                let Err(error @ ConfigError::File { .. }) = outcome else { panic!("{key}: {outcome:?}") };
+                let message = error.to_string();
+                assert!(message.starts_with(&format!("config file {}: ", bad_file.path())), "{message}");
+                assert!(message.contains(&format!("the value of '{key}' is {bad:?}: ")), "{message}");
+                assert!(!message.contains("--") && !message.contains("DISRUST_"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_named_file_beats_that_of_the_environment() {
+        let file = TemporaryFile::new("named", "port = 3");
+        let config = read_in(&[("DISRUST_CONFIG", "missing.toml")], &["--config", file.path()]).expect("a good file");
+        assert_eq!(config.port, 3);
+        assert_eq!(read_in(&[("DISRUST_CONFIG", file.path())], &[]).ok().map(|config| config.port), Some(3));
+        assert_eq!(read_in(&[("DISRUST_CONFIG", "")], &[]).ok(), Some(Config::default()));
+        let missing = read_in(&[("DISRUST_CONFIG", "missing.toml")], &["--port", "3"]);
+        assert!(matches!(missing, Err(ConfigError::File { path, .. }) if path == Path::new("missing.toml")));
+    }
+
+    #[test]
+    fn values_that_are_no_text_are_refused_where_they_count() {
+        let not_text = || OsString::from_vec(b"\xff0".to_vec());
+        let read = |variable: &str, arguments: &[&str]| {
+            Config::read_from(["disrust"].iter().chain(arguments), |name| (name == variable).then(not_text))
+        };
+        for (key, ..) in VALUES {
+            let variable = format!("DISRUST_{}", key.replace('-', "_").to_uppercase());
+            match read(&variable, &[]) {
+                Ok(config) => assert_eq!(config.model, ModelChoice::File(not_text().into()), "{key}"),
+                Err(error) => {
+                    let message = error.to_string();
+                    assert!(
+                        message.contains(&format!(r#"{variable} in the environment is "\xFF0": not text"#)),
+                        "{message}"
+                    );
+                }
+            }
+        }
+        assert_eq!(read("DISRUST_PORT", &["--port", "7"]).ok().map(|config| config.port), Some(7));
+        let outcome = read("DISRUST_CONFIG", &[]);
+        assert!(
+            matches!(&outcome, Err(ConfigError::File { path, .. }) if path.as_os_str() == not_text()),
+            "{outcome:?}"
+        );
+    }
+
+    #[test]
+    fn what_kubernetes_sets_for_a_service_is_known() {
+        let message = usage_error_in(&[("DISRUST_PORT", "tcp://10.0.0.1:9900")], &[]);
+        assert!(message.contains("enableServiceLinks"), "{message}");
+    }
+
+    #[test]
+    fn help_names_every_flags_variable() {
+        let Err(ConfigError::Usage(help)) = read_in(&[("DISRUST_PORT", "abc")], &["--help"]) else { panic!("help") };
+        assert_eq!(help.exit_code(), 0);
+        let help = help.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        for (key, ..) in VALUES.iter().chain(&[("config", ["", ""], "")]) {
+            let variable = format!("[env: DISRUST_{}]", key.replace('-', "_").to_uppercase());
+            assert!(help.contains(&variable), "{variable}: {help}");
+        }
+    }
+
+    #[test]
+    fn times_have_a_largest_value() {
+        for flag in ["--idle-timeout", "--request-timeout", "--drain-timeout"] {
+            for time in [
+                "365days 1ns",
+                "18446744073709551615s",
+                "18446744073709551615s 1000ms",
+                "18446744073709551616s",
+                "9999years",
+            ] {
+                let message = usage_error(&[flag, time]);
+                assert!(message.contains("longer than 365 days") && message.contains(flag), "{message}");
+            }
+            assert!(read(&[flag, "365days"]).is_ok());
+        }
+        let error = parse_file("drain-timeout = \"18446744073709551615s\"").expect_err("too long");
+        assert!(error.contains("drain-timeout") && error.contains("longer than 365 days"), "{error}");
+    }
+
+    #[test]
+    fn times_are_the_sum_of_their_parts() {
+        for (text, milliseconds) in [
+            ("10s", 10_000),
+            ("1m 30s", 90_000),
+            (" 1h1m1s1ms ", 3_661_001),
+            ("1.5s", 1500),
+            ("0s", 0),
+            ("1 0 ms", 10),
+            ("1000ms 1s", 2000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", " ", "s", "10", "1s1", "-1s", "1s -1s", "1e3s", "1sm", "1,5s", "soon", "１s"] {
+            assert!(parse_duration(text).is_err_and(|error| error.contains("not a time such as")), "{text}");
+        }
     }
 
     #[test]
@@ -550,7 +874,7 @@ mod tests {
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\n\
             model = \"m.onnx\"\nrequest-timeout = \"off\"\nseccomp = true";
         let file = parse_file(file).expect("a good file");
-        let flags = Arguments::try_parse_from(["disrust", "--port", "7"]).expect("good flags").settings;
+        let flags = parse_setting("port", "7".as_ref()).expect("a good flag").settings;
         let config = flags.or(file).into_config();
         let expected = Config {
             host: "::1".to_owned(),

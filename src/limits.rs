@@ -154,6 +154,14 @@ pub const IN_FLIGHT_LOOK: Duration = Duration::from_millis(500);
 /// against a drain. Smaller: a busy machine makes every deadline pass later.
 pub const STOP_MIN: Duration = Duration::from_millis(250);
 
+/// The longest time that a flag takes. Larger: sums of times and clocks get near the end of their types. Smaller: somebody's
+/// patience may be longer.
+pub const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Bytes of a config file at most. Larger: something else that was named by mistake is read for longer. Smaller: long
+/// comments do not fit.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Slots of connections that an operation's token can name (28 bits).
 pub const CONNECTIONS_MAX: usize = 1 << 28;
 

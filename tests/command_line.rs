@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,21 +13,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::{Client, Reply, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
 use disrust::protocol::{ErrorCode, FEATURE_DIM};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 
 /// The binary's end with these flags.
 fn run(flags: &[&str]) -> Run {
     Run::of(binary().args(flags))
 }
 
-/// A file for one test, in the folder that cargo has for that; it goes when it is dropped.
+/// A file or such of one test, in the folder that cargo has for that; it goes when it is dropped.
 struct TemporaryFile(PathBuf);
 
 impl TemporaryFile {
     fn new(name: &str, content: &str) -> TemporaryFile {
-        let name = format!("{}-{name}", std::process::id());
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::write(&path, content).expect("cargo's folder for tests can be written");
-        TemporaryFile(path)
+        let file = TemporaryFile::named(name);
+        fs::write(&file.0, content).expect("cargo's folder for tests can be written");
+        file
+    }
+
+    /// A name for whatever will be there.
+    fn named(name: &str) -> TemporaryFile {
+        TemporaryFile(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id())))
     }
 
     fn path(&self) -> &str {
@@ -71,6 +77,8 @@ fn bad_flags_are_named() {
         (&["--max-connections", "-1"], "--max-connections"),
         (&["--idle-timeout", "soon"], "--idle-timeout"),
         (&["--drain-timeout", "10"], "--drain-timeout"),
+        (&["--drain-timeout", "18446744073709551615s"], "longer than 365 days"),
+        (&["--buffer-memory", "1.5GiB"], "--buffer-memory"),
         (&["--reuse-port=maybe"], "--reuse-port"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["sum.onnx"], "sum.onnx"),
@@ -80,7 +88,8 @@ fn bad_flags_are_named() {
         assert!(run.status == Some(2) && run.stderr.contains(said), "{flags:?}: {run:?}");
     }
     let run = Run::of(binary().env("DISRUST_WAIT", "sleep"));
-    assert!(run.status == Some(2) && run.stderr.contains("--wait"), "{run:?}");
+    assert!(run.status == Some(2) && run.stderr.contains("DISRUST_WAIT in the environment is \"sleep\""), "{run:?}");
+    assert!(run.stderr.contains("--wait"), "{run:?}");
 }
 
 /// A bad config file or model is status 78, and the message names the file.
@@ -102,6 +111,48 @@ fn bad_files_are_named() {
     }
     let run = Run::of(binary().env("DISRUST_CONFIG", "missing.toml"));
     assert!(run.status == Some(78) && run.stderr.contains("missing.toml"), "{run:?}");
+}
+
+/// A config file that is no regular file, or too large, is refused in words, with status 78, and nobody waits for it.
+#[test]
+fn what_is_no_config_file_is_refused_at_once() {
+    let large = TemporaryFile::new("large.toml", &"# A comment.\n".repeat(100_000));
+    let fifo = TemporaryFile::named("fifo.toml");
+    nix::unistd::mkfifo(fifo.path(), Mode::S_IRUSR).expect("the folder takes pipes");
+    // Not in cargo's folder: a socket's path is short (unix(7)).
+    let socket = TemporaryFile(std::env::temp_dir().join(format!("disrust-{}-socket.toml", std::process::id())));
+    let _socket = UnixListener::bind(socket.path()).expect("the folder takes sockets");
+    for (path, said) in [
+        ("/dev/zero", "is a device, not a regular file"),
+        ("/", "is a directory, not a regular file"),
+        (fifo.path(), "is a pipe, not a regular file"),
+        (socket.path(), "is a socket, not a regular file"),
+        (large.path(), "is larger than 1048576 bytes"),
+        (env!("CARGO_BIN_EXE_disrust"), "is larger than 1048576 bytes"),
+    ] {
+        let run = run(&["--config", path]);
+        assert!(run.status == Some(78) && run.stderr.contains(&format!("{path}: {said}")), "{path}: {run:?}");
+    }
+    // Nobody writes to the pipe that is stdin here, nor closes it.
+    let (stdin, _open) = std::io::pipe().expect("a pipe");
+    let run = Run::of(binary().args(["--config", "/dev/stdin"]).stdin(stdin));
+    assert!(run.status == Some(78) && run.stderr.contains("Write it to a file first"), "{run:?}");
+}
+
+/// What a flag overrides does not count, however wrong it is in the environment.
+#[test]
+fn a_flag_beats_a_bad_environment() {
+    let file = TemporaryFile::new("good.toml", "pin = \"none\"\nfeatures = 3\n");
+    for flags in [&["--config", file.path()][..], &["--pin", "none"]] {
+        let mut command = binary();
+        command.env("DISRUST_PORT", "abc").env("DISRUST_WAIT", "").args(["--port", "0"]).args(flags);
+        let server = ServerProcess::launch(&mut command);
+        let features = if flags[0] == "--config" { 3 } else { FEATURE_DIM };
+        server.connect().exchange(&[Request::random(&mut seeded(), features, 2)]);
+        let run = Run::of(binary().env("DISRUST_PORT", "abc").args(flags));
+        assert!(run.status == Some(2) && run.stderr.contains("DISRUST_PORT in the environment is \"abc\""), "{run:?}");
+        assert!(!run.stderr.contains("config file"), "{run:?}");
+    }
 }
 
 /// A port that anybody else listens on is status 71, and the message names it and what to try.
