@@ -33,12 +33,44 @@ pub const POOL_BYTES: usize = BUFFERS_PER_THREAD as usize * RECEIVE_BYTES;
 /// The fewest buffers of a thread, however large they are: fewer would let a single connection starve the others.
 pub const BUFFERS_PER_THREAD_MIN: u16 = 16;
 
-/// Entries of a thread's submission queue. Larger: more locked memory for each ring. Smaller: more submissions a turn.
+/// Entries of a thread's submission queue, of the largest ring. Larger: more locked memory for each ring. Smaller: more
+/// submissions a turn.
 pub const SUBMISSION_ENTRIES: u32 = 512;
 
-/// Entries of a thread's completion queue. Larger: more locked memory. Smaller: it overflows sooner, which ends
-/// multishot operations and costs a new submission for each.
-pub const COMPLETION_ENTRIES: u32 = 4 * SUBMISSION_ENTRIES;
+/// Entries of a thread's completion queue, of the largest ring. Larger: more locked memory. Smaller: it overflows sooner,
+/// which ends multishot operations and costs a new submission for each.
+pub const COMPLETION_ENTRIES: u32 = COMPLETIONS_PER_SUBMISSION * SUBMISSION_ENTRIES;
+
+/// A submission can bring many completions, and each of a crowd of connections one at the same moment.
+const COMPLETIONS_PER_SUBMISSION: u32 = 4;
+
+/// With more I/O threads than this, rings are half as large. Larger: the rings of two large servers outgrow
+/// [`LOCKED_BYTES_USUAL`]. Smaller: the busier rings of a smaller server overflow sooner.
+const IO_THREADS_WITH_LARGE_RINGS: usize = 32;
+
+/// What a process without privileges may lock, by default since Linux 5.16 (RLIMIT_MEMLOCK); it counts for each user, and
+/// a rolling restart has two servers of one.
+const LOCKED_BYTES_USUAL: usize = 8 * 1024 * 1024;
+
+/// Entries of the submission and completion queues of each of `io_threads` rings.
+pub const fn ring_entries(io_threads: usize) -> (u32, u32) {
+    let submissions =
+        if io_threads > IO_THREADS_WITH_LARGE_RINGS { SUBMISSION_ENTRIES / 2 } else { SUBMISSION_ENTRIES };
+    (submissions, COMPLETIONS_PER_SUBMISSION * submissions)
+}
+
+/// Locked memory of a ring and its provided buffers' ring, at most: io_uring_setup(2) rounds each up to pages, older kernels
+/// to a power of two of them.
+pub const fn ring_bytes(io_threads: usize) -> usize {
+    let (submissions, completions) = ring_entries(io_threads);
+    let (submission_bytes, completion_bytes, index_bytes) = (64, 16, 4);
+    let submission_queue = submissions as usize * submission_bytes;
+    let rings = completions as usize * completion_bytes + submissions as usize * index_bytes + PAGE_BYTES;
+    let provided = BUFFERS_PER_THREAD as usize * completion_bytes;
+    submission_queue.next_power_of_two() + rings.next_power_of_two() + provided.next_multiple_of(PAGE_BYTES)
+}
+
+const PAGE_BYTES: usize = 4096;
 
 /// How often a thread looks at its clocks while it drains or is out of memory, and the most often otherwise. Larger: deadlines
 /// fire later. Smaller: more wakes. A thread for which nothing is due does not look at all.
@@ -95,8 +127,29 @@ pub const DRAIN_QUIET: Duration = Duration::from_millis(250);
 /// Larger: clients wait for longer before their connections break. Smaller: a slow model is killed at work.
 pub const MODEL_STALL_MAX: Duration = Duration::from_secs(30);
 
-/// Descriptors that are left for everything that is not a connection, beside three for each I/O thread.
+/// A model that has been at work on one batch for this long after the drain's timeout ends the process. Larger: an end that
+/// is late anyway comes later. Smaller: connections that the I/O threads are cutting are lost uncounted.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
+
+/// And the I/O threads may take this long to cut what is open, which takes them milliseconds. Larger: a defect of theirs
+/// keeps the process for longer. Smaller: a machine that is busy otherwise is taken for one.
+pub const THREAD_STALL_MAX: Duration = Duration::from_secs(20);
+
+/// Descriptors that are left for everything that is not a connection, beside [`DESCRIPTORS_PER_IO_THREAD`].
 pub const DESCRIPTORS_RESERVED: usize = 16;
+
+/// Address space that a thread takes: Rust's stack of 2 MiB, and a little for what the C library keeps beside it.
+/// Larger: a limit that would do is refused. Smaller: a thread can't be had after the server has said that all is well.
+pub const THREAD_BYTES: usize = 2 * 1024 * 1024 + 128 * 1024;
+
+/// With room for fewer connections than this, the server says at its start that its limit on descriptors is low.
+/// Larger: a small limit that is meant is complained about. Smaller: one that is not meant is not noticed.
+pub const CONNECTIONS_FEW: usize = 64;
+
+/// Connections that there can be if nobody says how many, however many descriptors there may be. Larger: a crowd can take
+/// more memory (each has some hundred bytes in the server, and kilobytes in the kernel) where a container sets no limit on
+/// descriptors at all. Smaller: a server with many quiet clients has to be told so.
+pub const CONNECTIONS_DEFAULT_MAX: usize = 262_144;
 
 /// Connections that may wait to be accepted on one listener; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
@@ -167,7 +220,13 @@ pub const CONNECTIONS_MAX: usize = 1 << 28;
 
 const _: () = assert!(BUFFERS_PER_THREAD.is_power_of_two() && BUFFERS_PER_THREAD <= 1 << 15, "a provided-buffer ring");
 const _: () = assert!(BUFFERS_PER_THREAD_MIN.is_power_of_two() && BUFFERS_PER_THREAD_MIN <= BUFFERS_PER_THREAD);
-const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two());
+const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two() && ring_entries(IO_THREADS_MAX).0.is_power_of_two());
+const _: () = assert!(
+    2 * IO_THREADS_MAX * ring_bytes(IO_THREADS_MAX) <= LOCKED_BYTES_USUAL
+        && 2 * IO_THREADS_WITH_LARGE_RINGS * ring_bytes(IO_THREADS_WITH_LARGE_RINGS) <= LOCKED_BYTES_USUAL,
+    "a rolling restart needs no privilege"
+);
+const _: () = assert!(CONNECTIONS_DEFAULT_MAX <= CONNECTIONS_MAX);
 const _: () = assert!(
     ConnectionLimits::SERVING.send_block_bytes_max > answer_bytes(MAX_VECTORS_PER_REQUEST),
     "a block holds any answer"

@@ -1,35 +1,60 @@
 //! Logs: to stderr, for people, and never in the way of a request.
 //!
-//! Lines go through a bounded queue to a thread of their own, which drops what a slow reader of stderr does not take;
-//! so a stuck terminal or a closed pipe cannot hold up serving. What a peer can cause is logged through a [`LogGate`].
+//! Lines go through a bounded queue to a thread of their own, and are dropped when a slow reader of stderr does not take
+//! them; so a stuck terminal or a closed pipe cannot hold up serving. What a peer can cause is logged through a [`LogGate`].
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 use std::time::Duration;
 
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-
+use crate::crew::CrewError;
 use crate::model::model_runs;
 
-/// Lines that wait to be written; beyond them, lines are dropped.
+/// Lines that wait to be written. Larger: a stuck terminal holds more memory. Smaller: a burst of lines loses some.
 const LINES_WAITING_MAX: usize = 1024;
 
 /// The shortest time between two lines of one gate.
 const GATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The process's logs. Dropping it writes what waits, as far as stderr takes it within a second.
+/// The process's logs.
+#[derive(Clone)]
 pub struct Logging {
-    writer: NonBlocking,
-    _worker: WorkerGuard,
+    queue: Arc<Queue>,
+}
+
+/// Lines on their way to stderr.
+struct Queue {
+    lines: Mutex<Lines>,
+    /// Signalled when there is a line to write, and when all are written.
+    changed: Condvar,
+}
+
+struct Lines {
+    waiting: VecDeque<Vec<u8>>,
+    /// Whether one is being written.
+    writing: bool,
 }
 
 impl Logging {
     /// Sends the process's logs to stderr, and with them the panics of its threads.
-    pub fn start() -> Logging {
-        let (writer, worker) =
-            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).finish(std::io::stderr());
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start() -> Result<Logging, CrewError> {
+        const NAME: &str = "log";
+        let lines = Lines { waiting: VecDeque::with_capacity(LINES_WAITING_MAX), writing: false };
+        let queue = Arc::new(Queue { lines: Mutex::new(lines), changed: Condvar::new() });
+        let (written, writer) = (Arc::clone(&queue), Arc::clone(&queue));
+        // Detached: it may be stuck in a write when the process ends.
+        Builder::new()
+            .name(NAME.to_owned())
+            .spawn(move || written.write_without_end())
+            .map_err(|source| CrewError::Refused { name: NAME.to_owned(), source })?;
         let subscriber = tracing_subscriber::fmt()
-            .with_writer(writer.clone())
+            .with_writer(move || QueueWriter(Arc::clone(&writer)))
             .with_ansi(false)
             .with_target(false)
             .with_thread_names(true)
@@ -39,13 +64,70 @@ impl Logging {
         // Fails only if logging was started before, which is as good.
         let _started_before = tracing::subscriber::set_global_default(subscriber);
         log_panics();
-        Logging { writer, _worker: worker }
+        Ok(Logging { queue })
     }
 
     /// Prints text for the operator, as it is.
     pub fn print(&self, text: &str) {
-        // The queue takes it or drops it; the writer behind it reports nothing.
-        let _unheard = self.writer.clone().write_all(text.as_bytes());
+        self.queue.push(text.as_bytes());
+    }
+
+    /// Waits until all that was logged until now is written, as far as stderr takes it within `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let unwritten = |lines: &mut Lines| lines.writing || !lines.waiting.is_empty();
+        // Nobody may be reading: then the rest is lost.
+        drop(self.queue.changed.wait_timeout_while(self.queue.lock(), patience, unwritten));
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        // Nothing that is done while it is locked can panic half-way.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a line, or drops it if too many wait.
+    fn push(&self, line: &[u8]) {
+        let line = line.to_vec();
+        let mut lines = self.lock();
+        if lines.waiting.len() < LINES_WAITING_MAX {
+            lines.waiting.push_back(line);
+            self.changed.notify_all();
+        }
+    }
+
+    fn write_without_end(&self) {
+        let mut lines = self.lock();
+        loop {
+            match lines.waiting.pop_front() {
+                Some(line) => {
+                    lines.writing = true;
+                    drop(lines);
+                    // What stderr does not take is lost, and the next line is tried all the same.
+                    let _unheard = io::stderr().write_all(&line);
+                    lines = self.lock();
+                    lines.writing = false;
+                }
+                None => {
+                    self.changed.notify_all();
+                    lines = self.changed.wait(lines).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+/// A place for one line, as [`tracing_subscriber`] asks for it.
+struct QueueWriter(Arc<Queue>);
+
+impl Write for QueueWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -2,16 +2,18 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use disrust::config::{Config, ConfigError, ModelChoice};
+use disrust::kernel::{SpeakingAllocator, check_address_space, spare_address_space, write_to_stderr};
+use disrust::limits::THREAD_BYTES;
 use disrust::logging::Logging;
 use disrust::model::{Model, Sum};
 use disrust::protocol::FEATURE_DIM;
-use disrust::server::{Server, ServerHandle, StartError};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use disrust::server::{Server, StartError};
+use disrust::signals::{CaughtSignals, Signals};
 
 /// Exit statuses of the contract, those of sysexits.h where it has one.
 mod exit {
@@ -23,41 +25,71 @@ mod exit {
     pub const CONFIG: u8 = 78;
 }
 
+/// How long the last words may take, if nobody reads stderr. Larger: the end waits for longer. Smaller: a slow reader misses
+/// them.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
+#[global_allocator]
+static ALLOCATOR: SpeakingAllocator = SpeakingAllocator;
+
 fn main() -> ExitCode {
-    let config = match Config::read(std::env::args_os()) {
-        Ok(config) => config,
-        Err(ConfigError::Usage(error)) => {
-            // Help and the version go to stdout and are no failure.
-            let _unheard = error.print();
-            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DRAINED });
+    let (logging, signals) = match begin() {
+        Ok(begun) => begun,
+        Err(error) => {
+            write_to_stderr(failure(&error).as_bytes(), LAST_WORDS_MAX);
+            return ExitCode::from(exit::INTERNAL);
         }
-        Err(error @ ConfigError::File { .. }) => return fail(exit::CONFIG, error),
     };
-    let model = match load_model(&config) {
-        Ok(model) => model,
-        Err(message) => return fail(exit::CONFIG, message),
-    };
-    let logging = Logging::start();
-    match serve(&config, model, &logging) {
-        Ok(()) => ExitCode::from(exit::DRAINED),
+    let status = match run(&logging, &signals) {
+        Ok(()) => exit::DRAINED,
         Err((status, message)) => {
-            logging.print(&failure(&message));
-            ExitCode::from(status)
+            logging.print(&message);
+            status
         }
-    }
+    };
+    logging.flush(LAST_WORDS_MAX);
+    ExitCode::from(status)
 }
 
-/// Serves until the drain; a failure comes with its exit status.
-fn serve(config: &Config, model: Box<dyn Model>, logging: &Logging) -> Result<(), (u8, String)> {
-    // Before the start, so that a signal that comes early drains too.
-    let signals =
-        Signals::new([SIGTERM, SIGINT]).map_err(|error| (exit::INTERNAL, format!("cannot handle signals: {error}")))?;
-    let server = Server::start(config, model).map_err(|error| (start_failure_status(&error), error.to_string()))?;
+/// Before anything that can take long or has much to say: signals, and somebody who writes.
+fn begin() -> Result<(Logging, Signals), String> {
+    /// The threads that are begun here, and what is small.
+    const BYTES: usize = 2 * THREAD_BYTES + 4 * 1024 * 1024;
+    let caught = CaughtSignals::catch().map_err(|error| {
+        format!("cannot handle signals: {error}. The likely cause is the limit on descriptors. Try: a higher ulimit -n")
+    })?;
+    spare_address_space();
+    check_address_space(BYTES).map_err(|error| {
+        format!("cannot reserve {} MiB of address space: {error}. Try: a higher ulimit -v", BYTES / 1024 / 1024)
+    })?;
+    let logging = Logging::start().map_err(|error| error.to_string())?;
+    let signals = caught.hear(&logging).map_err(|error| error.to_string())?;
+    Ok((logging, signals))
+}
+
+/// Serves until the drain; a failure comes as its exit status and what to print.
+fn run(logging: &Logging, signals: &Signals) -> Result<(), (u8, String)> {
+    let config = match Config::read(std::env::args_os()) {
+        Ok(config) => config,
+        Err(ConfigError::Usage(error)) if !error.use_stderr() => {
+            // Help and the version go to stdout and are no failure.
+            let _unheard = error.print();
+            return Ok(());
+        }
+        Err(ConfigError::Usage(error)) => {
+            let text = error.render();
+            let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            return Err((exit::USAGE, text));
+        }
+        Err(error @ ConfigError::File { .. }) => return Err((exit::CONFIG, failure(&error))),
+    };
+    let model = load_model(&config).map_err(|message| (exit::CONFIG, failure(&message)))?;
+    let failed = |error: StartError| (start_failure_status(&error), failure(&error));
+    let ready = Server::prepare(&config, model).map_err(failed)?;
+    signals.pass_to(ready.handle());
+    let server = ready.serve().map_err(failed)?;
     logging.print(server.banner());
-    let handle = server.handle();
-    // Detached: it waits for signals until the process ends.
-    std::thread::spawn(move || stop_on_signals(signals, &handle));
-    let report = server.wait().map_err(|error| (exit::INTERNAL, error.to_string()))?;
+    let report = server.wait().map_err(|error| (exit::INTERNAL, failure(&error)))?;
     tracing::info!("drained: {report}");
     Ok(())
 }
@@ -75,35 +107,15 @@ fn load_model(config: &Config) -> Result<Box<dyn Model>, String> {
     }
 }
 
-fn stop_on_signals(mut signals: Signals, handle: &ServerHandle) {
-    let mut draining = false;
-    for signal in signals.forever() {
-        let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-        if draining {
-            tracing::warn!("{name} again: cutting the connections that are still open");
-            handle.cut();
-        } else {
-            let connections = handle.open_connections();
-            tracing::info!(connections, "{name}: draining; a second signal cuts it short");
-            handle.drain();
-            draining = true;
-        }
-    }
-}
-
 fn start_failure_status(error: &StartError) -> u8 {
     match error {
         StartError::RingUnavailable(_) => exit::RING_UNAVAILABLE,
         StartError::Bind(_) | StartError::Pin(_) => exit::BIND_OR_PIN,
-        StartError::Descriptors { .. } | StartError::System { .. } => exit::INTERNAL,
+        StartError::Descriptors { .. }
+        | StartError::Thread(_)
+        | StartError::AddressSpace { .. }
+        | StartError::System { .. } => exit::INTERNAL,
     }
-}
-
-/// Before there is logging: says why, and gives the exit status.
-fn fail(status: u8, error: impl Display) -> ExitCode {
-    // stderr may be closed; the status still tells.
-    let _unheard = std::io::stderr().write_all(failure(&error).as_bytes());
-    ExitCode::from(status)
 }
 
 fn failure(error: &impl Display) -> String {

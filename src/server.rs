@@ -1,15 +1,20 @@
 //! A server as a whole: how it is put together, started, watched, and stopped.
 //!
-//! What its threads do is elsewhere ([`crate::io_thread`], [`crate::batch_processor`]). A start either succeeds, with
-//! every thread running, or leaves nothing behind and says why.
+//! What its threads do is elsewhere ([`crate::io_thread`], [`crate::batch_processor`]).
+//!
+//! A start has two steps. [`Server::prepare`] does whatever can fail: it binds the port, reserves memory, and has every
+//! thread started and ready, with its ring ([`crate::crew`]). [`ReadyServer::serve`] then listens and lets the threads begin,
+//! so that nobody has connected to a server that does not come to serve. If anything fails, nothing is left behind.
+//!
+//! A stop is asked for through a [`ServerHandle`], from any thread, and carried out by [`Server::wait`].
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,17 +26,20 @@ use crate::buffer_pool::BufferPool;
 use crate::config::Config;
 use crate::connections::{Connection, Timeouts};
 use crate::control::Control;
-use crate::event::InferenceEvent;
+use crate::crew::{Crew, CrewError, ThreadEnd};
+use crate::event::{InferenceEvent, Response};
 use crate::io_thread::{IoThread, IoThreadParts};
 use crate::kernel::{
-    BindError, EventFd, Listener, RingSizes, ServedPort, ThreadAlarm, UringKernel, available_cpus, bind_port,
-    explain_refusal, give_up_system_calls, kernel_release, pin_current_thread, probe_ring, raise_descriptor_limit,
-    release_free_memory, resolve,
+    BindError, BoundPort, EventFd, RingSizes, ServedPort, ThreadAlarm, UringKernel, available_cpus, bind_port,
+    check_address_space, explain_refusal, give_up_system_calls, kernel_release, pin_current_thread, probe_ring,
+    raise_descriptor_limit, release_free_memory, resolve,
 };
 use crate::limits::{
-    COMPLETION_ENTRIES, ConnectionLimits, DESCRIPTORS_RESERVED, HANDOVER_MAX, MODEL_STALL_MAX, PoolGeometry,
-    RELEASE_BYTES_MIN, SUBMISSION_ENTRIES, beyond_budget_bytes, request_ring_slots, thread_budget_bytes,
+    CONNECTIONS_DEFAULT_MAX, CONNECTIONS_FEW, CONNECTIONS_MAX, ConnectionLimits, DESCRIPTORS_RESERVED, PoolGeometry,
+    RELEASE_BYTES_MIN, THREAD_BYTES, beyond_budget_bytes, request_ring_slots, ring_bytes, ring_entries,
+    thread_budget_bytes,
 };
+use crate::lived_time::LivedTime;
 use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
 use crate::model::Model;
@@ -40,9 +48,11 @@ use crate::placement::{
 };
 use crate::protocol::RequestLayout;
 use crate::response_queue::response_queue;
+use crate::shutdown::{Order, Shutdown};
 use crate::threads::{run_batch_processor, run_io_thread};
 use crate::wait::Waiter;
 use crate::wake::Wake;
+use crate::watchdog::{Sight, Stall, Watchdog};
 
 /// Why a server did not start. Each message says what, the likely cause, and what to try.
 #[derive(Debug, Error)]
@@ -62,6 +72,23 @@ pub enum StartError {
         /// The limit that holds.
         limit: usize,
     },
+    /// A thread can't be had, or failed while it got ready.
+    #[error(transparent)]
+    Thread(#[from] CrewError),
+    /// The address space is too small for what the server reserves.
+    #[error(
+        "cannot reserve {} MiB of address space for {io_threads} I/O threads: {source}. The likely cause is a limit on it. \
+         Try: a higher ulimit -v, fewer --io-threads, or a smaller --buffer-memory",
+        .bytes.div_ceil(1024 * 1024)
+    )]
+    AddressSpace {
+        /// What is needed.
+        bytes: usize,
+        /// For so many threads.
+        io_threads: usize,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system refused something else.
     #[error("cannot {what}: {source}")]
     System {
@@ -78,30 +105,58 @@ pub enum RunError {
     /// A thread panicked; its message is in the log.
     #[error("the thread {0} failed; the server stops rather than answer wrongly")]
     ThreadFailed(String),
-    /// The model does not come back.
-    #[error("the model has been working on one batch for more than {MODEL_STALL_MAX:?} and is taken for hung")]
-    ModelHung,
-    /// The drain did not end in time, because requests are still with the model.
-    #[error("the drain timed out while the model was still working")]
-    DrainStuck,
+    /// Something does not come to an end.
+    #[error(transparent)]
+    Stalled(#[from] Stall),
+}
+
+/// A server that is ready to serve, and does not yet. Dropped, it leaves nothing behind.
+pub struct ReadyServer {
+    // Before the port: no thread has a listener when it is let go of.
+    crew: Crew<StartError, Notice>,
+    core: Core,
+    bound: BoundPort,
 }
 
 /// A running server.
 pub struct Server {
+    core: Core,
+    threads: Vec<JoinHandle<()>>,
+    port: ServedPort,
+}
+
+/// What a server is, before it serves and while it does.
+struct Core {
     address: SocketAddr,
     handle: ServerHandle,
-    threads: Vec<JoinHandle<()>>,
-    ends: Receiver<ThreadEnd>,
-    io_metrics: Vec<Arc<IoMetrics>>,
+    /// What threads and handles say.
+    notices: Receiver<Notice>,
+    io_wakes: Vec<Arc<Wake>>,
     batch_metrics: Arc<BatchMetrics>,
     reporter: Option<RunningReporter>,
     drain_timeout: Duration,
     banner: String,
 }
 
+/// What [`Server::wait`] waits for.
+enum Notice {
+    /// A thread has ended.
+    Ended(ThreadEnd),
+    /// The drain is asked for.
+    Drain,
+    /// The end of the drain is asked for.
+    Cut,
+}
+
+impl From<ThreadEnd> for Notice {
+    fn from(end: ThreadEnd) -> Notice {
+        Notice::Ended(end)
+    }
+}
+
 /// A thread that prints metrics until this is dropped.
 struct RunningReporter {
-    /// Its end is the reporter's.
+    /// The word to begin. Its end is the reporter's.
     stop: Option<Sender<()>>,
     /// Ends when the reporter has printed its last line.
     done: Receiver<()>,
@@ -111,13 +166,30 @@ impl RunningReporter {
     /// How long the last line may take: nobody may be reading it.
     const LAST_LINE_MAX: Duration = Duration::from_secs(1);
 
-    fn start(reporter: Reporter, interval: Duration) -> io::Result<RunningReporter> {
+    /// Starts the thread, which prints nothing until it is told to begin.
+    fn start(
+        io: Vec<Arc<IoMetrics>>,
+        batch: Arc<BatchMetrics>,
+        interval: Duration,
+    ) -> Result<RunningReporter, CrewError> {
+        const NAME: &str = "metrics";
         let ((stop, stopped), (printed, done)) = (channel(), channel());
-        std::thread::Builder::new().name("metrics".to_owned()).spawn(move || {
-            reporter.run(interval, &stopped);
+        let run = move || {
+            if stopped.recv().is_ok() {
+                Reporter::new(io, batch).run(interval, &stopped);
+            }
             drop(printed);
-        })?;
+        };
+        let spawned = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
+        spawned.map_err(|source| CrewError::Refused { name: NAME.to_owned(), source })?;
         Ok(RunningReporter { stop: Some(stop), done })
+    }
+
+    fn begin(&self) {
+        if let Some(stop) = &self.stop {
+            // It listens until it is told to stop.
+            let _unheard = stop.send(());
+        }
     }
 }
 
@@ -129,52 +201,51 @@ impl Drop for RunningReporter {
     }
 }
 
-/// Stops a server, from any thread.
+/// Stops a server, from any thread, and tells what it does.
 #[derive(Clone)]
 pub struct ServerHandle {
+    requests: Sender<Notice>,
     control: Arc<Control>,
-    io_wakes: Vec<Arc<Wake>>,
-    /// The port, until the drain gives it up. Locked as long as that is being done.
-    port: Arc<Mutex<Option<ServedPort>>>,
+    io_metrics: Arc<[Arc<IoMetrics>]>,
 }
 
 impl ServerHandle {
-    /// Begins the drain: no new connections, every request received is answered, then the connections are closed.
+    /// Asks for the drain: no new connections, every request received is answered, then the connections are closed.
     ///
-    /// If the port is shared with another process, new connections are that one's from now on, and the drain begins a
-    /// moment later, which this waits for.
+    /// It begins as soon as somebody is in [`Server::wait`], which this does not wait for. If the port is shared with
+    /// another process, new connections are that one's from then on, and the connections here are drained a moment later.
     pub fn drain(&self) {
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut port) = port.take() else { return self.request(Control::request_drain) };
-        std::thread::sleep(port.begin_handover());
-        self.request(Control::request_drain);
-        self.wait_for_closed_listeners();
-        port.finish_handover();
+        self.ask(Notice::Drain);
     }
 
-    /// Ends the drain (beginning it if need be) by cutting the connections that are still open.
+    /// Asks for the drain to end (and to begin, if need be) by cutting the connections that are still open.
     pub fn cut(&self) {
-        self.request(Control::request_cut);
-        if let Ok(mut port) = self.port.try_lock() {
-            *port = None;
-        }
+        self.ask(Notice::Cut);
     }
 
-    fn request(&self, what: fn(&Control)) {
-        what(&self.control);
-        self.io_wakes.iter().for_each(|wake| wake.wake_always());
-    }
-
-    fn wait_for_closed_listeners(&self) {
-        let begun_at = Instant::now();
-        while self.control.listeners_closed() < self.io_wakes.len() && begun_at.elapsed() < HANDOVER_MAX {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    fn ask(&self, request: Notice) {
+        // A server that has ended needs no more to be asked.
+        let _unheard = self.requests.send(request);
     }
 
     /// Connections open now.
     pub fn open_connections(&self) -> usize {
         self.control.open_connections()
+    }
+
+    /// What the server has done until now.
+    pub fn report(&self) -> Report {
+        let sum =
+            |counter: fn(&IoMetrics) -> &Counter| self.io_metrics.iter().map(|metrics| counter(metrics).get()).sum();
+        Report {
+            connections: sum(|metrics| &metrics.accepted),
+            rejected: sum(|metrics| &metrics.rejected),
+            requests: sum(|metrics| &metrics.requests),
+            answered: sum(|metrics| &metrics.answered),
+            discarded: sum(|metrics| &metrics.discarded),
+            refused: sum(|metrics| &metrics.refused),
+            cut: sum(|metrics| &metrics.cut),
+        }
     }
 }
 
@@ -208,121 +279,142 @@ impl fmt::Display for Report {
     }
 }
 
-/// Says that a thread has ended, and whether in order.
-struct ThreadEnd {
-    name: String,
-    failed: bool,
-}
-
-/// Reports a thread's end when the thread drops it, panicking or not.
-struct EndReporter {
-    name: String,
-    ends: Sender<ThreadEnd>,
-}
-
-impl Drop for EndReporter {
-    fn drop(&mut self) {
-        let end = ThreadEnd { name: std::mem::take(&mut self.name), failed: std::thread::panicking() };
-        // Nobody listens any more if the start has failed, which is reported otherwise.
-        let _unheard = self.ends.send(end);
-    }
-}
-
 impl Server {
     /// Starts a server for `model`. When this returns, it accepts connections.
     ///
     /// # Errors
     /// See [`StartError`]; then nothing runs or listens.
     pub fn start(config: &Config, model: Box<dyn Model>) -> Result<Server, StartError> {
+        Server::prepare(config, model)?.serve()
+    }
+
+    /// Does everything that a start can fail in, but for listening.
+    ///
+    /// # Errors
+    /// See [`StartError`]; then nothing runs or is bound.
+    pub fn prepare(config: &Config, model: Box<dyn Model>) -> Result<ReadyServer, StartError> {
         let topology = topology();
         let io_threads = config.io_threads_asked().unwrap_or_else(|| default_io_threads(&topology));
         let placement = place(io_threads, &config.pin, config.pin_policy, config.wait, &topology)?;
         placement.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let connections_max = connections_max(config, io_threads)?;
-        probe_ring(SUBMISSION_ENTRIES, COMPLETION_ENTRIES)
-            .map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
-        let mut bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
-        let (listeners, address) = (bound.take_listeners(), bound.address());
-        let banner = banner(config, &*model, &placement, address, connections_max);
-        let assembly = Assembly::new(config, placement, connections_max, model)?;
-        let mut server = assembly.start(listeners, bound.listen()?, address, banner, config.drain_timeout)?;
-        if let Some(interval) = config.metrics_interval {
-            let reporter = Reporter::new(server.io_metrics.clone(), Arc::clone(&server.batch_metrics));
-            let reporter = RunningReporter::start(reporter, interval);
-            server.reporter = Some(reporter.map_err(|source| StartError::System { what: "start a thread", source })?);
-        }
-        if config.seccomp
-            && let Err(source) = give_up_system_calls()
-        {
-            server.handle.cut();
-            // However it ends, the reason is the one below.
-            let _ended = server.wait();
+        let bytes = address_space_bytes(config, RequestLayout::new(model.feature_dim()), io_threads);
+        check_address_space(bytes).map_err(|source| StartError::AddressSpace { bytes, io_threads, source })?;
+        probe_ring().map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
+        let bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
+        let banner = banner(config, &*model, &placement, bound.address(), connections_max);
+        let ready = Assembly::new(config, placement, connections_max, model)?.get_ready(config, bound, banner)?;
+        if config.seccomp {
             let what = "give up system calls as --seccomp asks (does the kernel have CONFIG_SECCOMP_FILTER?)";
-            return Err(StartError::System { what, source });
+            give_up_system_calls().map_err(|source| StartError::System { what, source })?;
         }
-        Ok(server)
+        Ok(ready)
     }
 
     /// The address that the server listens on.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.core.address
     }
 
     /// What stops the server.
     pub fn handle(&self) -> ServerHandle {
-        self.handle.clone()
+        self.core.handle.clone()
     }
 
     /// A description of the running server, in lines.
     pub fn banner(&self) -> &str {
-        &self.banner
+        &self.core.banner
     }
 
-    /// What the server has done until now.
-    pub fn report(&self) -> Report {
-        let sum =
-            |counter: fn(&IoMetrics) -> &Counter| self.io_metrics.iter().map(|metrics| counter(metrics).get()).sum();
-        Report {
-            connections: sum(|metrics| &metrics.accepted),
-            rejected: sum(|metrics| &metrics.rejected),
-            requests: sum(|metrics| &metrics.requests),
-            answered: sum(|metrics| &metrics.answered),
-            discarded: sum(|metrics| &metrics.discarded),
-            refused: sum(|metrics| &metrics.refused),
-            cut: sum(|metrics| &metrics.cut),
-        }
-    }
-
-    /// Watches over the server until it has drained.
+    /// Serves until it is asked to stop, and has drained.
+    ///
+    /// It is this that carries out what a [`ServerHandle`] asks for, and that notices what does not come to an end.
     ///
     /// # Errors
     /// See [`RunError`]: threads may still run then, and the process should end.
-    pub fn wait(mut self) -> Result<Report, RunError> {
-        let mut watchdog = Watchdog::new(self.drain_timeout);
-        let mut released = TrimmedMemory::default();
-        let mut running = self.threads.len();
-        while running > 0 {
-            match self.ends.recv_timeout(Watchdog::INTERVAL) {
-                Ok(end) if end.failed => return Err(RunError::ThreadFailed(end.name)),
-                Ok(_) => running -= 1,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    watchdog.look(&self.batch_metrics, &self.handle.control)?;
-                    released.release(&self.io_metrics);
-                }
-            }
-        }
-        for thread in std::mem::take(&mut self.threads) {
+    pub fn wait(self) -> Result<Report, RunError> {
+        let Server { mut core, threads, port } = self;
+        core.watch(threads.len(), &mut Shutdown::of(port))?;
+        for thread in threads {
             if let Err(_panic) = thread.join() {
                 return Err(RunError::ThreadFailed("after its end".to_owned()));
             }
         }
-        // A drain that hands the port over ends first: otherwise it would be left half handed over.
-        drop(self.handle.port.lock());
         // Its last line tells of everything.
-        drop(self.reporter.take());
-        let report = self.report();
+        drop(core.reporter.take());
+        let report = core.handle.report();
         assert!(report.requests == report.answered + report.discarded, "every request was answered or discarded");
         Ok(report)
+    }
+}
+
+impl ReadyServer {
+    /// What stops the server.
+    pub fn handle(&self) -> ServerHandle {
+        self.core.handle.clone()
+    }
+
+    /// Listens, and lets the threads begin.
+    ///
+    /// # Errors
+    /// Somebody else has begun to listen on the port; then nothing runs or listens here.
+    pub fn serve(self) -> Result<Server, StartError> {
+        let port = self.bound.listen()?;
+        let threads = self.crew.go();
+        if let Some(reporter) = &self.core.reporter {
+            reporter.begin();
+        }
+        Ok(Server { core: self.core, threads, port })
+    }
+}
+
+impl Core {
+    /// Until all of the `running` threads have ended in order.
+    fn watch(&mut self, mut running: usize, shutdown: &mut Shutdown<ServedPort>) -> Result<(), RunError> {
+        let mut watchdog = Watchdog::new(self.drain_timeout);
+        let mut released = TrimmedMemory::default();
+        let mut time = LivedTime::starting(Instant::now());
+        let mut look_at = watchdog.interval();
+        while running > 0 {
+            let now = time.lived();
+            let wait = shutdown.rests_for(now).min(look_at.saturating_sub(now));
+            let notice = self.notices.recv_timeout(wait);
+            time.waited(wait, Instant::now());
+            let now = time.lived();
+            match notice {
+                Ok(Notice::Ended(end)) if end.failed => return Err(RunError::ThreadFailed(end.name)),
+                Ok(Notice::Ended(_)) => running -= 1,
+                Ok(Notice::Drain) => shutdown.drain(now),
+                Ok(Notice::Cut) => self.tell(shutdown.cut(now)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            let closed = self.handle.control.listeners_closed() == self.io_wakes.len();
+            if let Some(order) = shutdown.carry_on(now, closed) {
+                self.tell(order);
+            }
+            let draining = self.handle.control.drain_requested();
+            if now >= look_at || draining {
+                watchdog.look(now, self.sight(draining))?;
+                released.release(&self.handle.io_metrics);
+                look_at = now + watchdog.interval();
+            }
+        }
+        shutdown.finish();
+        Ok(())
+    }
+
+    fn tell(&self, order: Order) {
+        match order {
+            Order::Drain => self.handle.control.request_drain(),
+            Order::Cut => self.handle.control.request_cut(),
+        }
+        self.io_wakes.iter().for_each(|wake| wake.wake_always());
+    }
+
+    fn sight(&self, draining: bool) -> Sight {
+        // In this order: a batch that ends in between is seen to be unfinished, and as new by the next look.
+        let steps_finished = self.batch_metrics.steps_finished.get();
+        Sight { steps_begun: self.batch_metrics.steps_begun.get(), steps_finished, draining }
     }
 }
 
@@ -340,44 +432,6 @@ impl TrimmedMemory {
             self.released_bytes = trimmed_bytes;
             release_free_memory();
         }
-    }
-}
-
-/// Sees whether the batch processor comes back from the model, and whether a drain comes to its end.
-struct Watchdog {
-    /// Steps begun when last seen to change, and when that was.
-    steps_begun: u64,
-    changed_at: Instant,
-    drain_timeout: Duration,
-    drain_seen_at: Option<Instant>,
-}
-
-impl Watchdog {
-    /// How often it looks.
-    const INTERVAL: Duration = Duration::from_millis(250);
-
-    /// What the I/O threads may take for closing the connections that they have cut.
-    const DRAIN_GRACE: Duration = Duration::from_secs(2);
-
-    fn new(drain_timeout: Duration) -> Watchdog {
-        Watchdog { steps_begun: 0, changed_at: Instant::now(), drain_timeout, drain_seen_at: None }
-    }
-
-    fn look(&mut self, batch: &BatchMetrics, control: &Control) -> Result<(), RunError> {
-        let begun = batch.steps_begun.get();
-        if begun != self.steps_begun || batch.steps_finished.get() == begun {
-            (self.steps_begun, self.changed_at) = (begun, Instant::now());
-        }
-        if self.changed_at.elapsed() > MODEL_STALL_MAX {
-            return Err(RunError::ModelHung);
-        }
-        if control.drain_requested() {
-            let seen_at = *self.drain_seen_at.get_or_insert_with(Instant::now);
-            if seen_at.elapsed() > self.drain_timeout + Self::DRAIN_GRACE {
-                return Err(RunError::DrainStuck);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -439,6 +493,7 @@ impl Assembly {
             io_parts.push((parts, alarm));
         }
         let batch_metrics = Arc::new(BatchMetrics::default());
+        let (submissions, completions) = ring_entries(io_threads);
         Ok(Assembly {
             pin_policy: config.pin_policy,
             control,
@@ -447,139 +502,98 @@ impl Assembly {
             batch_wake,
             batch_metrics,
             io_parts,
-            ring_sizes: RingSizes {
-                submissions: SUBMISSION_ENTRIES,
-                completions: COMPLETION_ENTRIES,
-                connections: connections_max,
-            },
+            ring_sizes: RingSizes { submissions, completions },
             placement,
         })
     }
 
-    fn start(
-        self,
-        listeners: Vec<Listener>,
-        port: ServedPort,
-        address: SocketAddr,
-        banner: String,
-        drain_timeout: Duration,
-    ) -> Result<Server, StartError> {
-        let (end_sender, ends) = channel();
-        let (ready_sender, ready) = channel();
+    /// Starts all threads and waits until they are ready.
+    fn get_ready(self, config: &Config, mut bound: BoundPort, banner: String) -> Result<ReadyServer, StartError> {
+        let (requests, notices) = channel();
         let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
         let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
-        let handle = ServerHandle { control: self.control, io_wakes, port: Arc::new(Mutex::new(Some(port))) };
-        let policy = self.pin_policy;
-        let starter = Starter { policy, ready: ready_sender, ends: end_sender };
-        let mut threads = Vec::new();
-        let mut failure = None;
+        let (policy, batch_metrics) = (self.pin_policy, self.batch_metrics);
+        let mut crew = Crew::new(requests.clone());
 
-        let waiter = Waiter::new(self.placement.wait);
-        let (processor, alarm, wake) = (self.processor, self.batch_alarm, Arc::clone(&self.batch_wake));
-        let spawned = starter.spawn(BATCH_THREAD_NAME.to_owned(), self.placement.batch_cpu, move |ready| {
+        let (cpu, waiter, processor) = (self.placement.batch_cpu, Waiter::new(self.placement.wait), self.processor);
+        let (alarm, wake) = (self.batch_alarm, Arc::clone(&self.batch_wake));
+        let prepare = move || {
+            pin(BATCH_THREAD_NAME, cpu, policy)?;
             alarm.attach_current_thread();
-            ready.send(Ok(()));
-            run_batch_processor(processor, waiter, &wake);
-        });
-        match spawned {
-            Ok(thread) => threads.push(thread),
-            Err(error) => failure = Some(error),
-        }
-
-        for (index, ((parts, alarm), listener)) in self.io_parts.into_iter().zip(listeners).enumerate() {
-            let (sizes, batch_wake) = (self.ring_sizes, Arc::clone(&self.batch_wake));
-            let waiter = Waiter::new(self.placement.wait);
-            let spawned = starter.spawn(io_thread_name(index), self.placement.io_cpus[index], move |ready| {
-                match UringKernel::new(sizes, Arc::clone(&parts.pool), listener, alarm) {
-                    Ok(kernel) => {
-                        let thread = IoThread::new(kernel, parts);
-                        ready.send(Ok(()));
-                        run_io_thread(thread, waiter);
-                    }
-                    Err(error) => {
-                        drop(parts);
-                        ready.send(Err(StartError::RingUnavailable(explain_refusal(&error))));
-                    }
-                }
-                // This thread's producer is gone. If it was the last one, the batch processor ends when it looks.
-                batch_wake.wake_always();
-            });
-            match spawned {
-                Ok(thread) => threads.push(thread),
-                Err(error) => failure = Some(error),
-            }
-        }
-
-        drop(starter);
-        while let Ok(outcome) = ready.recv() {
-            if let Err(error) = outcome {
-                failure.get_or_insert(error);
-            }
-        }
-        if let Some(failure) = failure {
-            handle.cut();
-            self.batch_wake.wake_always();
-            for thread in threads {
-                // A thread that failed has said so in the log; the first reason is the one to report.
-                let _failed = thread.join();
-            }
-            return Err(failure);
-        }
-        let batch_metrics = self.batch_metrics;
-        let reporter = None;
-        Ok(Server { address, handle, threads, ends, io_metrics, batch_metrics, reporter, drain_timeout, banner })
-    }
-}
-
-/// Starts threads and hears from them whether they are ready.
-struct Starter {
-    policy: PinPolicy,
-    ready: Sender<Result<(), StartError>>,
-    ends: Sender<ThreadEnd>,
-}
-
-/// A thread's one chance to say whether it is ready.
-struct Ready(Sender<Result<(), StartError>>);
-
-impl Ready {
-    fn send(self, outcome: Result<(), StartError>) {
-        // The starter listens until every thread has spoken or ended.
-        let _unheard = self.0.send(outcome);
-    }
-}
-
-impl Starter {
-    fn spawn(
-        &self,
-        name: String,
-        cpu: Option<usize>,
-        body: impl FnOnce(Ready) + Send + 'static,
-    ) -> Result<JoinHandle<()>, StartError> {
-        let (policy, ready) = (self.policy, Ready(self.ready.clone()));
-        let reporter = EndReporter { name: name.clone(), ends: self.ends.clone() };
-        let run = move || {
-            let _reporter = reporter;
-            if let Some(cpu) = cpu
-                && !pin_current_thread(cpu)
-            {
-                if policy == PinPolicy::Strict {
-                    let thread = _reporter.name.clone();
-                    ready.send(Err(StartError::Pin(PinError {
-                        thread,
-                        cpu,
-                        available: "other CPUs by now".to_owned(),
-                    })));
-                    return;
-                }
-                tracing::warn!(cpu, "the thread runs unpinned: the system refused its CPU");
-            }
-            body(ready);
+            Ok(processor)
         };
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(run)
-            .map_err(|source| StartError::System { what: "start a thread", source })
+        let run = move |processor| run_batch_processor(processor, waiter, &wake);
+        crew.spawn(BATCH_THREAD_NAME.to_owned(), prepare, run)?;
+
+        for (index, ((parts, alarm), listener)) in self.io_parts.into_iter().zip(bound.take_listeners()).enumerate() {
+            let (cpu, sizes, waiter) =
+                (self.placement.io_cpus[index], self.ring_sizes, Waiter::new(self.placement.wait));
+            let batch_wake = Arc::clone(&self.batch_wake);
+            let name = io_thread_name(index);
+            let prepare = move || {
+                pin(&io_thread_name(index), cpu, policy)?;
+                let kernel = UringKernel::new(sizes, Arc::clone(&parts.pool), listener, alarm);
+                let kernel = kernel.map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
+                Ok(IoThread::new(kernel, parts))
+            };
+            let run = move |thread| {
+                // It is dropped after the thread's parts: its producer is gone then, however the thread ends. If it was
+                // the last one, the batch processor ends when it looks.
+                let _wakes = WakeOnDrop(batch_wake);
+                run_io_thread(thread, waiter);
+            };
+            crew.spawn(name, prepare, run)?;
+        }
+
+        let reporter = config
+            .metrics_interval
+            .map(|interval| RunningReporter::start(io_metrics.clone(), Arc::clone(&batch_metrics), interval))
+            .transpose()?;
+        crew.wait_until_ready()?;
+        let handle = ServerHandle { requests, control: self.control, io_metrics: io_metrics.into() };
+        let (address, drain_timeout) = (bound.address(), config.drain_timeout);
+        let core = Core { address, handle, notices, io_wakes, batch_metrics, reporter, drain_timeout, banner };
+        Ok(ReadyServer { crew, core, bound })
     }
+}
+
+/// Wakes a thread for the last time.
+struct WakeOnDrop(Arc<Wake>);
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        self.0.wake_always();
+    }
+}
+
+/// Pins the calling thread, if it has a CPU.
+fn pin(thread: &str, cpu: Option<usize>, policy: PinPolicy) -> Result<(), StartError> {
+    match cpu {
+        Some(cpu) if !pin_current_thread(cpu) => match policy {
+            PinPolicy::Strict => {
+                let (thread, available) = (thread.to_owned(), "other CPUs by now".to_owned());
+                Err(StartError::Pin(PinError { thread, cpu, available }))
+            }
+            PinPolicy::BestEffort => {
+                tracing::warn!(cpu, "the thread runs unpinned: the system refused its CPU");
+                Ok(())
+            }
+        },
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Address space that a server reserves when it starts, and that its peers can then make it use, at most.
+fn address_space_bytes(config: &Config, layout: RequestLayout, io_threads: usize) -> usize {
+    /// For what is small.
+    const REST_BYTES: usize = 8 * 1024 * 1024;
+    let geometry = PoolGeometry::for_layout(layout);
+    let (buffers, events) = (usize::from(geometry.buffers), request_ring_slots(io_threads, geometry.buffers));
+    let blocks = thread_budget_bytes(config.buffer_memory, io_threads, layout) + beyond_budget_bytes(geometry);
+    let each = buffers * (geometry.buffer_bytes() + size_of::<Response>()) + blocks + ring_bytes(io_threads);
+    let batch = events * (size_of::<InferenceEvent>() + geometry.rows_per_buffer_max(layout) * size_of::<f32>());
+    // The batch processor's thread and the reporter's are two more.
+    io_threads * each + batch + (io_threads + 2) * THREAD_BYTES + REST_BYTES
 }
 
 /// What the machine gives this process; to be read on the main thread, before any pinning.
@@ -596,18 +610,18 @@ fn connections_max(config: &Config, io_threads: usize) -> Result<usize, StartErr
         .0;
     // A ring, a listener, an eventfd for each I/O thread, and the listener once more if the port is to be handed over.
     let each = 3 + usize::from(config.reuse_port);
-    let available = limit.saturating_sub(DESCRIPTORS_RESERVED + each * io_threads).min(crate::limits::CONNECTIONS_MAX);
+    let available = limit.saturating_sub(DESCRIPTORS_RESERVED + each * io_threads).min(CONNECTIONS_MAX);
     if available == 0 {
         return Err(StartError::Descriptors { limit });
     }
-    match config.max_connections {
-        Some(asked) if asked > available => {
-            tracing::warn!("--max-connections {asked} is lowered to {available}: the descriptor limit is {limit}");
-            Ok(available)
-        }
-        Some(asked) => Ok(asked),
-        None => Ok(available),
+    let wanted = config.max_connections.unwrap_or(CONNECTIONS_FEW);
+    if wanted > available {
+        tracing::warn!(
+            "there will be {available} connections at most: the limit is {limit} open descriptors. Try: ulimit -n {}",
+            limit - available + config.max_connections.unwrap_or(1024)
+        );
     }
+    Ok(config.max_connections.unwrap_or(CONNECTIONS_DEFAULT_MAX).min(available))
 }
 
 fn banner(

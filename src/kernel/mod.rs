@@ -32,6 +32,7 @@ mod refusal;
 mod regular_file;
 mod sandbox;
 mod socket_table;
+mod stderr;
 mod steering;
 mod uring;
 
@@ -39,11 +40,12 @@ pub use affinity::{available_cpus, pin_current_thread};
 pub use alarm::{EventFd, ThreadAlarm};
 pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
 pub use listener::{BindError, BoundPort, Listener, ServedPort, bind_port, resolve};
-pub use memory::release_free_memory;
+pub use memory::{SpeakingAllocator, check_address_space, release_free_memory, spare_address_space};
 pub use port_owner::Owner;
-pub use refusal::explain_refusal;
+pub use refusal::{explain_refusal, explain_thread_refusal};
 pub use regular_file::{ReadFileError, read_regular_file};
 pub use sandbox::give_up_system_calls;
+pub use stderr::write_to_stderr;
 pub use uring::{RingSizes, UringKernel, probe_ring};
 
 /// The running kernel's release, such as `6.1.0`; empty if /proc does not say.

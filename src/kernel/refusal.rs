@@ -1,4 +1,4 @@
-//! Why the kernel refuses io_uring, told apart from what the system says about itself.
+//! Why the kernel refuses io_uring or a thread, told apart from what the system says about itself.
 //!
 //! Pure but for reading /proc; it does not try to get around a refusal.
 
@@ -16,11 +16,22 @@ struct Facts {
     kernel: String,
     /// RLIMIT_MEMLOCK, soft, as /proc/self/limits prints it.
     memlock: String,
+    /// RLIMIT_NPROC, likewise.
+    processes: String,
+    /// RLIMIT_AS, likewise.
+    address_space: String,
 }
+
+const UNLIMITED: &str = "unlimited";
 
 /// One message for a refusal: what, the likely cause, what to try.
 pub fn explain_refusal(error: &io::Error) -> String {
     explain(error, &Facts::read())
+}
+
+/// Why a thread can't be had: what the system said, the likely cause, what to try.
+pub fn explain_thread_refusal(error: &io::Error) -> String {
+    explain_thread(error, &Facts::read())
 }
 
 impl Facts {
@@ -28,17 +39,34 @@ impl Facts {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let number = |text: &str| text.trim().parse().ok();
+        let limit = |name| {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()).unwrap_or("unknown").to_owned()
+        };
         Facts {
             seccomp: status.lines().find_map(|line| line.strip_prefix("Seccomp:")).and_then(number),
             disabled: fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok().as_deref().and_then(number),
             kernel: super::kernel_release(),
-            memlock: limits
-                .lines()
-                .find_map(|line| line.strip_prefix("Max locked memory"))
-                .and_then(|line| line.split_whitespace().next())
-                .unwrap_or("unknown")
-                .to_owned(),
+            memlock: limit("Max locked memory"),
+            processes: limit("Max processes"),
+            address_space: limit("Max address space"),
         }
+    }
+}
+
+fn explain_thread(error: &io::Error, facts: &Facts) -> String {
+    let Facts { processes, address_space, .. } = facts;
+    if address_space == UNLIMITED {
+        format!(
+            "{error}. The likely cause is the limit on this user's processes and threads ({processes}), or on a \
+             container's pids. Try: a higher ulimit -u or pids limit, or fewer --io-threads"
+        )
+    } else {
+        format!(
+            "{error}. The likely cause is the limit on this user's processes and threads ({processes}), on a container's \
+             pids, or on the address space ({address_space} bytes). Try: a higher ulimit -u, pids limit or ulimit -v, or \
+             fewer --io-threads"
+        )
     }
 }
 
@@ -106,8 +134,19 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_thread_is_explained_by_the_limits_that_there_are() {
+        let refused = io::Error::from_raw_os_error(libc::EAGAIN);
+        let facts = Facts { processes: "12".to_owned(), address_space: UNLIMITED.to_owned(), ..Facts::default() };
+        let words = explain_thread(&refused, &facts);
+        assert!(words.contains("threads (12)") && words.contains("ulimit -u") && !words.contains("address"), "{words}");
+        let words = explain_thread(&refused, &Facts { address_space: "4096".to_owned(), ..facts });
+        assert!(words.contains("address space (4096 bytes)") && words.contains("ulimit -v"), "{words}");
+    }
+
+    #[test]
     fn the_facts_of_this_machine_can_be_read() {
         let facts = Facts::read();
         assert!(facts.seccomp.is_some() && !facts.kernel.is_empty() && facts.memlock != "unknown", "{facts:?}");
+        assert!(facts.processes != "unknown" && facts.address_space != "unknown", "{facts:?}");
     }
 }

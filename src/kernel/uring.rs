@@ -42,8 +42,6 @@ pub struct RingSizes {
     pub submissions: u32,
     /// Entries of the completion queue.
     pub completions: u32,
-    /// Connections that there can be at once.
-    pub connections: usize,
 }
 
 /// An I/O thread's ring, listener and alarm.
@@ -55,7 +53,7 @@ pub struct UringKernel {
     _ring: OwnedRing,
     // From here on, memory that the ring was given.
     buffers: BufferRing,
-    /// The block that the kernel is sending, of each connection slot.
+    /// The block that the kernel is sending, of each connection slot up to the highest that has sent.
     sends: Vec<Option<Box<Block>>>,
     /// Where the kernel puts the alarm's count.
     alarm_count: Box<u64>,
@@ -126,13 +124,15 @@ fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
         .build(submissions)
 }
 
-/// Makes a ring of these sizes, uses it once and lets go of it: whether one can be had, before anything else is begun.
+/// Makes a small ring, uses it once and lets go of it: whether one can be had, before anything else is begun.
+///
+/// Its descriptor is not registered: a thread keeps a ring that is registered with it for as long as it lives, and its locked
+/// memory with it.
 ///
 /// # Errors
 /// As [`UringKernel::new`].
-pub fn probe_ring(submissions: u32, completions: u32) -> io::Result<()> {
-    let mut ring = build_ring(submissions, completions)?;
-    ring.submitter().register_ring_fd()?;
+pub fn probe_ring() -> io::Result<()> {
+    let mut ring = build_ring(1, 2)?;
     restrict(&ring.submitter())?;
     // There is nothing to cancel, which is soon told.
     // SAFETY: the entry points to no memory.
@@ -161,7 +161,7 @@ impl UringKernel {
             submitter,
             _ring: ring,
             buffers,
-            sends: Vec::with_capacity(sizes.connections),
+            sends: Vec::new(),
             alarm_count: Box::new(0),
             timer: Box::new(Timespec::new()),
             alarm,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use disrust::config::Config;
 use disrust::model::{Model, PredictError, Rows, Sum};
 use disrust::placement::Pin;
 use disrust::protocol::FEATURE_DIM;
-use disrust::server::{Report, Server, ServerHandle};
+use disrust::server::{Report, RunError, Server, ServerHandle};
 
 use super::{Client, DeafCrowd, PATIENCE_FOR_END, Request, random_requests, seeded, wait_until};
 
@@ -21,7 +21,12 @@ pub fn config() -> Config {
 }
 
 /// A running server, which drains and must have kept its books when it goes out of scope.
-pub struct TestServer(Option<Server>);
+pub struct TestServer {
+    address: SocketAddr,
+    handle: ServerHandle,
+    /// Until it has ended.
+    ended: Option<Receiver<Result<Report, RunError>>>,
+}
 
 impl TestServer {
     /// Serves the sum model.
@@ -37,23 +42,23 @@ impl TestServer {
     }
 
     pub fn serve(config: Config, model: impl Model + 'static) -> TestServer {
-        TestServer(Some(Server::start(&config, Box::new(model)).expect("a server starts on a free port")))
-    }
-
-    fn server(&self) -> &Server {
-        self.0.as_ref().expect("it runs until it is finished")
+        let server = Server::start(&config, Box::new(model)).expect("a server starts on a free port");
+        let (address, handle) = (server.address(), server.handle());
+        let (sender, ended) = channel();
+        std::thread::spawn(move || sender.send(server.wait()));
+        TestServer { address, handle, ended: Some(ended) }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.server().address()
+        self.address
     }
 
     pub fn handle(&self) -> ServerHandle {
-        self.server().handle()
+        self.handle.clone()
     }
 
     pub fn report(&self) -> Report {
-        self.server().report()
+        self.handle.report()
     }
 
     pub fn connect(&self) -> Client {
@@ -109,11 +114,9 @@ impl TestServer {
     }
 
     fn end(&mut self) -> Report {
-        let server = self.0.take().expect("it ends once");
-        server.handle().drain();
-        let (sender, receiver) = channel();
-        std::thread::spawn(move || sender.send(server.wait()));
-        let ended = receiver.recv_timeout(PATIENCE_FOR_END).expect("the drain comes to an end");
+        self.handle.drain();
+        let ended = self.ended.take().expect("it ends once");
+        let ended = ended.recv_timeout(PATIENCE_FOR_END).expect("the drain comes to an end");
         let report = ended.expect("the drain ends in order");
         assert_eq!(report.requests, report.answered + report.discarded, "no request is lost: {report:?}");
         report
@@ -122,11 +125,11 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        if self.0.is_some() && !std::thread::panicking() {
+        if self.ended.is_some() && !std::thread::panicking() {
             self.end();
-        } else if let Some(server) = &self.0 {
-            // The test has failed already: the threads end by themselves, as far as they can.
-            server.handle().cut();
+        } else {
+            // It has ended, or the test has failed: the threads end by themselves, as far as they can.
+            self.handle.cut();
         }
     }
 }

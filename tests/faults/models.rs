@@ -74,7 +74,7 @@ pub fn serve(kind: &str) -> ExitCode {
         "slow" => Manner::Slow,
         _ => return ExitCode::from(2),
     };
-    let logging = Logging::start();
+    let logging = Logging::start().expect("this machine has threads");
     let config = Config { port: 0, pin: Pin::None, ..Config::default() };
     let model = Misbehaving { sum: Sum::new(FEATURE_DIM), manner };
     let mut signals = Signals::new([SIGTERM]).expect("a signal may be handled");
@@ -82,16 +82,13 @@ pub fn serve(kind: &str) -> ExitCode {
     logging.print(server.banner());
     let handle = server.handle();
     std::thread::spawn(move || signals.forever().for_each(|_| handle.drain()));
-    match server.wait() {
-        Ok(report) => {
-            logging.print(&format!("drained: {report}\n"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            logging.print(&format!("{error}\n"));
-            ExitCode::from(70)
-        }
-    }
+    let (status, words) = match server.wait() {
+        Ok(report) => (0, format!("drained: {report}\n")),
+        Err(error) => (70, format!("{error}\n")),
+    };
+    logging.print(&words);
+    logging.flush(PATIENCE);
+    ExitCode::from(status)
 }
 
 /// A server of such a model.

@@ -444,7 +444,7 @@ fn on_the_real_kernel(script: &[Do]) -> Vec<String> {
     let _port = bound.listen().expect("nobody else is there");
     let pool = Arc::new(BufferPool::new(GEOMETRY));
     let alarm = EventFd::new().expect("a descriptor");
-    let sizes = RingSizes { submissions: 2, completions: 256, connections: 16 };
+    let sizes = RingSizes { submissions: 2, completions: 256 };
     let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm.clone()).expect("io_uring is available");
     let peers = TcpPeers { address, streams: Vec::new() };
     Side::new(kernel, peers, pool, alarm).run(script)

@@ -71,11 +71,7 @@ impl Server {
         let listener = bound.take_listeners().pop().expect("one listener was asked for");
         let port = bound.listen()?;
         let pool = Arc::new(BufferPool::new(PoolGeometry::for_layout(layout)));
-        let sizes = RingSizes {
-            submissions: SUBMISSION_ENTRIES,
-            completions: COMPLETION_ENTRIES,
-            connections: CONNECTIONS_RESERVED,
-        };
+        let sizes = RingSizes { submissions: SUBMISSION_ENTRIES, completions: COMPLETION_ENTRIES };
         // Nobody rings the alarm: there is no other thread.
         let alarm = EventFd::new().map_err(FloorError::system("make an eventfd"))?;
         let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm)

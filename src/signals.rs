@@ -1,0 +1,96 @@
+//! What the process does on a signal.
+//!
+//! | signal | before it serves | while it serves | while it drains |
+//! |---|---|---|---|
+//! | SIGTERM, SIGINT | ends, with status 0 | drains | cuts what is open |
+//! | SIGHUP, SIGUSR1, SIGUSR2 | logged, and nothing | the same | the same |
+//!
+//! A thread of its own waits for them, from before anything that may take long (a name server, a port that somebody is about
+//! to leave). It only passes them on, and so hears the next one at once.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator;
+use signal_hook::low_level::signal_name;
+
+use crate::crew::CrewError;
+use crate::logging::Logging;
+use crate::server::ServerHandle;
+
+/// How long the words before an early end may take, if nobody reads them. Larger: whoever stops a server that starts waits.
+/// Smaller: a slow terminal misses them.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(250);
+
+/// Signals that are caught and not lost, but not yet heard.
+pub struct CaughtSignals(iterator::Signals);
+
+/// Where the signals go.
+#[derive(Clone)]
+pub struct Signals {
+    /// Locked while a signal is decided on, so that no server begins to serve in a process that is about to end.
+    server: Arc<Mutex<Option<ServerHandle>>>,
+}
+
+impl CaughtSignals {
+    /// From now on, no signal ends the process by itself.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn catch() -> io::Result<CaughtSignals> {
+        iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map(CaughtSignals)
+    }
+
+    /// Starts the thread that hears them.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn hear(self, logging: &Logging) -> Result<Signals, CrewError> {
+        const NAME: &str = "signals";
+        let signals = Signals { server: Arc::default() };
+        let (heard, logging) = (signals.clone(), logging.clone());
+        // Detached: it waits for signals until the process ends.
+        let spawned = Builder::new().name(NAME.to_owned()).spawn(move || heard.pass_on(self.0, &logging));
+        spawned.map(|_| signals).map_err(|source| CrewError::Refused { name: NAME.to_owned(), source })
+    }
+}
+
+impl Signals {
+    /// From now on they are for this server, which does not serve yet.
+    pub fn pass_to(&self, server: ServerHandle) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    }
+
+    fn pass_on(&self, mut signals: iterator::Signals, logging: &Logging) {
+        let mut draining = false;
+        for signal in signals.forever() {
+            let name = signal_name(signal).unwrap_or("a signal");
+            if !matches!(signal, SIGTERM | SIGINT) {
+                tracing::info!("{name}: nothing changes, this server has nothing to read again. SIGTERM stops it");
+                continue;
+            }
+            let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*server {
+                None => {
+                    tracing::info!("{name}: the start is broken off, nothing was served");
+                    logging.flush(LAST_WORDS_MAX);
+                    std::process::exit(0);
+                }
+                Some(server) if draining => {
+                    tracing::warn!("{name} again: cutting the connections that are still open");
+                    server.cut();
+                }
+                Some(server) => {
+                    let connections = server.open_connections();
+                    tracing::info!(connections, "{name}: draining; a second signal cuts it short");
+                    server.drain();
+                    draining = true;
+                }
+            }
+        }
+    }
+}
