@@ -9,8 +9,9 @@
 //!   index. Connections of others, whose maximum segment size is none of these, are not concerned.
 //! - Ours drop what carries such a number, which the kernel counts (SO_MEMINFO). So the listener that has dropped one more is
 //!   the one with this index.
-//! - A probe that begins with another's listener is never accepted there: the probing socket drops the answer. It costs that
-//!   one a second of one entry among its begun handshakes.
+//! - A probe that begins with another's listener is answered, and then taken back before its handshake ends: it is never
+//!   accepted there, and leaves nothing behind. (TCP_DEFER_ACCEPT on a socket that connects delays the handshake's last
+//!   packet, see `tcp_rcv_synsent_state_process` in net/ipv4/tcp_input.c; disconnecting sends a reset instead.)
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,8 +31,8 @@ const NUMBERS: u32 = 4_096;
 /// How long all probes may take together.
 const PROBING_MAX: Duration = Duration::from_millis(30);
 
-/// How long a probe may take to arrive. On loopback it has arrived before connect(2) returns, usually.
-const ARRIVAL_MAX: Duration = Duration::from_micros(50);
+/// How long one may take. On loopback it has arrived before connect(2) returns, usually.
+const ARRIVAL_MAX: Duration = Duration::from_millis(5);
 
 /// What finds the indices of listeners.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Probe {
     pub fn new(address: SocketAddr) -> io::Result<Probe> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
-        socket.attach_filter(&DROP_ALL)?;
+        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &1)?;
         let mut target = address;
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => target.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -73,50 +74,56 @@ impl Probe {
         }
         attach_to_group(&ours[0], &by_number(self.target.is_ipv4()))?;
         let deadline = Instant::now() + PROBING_MAX;
-        // Once up and once down: a probe that arrives late is taken for the next one, which is another one then.
-        let upwards = self.pass(ours, 0..total, deadline)?;
-        let downwards = self.pass(ours, (0..total).rev(), deadline)?;
-        let indices: Option<Vec<usize>> = upwards.iter().copied().collect();
-        Ok(indices.filter(|_| upwards == downwards))
-    }
-
-    /// The index of each of ours, as far as exactly one is found.
-    fn pass(
-        &self,
-        ours: &[OwnedFd],
-        numbers: impl Iterator<Item = usize>,
-        deadline: Instant,
-    ) -> io::Result<Vec<Option<usize>>> {
-        let mut indices = vec![None; ours.len()];
-        let mut before = drops(ours)?;
-        for number in numbers {
-            self.send(number)?;
-            let sent_at = Instant::now();
-            let mut after = drops(ours)?;
-            while after == before && sent_at.elapsed() < ARRIVAL_MAX {
-                after = drops(ours)?;
-            }
-            for index in (0..ours.len()).filter(|index| after[*index] != before[*index]) {
-                // A second one makes it uncertain, and the other pass will not say the same.
-                indices[index] = Some(number);
-            }
-            before = after;
-            if Instant::now() > deadline {
-                return Ok(vec![None; ours.len()]);
+        loop {
+            let indices = self.pass(ours, total, deadline)?;
+            if indices.is_some() || Instant::now() > deadline {
+                return Ok(indices);
             }
         }
-        Ok(indices)
     }
 
-    /// Begins a handshake that will never end.
-    fn send(&self, number: usize) -> io::Result<()> {
+    /// Probes every index once. None unless each of ours is found once.
+    fn pass(&self, ours: &[OwnedFd], total: usize, deadline: Instant) -> io::Result<Option<Vec<usize>>> {
+        let mut indices = vec![None; ours.len()];
+        let mut before = drops(ours)?;
+        for number in 0..total {
+            let answered = self.send(number, || Ok(drops(ours)? != before))?;
+            let after = drops(ours)?;
+            let mut dropped = (0..ours.len()).filter(|index| after[*index] != before[*index]);
+            match (answered, dropped.next(), dropped.next()) {
+                (true, None, None) => {}
+                // Seen twice, it is uncertain: a listener may also drop what is no probe.
+                (false, Some(index), None) if indices[index].is_none() => indices[index] = Some(number),
+                _ => return Ok(None),
+            }
+            if Instant::now() > deadline {
+                return Ok(None);
+            }
+            before = after;
+        }
+        Ok(indices.into_iter().collect())
+    }
+
+    /// Begins a handshake, waits until it is answered or `has_dropped` says that it will not be, and takes it back. True if
+    /// it was answered.
+    fn send(&self, number: usize, has_dropped: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
         self.socket.set_tcp_mss(FIRST_NUMBER + u32::try_from(number).expect("below the total, which is bounded"))?;
         match self.socket.connect(&SockAddr::from(self.target)) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) => return Err(error),
-            Ok(()) => return Err(io::Error::other("a handshake ended without an answer")),
+            outcome => outcome?,
         }
-        // Ends the attempt, so that the socket can make the next one.
+        let sent_at = Instant::now();
+        let is_answered = || self.socket.peer_addr().is_ok();
+        let mut answered = is_answered();
+        while !answered && !has_dropped()? && sent_at.elapsed() < ARRIVAL_MAX {
+            std::thread::yield_now();
+            answered = is_answered();
+        }
+        self.disconnect().map(|()| answered)
+    }
+
+    /// So that the socket can make the next attempt.
+    fn disconnect(&self) -> io::Result<()> {
         let none = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
         let bytes = size_of::<libc::sockaddr>() as libc::socklen_t;
         // SAFETY: connect(2) reads `bytes` bytes from a sockaddr, which is that long.
@@ -139,7 +146,7 @@ pub(super) fn steer_past(listener: &OwnedFd, ours: &[usize], total: usize) -> io
 /// # Errors
 /// The kernel is too old.
 pub(super) fn stop_steering(listener: &OwnedFd) -> io::Result<()> {
-    match set_option(listener, libc::SO_DETACH_REUSEPORT_BPF, &0) {
+    match set_option(listener, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &0) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         outcome => outcome,
     }
@@ -188,8 +195,6 @@ const fn load_half(offset: u32) -> SockFilter {
 const fn answer(value: u32) -> SockFilter {
     instruction(libc::BPF_RET | libc::BPF_K, value)
 }
-
-static DROP_ALL: [SockFilter; 1] = [answer(DROP)];
 
 /// Lets everything through but a SYN without an ACK. A socket's filter sees the TCP header first.
 static DROP_SYN: [SockFilter; 5] = [
@@ -262,15 +267,14 @@ fn attach_to_group(listener: &OwnedFd, program: &[SockFilter]) -> io::Result<()>
         // A SockFilter is a sock_filter, transparently.
         filter: program.as_ptr().cast_mut().cast(),
     };
-    set_option(listener, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+    set_option(listener, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-fn set_option<T>(listener: &OwnedFd, name: libc::c_int, value: &T) -> io::Result<()> {
+fn set_option<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     let bytes = libc::socklen_t::try_from(size_of::<T>()).expect("options are small");
     // SAFETY: setsockopt(2) reads `bytes` bytes from `value`, which is that long, and, for a sock_fprog, the instructions
     // that it points to: it is built above from a slice that outlives the call. The kernel keeps neither pointer.
-    let outcome =
-        unsafe { libc::setsockopt(listener.as_raw_fd(), libc::SOL_SOCKET, name, (&raw const *value).cast(), bytes) };
+    let outcome = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), bytes) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
