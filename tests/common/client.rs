@@ -47,18 +47,25 @@ impl Client {
 
     /// The next answer, or `None` at the end of the stream. A stream that breaks, also within an answer, is a failure.
     pub fn receive(&mut self) -> Option<Reply> {
+        self.receive_or_break().expect("an answer or the end, not a reset")
+    }
+
+    /// The same; `Err` if the stream breaks before an answer.
+    pub fn receive_or_break(&mut self) -> std::io::Result<Option<Reply>> {
         let mut bytes = [0; answer_bytes(MAX_VECTORS_PER_REQUEST)];
         let (header, body) = bytes.split_at_mut(1);
-        if self.read_or_end(header).expect("an answer or the end, not a reset") == 0 {
-            return None;
+        if self.read_or_end(header)? == 0 {
+            return Ok(None);
         }
         let body_bytes = if header[0] == 0 { 1 } else { 4 * usize::from(header[0]) };
         assert!(body_bytes <= body.len(), "a stray byte: no answer has {} scores", header[0]);
         self.0.read_exact(&mut body[..body_bytes]).expect("the rest of an answer");
-        match read_answer(&bytes[..1 + body_bytes]).expect("an answer of the protocol").expect("a whole answer").0 {
-            Answer::Scores(scores) => Some(Reply::Scores(scores.iter().collect())),
-            Answer::Error(error) => Some(Reply::Error(error)),
-        }
+        let answer =
+            read_answer(&bytes[..1 + body_bytes]).expect("an answer of the protocol").expect("a whole answer").0;
+        Ok(Some(match answer {
+            Answer::Scores(scores) => Reply::Scores(scores.iter().collect()),
+            Answer::Error(error) => Reply::Error(error),
+        }))
     }
 
     /// Reads something, or 0 bytes at the end. A socket with a timeout is interrupted by a stop of the process.

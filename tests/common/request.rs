@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use disrust::protocol::{ErrorCode, FEATURE_DIM, RequestLayout, write_request};
+use disrust::protocol::{ErrorCode, FEATURE_DIM, RequestLayout, answer_bytes, write_answer, write_request};
 
 /// A source of randomness whose seed is printed; the variable of that name replays it.
 pub fn seeded() -> fastrand::Rng {
@@ -17,6 +17,21 @@ pub fn seeded() -> fastrand::Rng {
 pub enum Reply {
     Scores(Vec<f32>),
     Error(ErrorCode),
+}
+
+impl Reply {
+    /// As it comes over the wire.
+    pub fn wire_bytes(&self) -> Vec<u8> {
+        match self {
+            Reply::Scores(scores) => {
+                let vectors = u32::try_from(scores.len()).expect("at most as many as a request has vectors");
+                let mut bytes = vec![0; answer_bytes(vectors)];
+                write_answer(scores, &mut bytes);
+                bytes
+            }
+            Reply::Error(code) => code.answer().to_vec(),
+        }
+    }
 }
 
 /// Scores are equal if their bits are. Which NaN a sum of NaNs is, the processor decides.

@@ -8,6 +8,7 @@
 mod bystanders;
 #[path = "../common/mod.rs"]
 mod common;
+mod connect_load;
 mod connections;
 mod framing;
 mod lifecycle;
@@ -15,8 +16,10 @@ mod models;
 mod namespaces;
 mod overload;
 mod peer;
+mod ports;
 mod resources;
 mod site;
+mod starts;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -34,11 +37,9 @@ struct Row {
 
 /// All rows that are run here, in the order of the matrix.
 fn rows() -> Vec<Row> {
-    [framing::ROWS, connections::ROWS, overload::ROWS, resources::ROWS, models::ROWS, lifecycle::ROWS]
-        .into_iter()
-        .flatten()
-        .map(|&(id, fault, run)| Row { id, fault, run })
-        .collect()
+    let modules =
+        [framing::ROWS, connections::ROWS, overload::ROWS, resources::ROWS, models::ROWS, lifecycle::ROWS, ports::ROWS];
+    modules.into_iter().flatten().map(|&(id, fault, run)| Row { id, fault, run }).collect()
 }
 
 /// What a module lists: row, fault, test.
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["peer", rest @ ..] => return peer::main(rest),
         ["serve", kind] => return models::serve(kind),
-        ["filtered", errno, program @ ..] => return resources::run_filtered(errno, program),
+        ["filtered", call, errno, program @ ..] => return resources::run_filtered(call, errno, program),
         _ => {}
     }
     let (mut quick, mut json_path, mut table_path, mut wanted) = (false, None, None, Vec::new());

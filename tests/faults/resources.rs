@@ -12,7 +12,8 @@ use super::Listed;
 use super::common::{Client, Run, ServerProcess, binary, random_requests, wait_until};
 use super::connections::counted;
 use super::peer::Peer;
-use super::site::{Site, Stop, cpu_time, last_line, needs_program, needs_root, require};
+use super::site::{Site, Stop, cpu_time, last_line, require};
+use super::starts::Nobody;
 
 pub const ROWS: &[Listed] = &[
     ("D1", "io_uring_setup gives EPERM or ENOSYS", refused_ring),
@@ -22,10 +23,12 @@ pub const ROWS: &[Listed] = &[
     ("D9", "wake-ups raced with going to sleep", wakes),
 ];
 
-/// The driver as a launcher: `filtered ERRNO PROGRAM…` runs PROGRAM, to which io_uring_setup(2) gives ERRNO.
-pub fn run_filtered(errno: &str, program: &[&str]) -> ExitCode {
+/// The driver as a launcher: `filtered io_uring_setup|seccomp ERRNO PROGRAM…` runs PROGRAM, to which that system call gives
+/// ERRNO.
+pub fn run_filtered(call: &str, errno: &str, program: &[&str]) -> ExitCode {
     let errno = errno.parse().expect("a number");
-    let rules = [(libc::SYS_io_uring_setup, Vec::new())].into_iter().collect();
+    let call = if call == "seccomp" { libc::SYS_seccomp } else { libc::SYS_io_uring_setup };
+    let rules = [(call, Vec::new())].into_iter().collect();
     let architecture = std::env::consts::ARCH.try_into().expect("an architecture that has filters");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), architecture);
     let filter: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter of one call");
@@ -39,7 +42,10 @@ fn refused_ring(site: &mut Site) -> Result<(), Stop> {
     for (errno, said) in [(libc::EPERM, "seccomp"), (libc::ENOSYS, "seccomp")] {
         let begun_at = Instant::now();
         let mut command = Command::new(&driver);
-        command.args(["filtered", &errno.to_string()]).arg(binary().get_program()).args(["--port", "0"]);
+        command
+            .args(["filtered", "io_uring_setup", &errno.to_string()])
+            .arg(binary().get_program())
+            .args(["--port", "0"]);
         let run = Run::of(command.stdin(Stdio::null()));
         site.measured(format!("errno {errno}: status {:?} after {:.1?}", run.status, begun_at.elapsed()));
         require(run.status == Some(69), format!("status 69, not {:?}: {}", run.status, run.stderr))?;
@@ -50,24 +56,12 @@ fn refused_ring(site: &mut Site) -> Result<(), Stop> {
 }
 
 fn little_memlock(site: &mut Site) -> Result<(), Stop> {
-    needs_root()?;
-    needs_program("setpriv")?;
-    needs_program("prlimit")?;
-    // Where nobody can run it.
-    let folder = std::env::temp_dir().join(format!("disrust-faults-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("the temporary folder can be written to");
-    let copy = folder.join("disrust");
-    std::fs::copy(binary().get_program(), &copy).expect("it is copied");
-    let result = [("65536", "64 KiB"), ("8388608", "8 MiB")].into_iter().try_for_each(|(bytes, words)| {
+    let nobody = Nobody::new()?;
+    [("65536", "64 KiB"), ("8388608", "8 MiB")].into_iter().try_for_each(|(bytes, words)| {
         let memlock = format!("--memlock={bytes}");
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "prlimit", &memlock]);
-        command.arg(&copy).args(["--port", "0", "--pin", "none", "--io-threads", "2"]).stdin(Stdio::null());
+        let mut command = nobody.server(&[], &[&memlock], &["--port", "0", "--io-threads", "2"]);
         serve_or_say_how_much(site, &mut command, words)
-    });
-    // Nothing else uses it.
-    let _gone = std::fs::remove_dir_all(&folder);
-    result
+    })
 }
 
 fn serve_or_say_how_much(site: &mut Site, command: &mut Command, limit: &str) -> Result<(), Stop> {

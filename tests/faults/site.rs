@@ -177,6 +177,19 @@ pub fn through(program: &[&str], flags: &[&str]) -> Command {
     command
 }
 
+/// Runs tasks side by side, each on a thread of its own. What a task says when it panics is its failure.
+pub fn at_once<T: Send>(
+    tasks: impl IntoIterator<Item = impl FnOnce() -> Result<T, Stop> + Send>,
+) -> Vec<Result<T, Stop>> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = tasks.into_iter().map(|task| scope.spawn(task)).collect();
+        let join = |task: std::thread::ScopedJoinHandle<'_, Result<T, Stop>>| {
+            task.join().unwrap_or_else(|panic| Err(Stop::Failed(message_of(&*panic))))
+        };
+        running.into_iter().map(join).collect()
+    })
+}
+
 /// Fails the row unless it holds.
 pub fn require(holds: bool, what: impl Into<String>) -> Result<(), Stop> {
     if holds { Ok(()) } else { Err(Stop::Failed(what.into())) }
