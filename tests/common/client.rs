@@ -19,11 +19,7 @@ impl Client {
 
     /// A client whose side of the connection holds little that it does not read or the server does not take.
     pub fn with_small_buffers(address: SocketAddr) -> Client {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a descriptor");
-        socket.set_recv_buffer_size(4 * 1024).expect("a TCP socket");
-        socket.set_send_buffer_size(32 * 1024).expect("a TCP socket");
-        socket.connect(&address.into()).expect("the server listens");
-        Client::over(socket.into())
+        Client::over(connected(address, Some(4 * 1024), Some(32 * 1024)))
     }
 
     fn over(stream: TcpStream) -> Client {
@@ -125,6 +121,19 @@ impl Client {
             }
         }
     }
+}
+
+/// A connection whose buffers on this side are of these sizes, or as usual.
+pub fn connected(address: SocketAddr, receive_bytes: Option<usize>, send_bytes: Option<usize>) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a descriptor");
+    if let Some(bytes) = receive_bytes {
+        socket.set_recv_buffer_size(bytes).expect("a TCP socket");
+    }
+    if let Some(bytes) = send_bytes {
+        socket.set_send_buffer_size(bytes).expect("a TCP socket");
+    }
+    socket.connect(&address.into()).expect("the server listens");
+    socket.into()
 }
 
 /// Clients that send one request over and over, as much as the server takes, and read no answer.

@@ -12,7 +12,7 @@ mod server;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-pub use client::{Client, DeafCrowd};
+pub use client::{Client, DeafCrowd, connected};
 pub use process::{Run, ServerProcess, binary, free_port};
 pub use request::{Reply, Request, bytes_of, random_requests, seeded};
 pub use server::{Bystander, Gate, TestServer, config};

@@ -11,7 +11,9 @@ mod common;
 mod connect_load;
 mod connections;
 mod framing;
+mod freezing;
 mod lifecycle;
+mod limits;
 mod models;
 mod namespaces;
 mod overload;
@@ -19,6 +21,8 @@ mod peer;
 mod ports;
 mod resources;
 mod site;
+mod slow_readers;
+mod socket_memory;
 mod starts;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,9 +41,22 @@ struct Row {
 
 /// All rows that are run here, in the order of the matrix.
 fn rows() -> Vec<Row> {
-    let modules =
-        [framing::ROWS, connections::ROWS, overload::ROWS, resources::ROWS, models::ROWS, lifecycle::ROWS, ports::ROWS];
-    modules.into_iter().flatten().map(|&(id, fault, run)| Row { id, fault, run }).collect()
+    [
+        framing::ROWS,
+        connections::ROWS,
+        overload::ROWS,
+        resources::ROWS,
+        models::ROWS,
+        lifecycle::ROWS,
+        ports::ROWS,
+        slow_readers::ROWS,
+        limits::ROWS,
+        freezing::ROWS,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|&(id, fault, run)| Row { id, fault, run })
+    .collect()
 }
 
 /// What a module lists: row, fault, test.

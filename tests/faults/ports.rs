@@ -109,7 +109,7 @@ fn exactly_one_serves(pair: [Claim; 2], at_one_instant: bool) -> Result<Result<(
     let host = if server.address().is_ipv6() { "::1" } else { "127.0.0.1" };
     let Ok(_served) = TcpStream::connect((host, port)) else { return Ok(Err("nobody serves".to_owned())) };
     if status != Some(71) || !log.contains(&port.to_string()) {
-        return Ok(Err(format!("status {status:?}: {}", log.trim())));
+        return Ok(Err(format!("status {status:?}: {}", log.trim().replace('\n', " / "))));
     }
     Ok(Ok(()))
 }
@@ -385,7 +385,7 @@ fn end_beside(start: Start, what: &str) -> Result<(), Stop> {
             require(status == Some(0), format!("{what}: it drains, not {status:?}: {}", last_line(&log)))
         }
         Start::Ended { status, log, took } => {
-            let said = format!("{what}: status {status:?} after {took:.1?}: {}", log.trim());
+            let said = format!("{what}: status {status:?} after {took:.1?}: {}", log.trim().replace('\n', " / "));
             let loader = log.contains("error while loading shared libraries");
             let in_order = matches!(status, Some(69..=71 | 78)) && log.contains("disrust: ") && took < REFUSAL_MAX;
             require(loader || in_order, said)

@@ -211,6 +211,27 @@ pub fn last_line(log: &str) -> &str {
     log.lines().last().unwrap_or_default()
 }
 
+/// The counts of a drain's last line.
+#[derive(Debug, Clone, Copy)]
+pub struct Drained {
+    pub cut: usize,
+    pub answered: usize,
+    pub refused: usize,
+}
+
+/// What the log says about its drain.
+pub fn drained(log: &str) -> Result<Drained, Stop> {
+    let count = |what: &str| {
+        let report = log.rsplit_once("drained: ")?.1;
+        report.split_once(what)?.0.rsplit(' ').next()?.parse().ok()
+    };
+    let counts = (|| {
+        let (cut, answered) = (count(" cut at the end")?, count(" requests answered")?);
+        Some(Drained { cut, answered, refused: count(" refused while draining")? })
+    })();
+    counts.ok_or_else(|| Stop::Failed(format!("it does not say how it drained: {}", last_line(log))))
+}
+
 /// What a panic said.
 pub fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();

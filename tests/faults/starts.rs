@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::common::{ServerProcess, binary, random_requests};
-use super::site::{Site, Stop, last_line, needs_program, needs_root, require};
+use super::site::{Site, Stop, at_once, last_line, needs_program, needs_root, require};
 
 /// How long a start may take to serve or to end before it is taken for hung. On a busy machine; a second otherwise.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ impl Start {
                 Ok(true)
             }
             Start::Ended { status, log, took } => {
-                let said = format!("{what}: status {status:?} after {took:.1?}: {}", log.trim());
+                let said = format!("{what}: status {status:?} after {took:.1?}: {}", log.trim().replace('\n', " / "));
                 // There was no server yet.
                 if log.contains("error while loading shared libraries") {
                     return Ok(false);
@@ -79,9 +79,14 @@ fn tells_cause_and_cure(log: &str) -> bool {
 
 fn serve_and_drain(site: &mut Site, server: ServerProcess, what: &str) -> Result<(), Stop> {
     let address = server.address();
-    let mut client = server.connect();
-    client.exchange(&random_requests(&mut site.rng, 100, 1..=8));
-    drop(client);
+    let requests = random_requests(&mut site.rng, 100, 1..=8);
+    let served = at_once([|| {
+        server.connect().exchange(&requests);
+        Ok(())
+    }]);
+    if let Some(Err(Stop::Failed(why))) = served.into_iter().next() {
+        return Err(Stop::Failed(format!("{what}: it has a banner, and does not serve: {why}")));
+    }
     server.signal(Signal::SIGTERM);
     let (status, log) = server.wait();
     require(status == Some(0), format!("{what}: it drains, not {status:?}: {}", last_line(&log)))?;
