@@ -16,6 +16,10 @@
 //! listeners stay where they are. A process that is killed half-way leaves the steering on: the others then share new
 //! connections unevenly until the next one starts or stops.
 //!
+//! Some systems let no unprivileged process attach a filter to a socket. There the listeners are closed as those of a port that
+//! is not shared: each by its I/O thread, right behind the last connection that waits in it. A handshake that ends in
+//! the microseconds between is reset.
+//!
 //! Alone on the port, there is nobody to hand it over to: all is done as if it were not shared.
 
 use std::fs::File;
@@ -125,7 +129,8 @@ impl Handover {
         let dropping = self.listeners.iter().try_for_each(drop_handshakes);
         match (dropping, &self.steered) {
             (Err(error), _) => {
-                tracing::warn!(%error, "the port is handed over at once, which may reset a connection");
+                tracing::warn!(%error, "the system refuses what hands a port over: it is closed as one that is not shared");
+                self.close_at_once();
                 return Duration::ZERO;
             }
             (Ok(()), Some(_)) => {
@@ -136,6 +141,16 @@ impl Handover {
             ),
         }
         HANDOVER_SETTLE
+    }
+
+    /// Lets go of the listeners, so that the I/O threads' are the last: each closes its own as soon as it has taken what waits.
+    fn close_at_once(&mut self) {
+        if let Some(listener) = self.listeners.first() {
+            // Nothing may be left for the others; that there was nothing is no error.
+            let _unsteered = stop_steering(listener);
+        }
+        self.listeners.clear();
+        self.steered = None;
     }
 
     fn steer_past_ours(&mut self, others: usize) -> io::Result<()> {

@@ -87,7 +87,7 @@ pub fn serve(kind: &str) -> ExitCode {
         Err(error) => (70, format!("{error}\n")),
     };
     logging.print(&words);
-    logging.flush(PATIENCE);
+    logging.flush(super::common::PATIENCE);
     ExitCode::from(status)
 }
 

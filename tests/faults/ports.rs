@@ -315,8 +315,6 @@ impl Failure {
             let limit = [format!("--as={}", mebibytes << 20)];
             failures.push(Failure::new(format!("{mebibytes} MiB of address space"), &limit, &["--io-threads", "8"]));
         }
-        let strict = ["--io-threads", "2", "--pin", "9997,9998,9999", "--pin-policy", "strict"];
-        failures.push(Failure::new("a strict pin to absent CPUs", &[], &strict));
         failures.push(Failure::new("a model that is not there", &[], &["--model", "/nonexistent/model"]));
         let driver = std::env::current_exe().expect("the driver is a file");
         let filtered = [driver.to_str().expect("a path in UTF-8"), "filtered"];
