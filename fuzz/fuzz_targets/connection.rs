@@ -19,6 +19,8 @@ use libfuzzer_sys::fuzz_target;
 const LAYOUT: RequestLayout = RequestLayout::new(1);
 const HEADROOM: usize = LAYOUT.request_bytes_max();
 const RECEIVE_BYTES: usize = 256;
+/// So little that the pressure on the blocks changes.
+const BUDGET_BYTES: usize = 4096;
 const TIMEOUTS: Timeouts = Timeouts { request: Some(Duration::from_secs(3)), idle: Some(Duration::from_secs(2)) };
 
 #[derive(Debug, Arbitrary)]
@@ -37,6 +39,8 @@ enum Happening {
     /// The send takes so much of its block, in 255ths.
     Sent(u8),
     SendFails,
+    /// The kernel says that so much of what it took is unacknowledged, in 255ths.
+    Acknowledged(u8),
     Milliseconds(u16),
     Deadlines,
     DrainGoesOn,
@@ -47,7 +51,6 @@ struct World {
     connection: Connection<()>,
     turn: Turn,
     blocks: BlockPool,
-    partials: BlockPool,
     /// Events in flight, each with the answers to it.
     in_flight: VecDeque<(InferenceEvent, Vec<u8>)>,
     sending: Option<Box<Block>>,
@@ -70,8 +73,7 @@ fuzz_target!(|happenings: Vec<Happening>| {
     let mut world = World {
         connection: Connection::new(ConnectionId { slot: 1, generation: 2 }, (), 0),
         turn: Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING },
-        blocks: BlockPool::new(64 + 257, 1),
-        partials: BlockPool::new(HEADROOM, 1),
+        blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, BUDGET_BYTES)),
         in_flight: VecDeque::new(),
         sending: None,
         receiving: false,
@@ -106,7 +108,7 @@ impl World {
             Happening::Bytes(bytes) => self.receive(&bytes),
             Happening::PeerFinishes if self.receiving => {
                 self.connection.receive_ended();
-                self.connection.end_received(&mut self.partials);
+                self.connection.end_received(&mut self.blocks);
                 (self.receiving, self.peer_finished, self.deaf) = (false, true, true);
             }
             Happening::ReceiveEnds if self.receiving => self.receive_ends(),
@@ -121,10 +123,16 @@ impl World {
                 self.sent(0);
                 self.abandon();
             }
+            Happening::Acknowledged(share) => {
+                let unacknowledged = self.sent.len() * usize::from(share) / 255;
+                let before = self.connection.unacknowledged_bytes();
+                self.connection.acknowledged(unacknowledged, self.turn);
+                assert!(self.connection.unacknowledged_bytes() <= before, "what is acknowledged only grows");
+            }
             Happening::Milliseconds(count) => self.turn.now_ns += u64::from(count) * 1_000_000,
             Happening::Deadlines => {
                 if let Some(expiry) = self.connection.expired(TIMEOUTS, self.turn) {
-                    self.connection.expire(expiry, &mut self.blocks, &mut self.partials);
+                    self.connection.expire(expiry, &mut self.blocks);
                     self.deaf = true;
                     self.abandoned |= self.connection.is_gone();
                 }
@@ -132,8 +140,7 @@ impl World {
             Happening::DrainGoesOn => {
                 self.turn.drain = match self.turn.drain {
                     Drain::No => Drain::LastCall,
-                    Drain::LastCall => Drain::Refuse,
-                    Drain::Refuse | Drain::Finish => Drain::Finish,
+                    Drain::LastCall | Drain::Refuse => Drain::Refuse,
                 }
             }
             Happening::PeerFinishes | Happening::ReceiveEnds | Happening::NoBuffers | Happening::SendFails => {}
@@ -146,7 +153,7 @@ impl World {
     }
 
     fn abandon(&mut self) {
-        self.connection.abandon(&mut self.blocks, &mut self.partials);
+        self.connection.abandon(&mut self.blocks);
         (self.abandoned, self.deaf) = (true, true);
     }
 
@@ -159,7 +166,7 @@ impl World {
             buffer.extend_from_slice(chunk);
             buffer.resize(HEADROOM + RECEIVE_BYTES, 0);
             let received =
-                self.connection.received(LAYOUT, &mut buffer, HEADROOM, chunk.len(), self.turn, &mut self.partials);
+                self.connection.received(LAYOUT, &mut buffer, HEADROOM, chunk.len(), self.turn, &mut self.blocks);
             let answers = self.expect(chunk);
             if let Some(burst) = received.burst {
                 self.in_flight.push_back((self.connection.publish(burst, 0, 0), answers));
@@ -267,6 +274,6 @@ impl World {
         self.sent(0);
         self.carry_on();
         assert!(self.freed, "it comes to its end");
-        assert_eq!((self.blocks.lent(), self.partials.lent()), (0, 0), "every block came back");
+        assert_eq!((self.blocks.lent(), self.connection.held_bytes()), (0, 0), "every block came back");
     }
 }
