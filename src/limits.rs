@@ -135,7 +135,13 @@ pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// keeps the process for longer. Smaller: a machine that is busy otherwise is taken for one.
 pub const THREAD_STALL_MAX: Duration = Duration::from_secs(20);
 
-/// Descriptors that are left for everything that is not a connection, beside [`DESCRIPTORS_PER_IO_THREAD`].
+/// Descriptors of each I/O thread: a ring, an eventfd, a listener, and that listener once more until it listens, or for good
+/// if the port is shared.
+pub const DESCRIPTORS_PER_IO_THREAD: usize = 4;
+
+/// Descriptors for everything that is neither a connection nor an I/O thread's: three standard streams, two that signals come
+/// through, up to five that the port needs until it is handed over, and what is open for a moment, such as a file of /proc.
+/// Larger: a small limit leaves fewer for connections. Smaller: the last connections take what the rest of the server needs.
 pub const DESCRIPTORS_RESERVED: usize = 16;
 
 /// Address space that a thread takes: Rust's stack of 2 MiB, and a little for what the C library keeps beside it.

@@ -35,9 +35,9 @@ use crate::kernel::{
     raise_descriptor_limit, release_free_memory, resolve,
 };
 use crate::limits::{
-    CONNECTIONS_DEFAULT_MAX, CONNECTIONS_FEW, CONNECTIONS_MAX, ConnectionLimits, DESCRIPTORS_RESERVED, PoolGeometry,
-    RELEASE_BYTES_MIN, THREAD_BYTES, beyond_budget_bytes, request_ring_slots, ring_bytes, ring_entries,
-    thread_budget_bytes,
+    CONNECTIONS_DEFAULT_MAX, CONNECTIONS_FEW, CONNECTIONS_MAX, ConnectionLimits, DESCRIPTORS_PER_IO_THREAD,
+    DESCRIPTORS_RESERVED, PoolGeometry, RELEASE_BYTES_MIN, THREAD_BYTES, beyond_budget_bytes, request_ring_slots,
+    ring_bytes, ring_entries, thread_budget_bytes,
 };
 use crate::lived_time::LivedTime;
 use crate::metrics::report::Reporter;
@@ -608,18 +608,21 @@ fn connections_max(config: &Config, io_threads: usize) -> Result<usize, StartErr
     let limit = raise_descriptor_limit()
         .map_err(|source| StartError::System { what: "read the limit on descriptors", source })?
         .0;
-    // A ring, a listener, an eventfd for each I/O thread, and the listener once more if the port is to be handed over.
-    let each = 3 + usize::from(config.reuse_port);
-    let available = limit.saturating_sub(DESCRIPTORS_RESERVED + each * io_threads).min(CONNECTIONS_MAX);
+    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_IO_THREAD * io_threads;
+    let available = limit.saturating_sub(reserved).min(CONNECTIONS_MAX);
     if available == 0 {
         return Err(StartError::Descriptors { limit });
     }
-    let wanted = config.max_connections.unwrap_or(CONNECTIONS_FEW);
-    if wanted > available {
-        tracing::warn!(
-            "there will be {available} connections at most: the limit is {limit} open descriptors. Try: ulimit -n {}",
-            limit - available + config.max_connections.unwrap_or(1024)
-        );
+    match config.max_connections {
+        Some(asked) if asked > available => tracing::warn!(
+            "--max-connections {asked} is lowered to {available}: the limit is {limit} open descriptors. Try: ulimit -n {}",
+            reserved + asked
+        ),
+        None if available < CONNECTIONS_FEW => tracing::warn!(
+            "{available} connections are the most that the limit of {limit} open descriptors leaves room for. Try: ulimit \
+             -n 1024 or more"
+        ),
+        Some(_) | None => {}
     }
     Ok(config.max_connections.unwrap_or(CONNECTIONS_DEFAULT_MAX).min(available))
 }

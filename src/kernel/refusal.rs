@@ -94,7 +94,7 @@ fn explain(error: &io::Error, facts: &Facts) -> String {
         }
         Some(libc::ENOMEM) => format!(
             "the limit on locked memory is too small for a ring (RLIMIT_MEMLOCK is {} bytes; one I/O thread needs \
-             about 256 KiB). Try: ulimit -l 8192, or fewer --io-threads",
+             about 100 KiB). Try: ulimit -l 8192, or fewer --io-threads",
             facts.memlock
         ),
         Some(libc::EMFILE | libc::ENFILE) => {
