@@ -10,6 +10,7 @@ mod bystanders;
 mod common;
 mod connect_load;
 mod connections;
+mod crowds;
 mod framing;
 mod freezing;
 mod lifecycle;
@@ -20,6 +21,7 @@ mod overload;
 mod peer;
 mod ports;
 mod resources;
+mod signals;
 mod site;
 mod slow_readers;
 mod socket_memory;
@@ -50,8 +52,10 @@ fn rows() -> Vec<Row> {
         lifecycle::ROWS,
         ports::ROWS,
         slow_readers::ROWS,
+        crowds::ROWS,
         limits::ROWS,
         freezing::ROWS,
+        signals::ROWS,
     ]
     .into_iter()
     .flatten()

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::common::{Client, Request, random_requests, seeded};
 
-/// The driver as a peer: `peer ADDRESS exchange COUNT | flood | until-eof | small COUNT | idle`.
+/// The driver as a peer: `peer ADDRESS exchange COUNT | flood | until-eof | small COUNT | idle |
+/// crowd DEED COUNT`.
 pub fn main(words: &[&str]) -> ExitCode {
     let [address, deed @ ..] = words else { return ExitCode::from(2) };
     let address: SocketAddr = address.parse().expect("an address");
@@ -55,6 +56,7 @@ pub fn main(words: &[&str]) -> ExitCode {
             println!("idle");
             std::thread::sleep(Duration::from_secs(600));
         }
+        ["crowd", deed, count] => super::crowds::main(address, deed, count.parse().expect("a count")),
         _ => return ExitCode::from(2),
     }
     ExitCode::SUCCESS

@@ -21,6 +21,7 @@ pub const ROWS: &[Listed] = &[
     ("D3", "descriptors exhausted", no_descriptors),
     ("D6", "a storm of interruptions", interruptions),
     ("D9", "wake-ups raced with going to sleep", wakes),
+    ("R18", "nothing to do, with 2 and 64 I/O threads, without connections and with 1,000 quiet ones", idle_wakes),
 ];
 
 /// The driver as a launcher: `filtered io_uring_setup|seccomp ERRNO PROGRAM…` runs PROGRAM, to which that system call gives
@@ -167,4 +168,36 @@ fn wakes(site: &mut Site) -> Result<(), Stop> {
     require(server.wait().0 == Some(0), "it drains")?;
     // A lost wake would be mended by the batch processor's next look, half a second later.
     require(slowest < Duration::from_millis(450), "no wake is lost")
+}
+
+fn idle_wakes(site: &mut Site) -> Result<(), Stop> {
+    let seconds = Duration::from_secs(site.size(5, 2));
+    let cases: &[(&str, usize)] =
+        site.size(&[("2", 0), ("2", 1000), ("64", 0), ("64", 1000)], &[("2", 0), ("64", 200)]);
+    let mut most: f64 = 0.0;
+    for &(threads, connections) in cases {
+        let server = ServerProcess::start(&["--io-threads", threads]);
+        let quiet: Vec<_> = (0..connections).map(|_| server.connect()).collect();
+        // What a start and an accept leave to do is done by then.
+        std::thread::sleep(Duration::from_secs(2));
+        let (before, begun_at) = (sleeps(server.pid()), Instant::now());
+        std::thread::sleep(seconds);
+        let rate = (sleeps(server.pid()) - before) as f64 / begun_at.elapsed().as_secs_f64();
+        site.measured(format!("{threads} I/O threads, {connections} quiet connections: {rate:.1} wake-ups a second"));
+        most = most.max(rate);
+        drop(quiet);
+        server.signal(Signal::SIGTERM);
+        require(server.wait().0 == Some(0), "it drains")?;
+    }
+    require(most <= 10.0, format!("at most 10 wake-ups a second, not {most:.1}"))
+}
+
+/// How often the threads of a process have gone to sleep.
+fn sleeps(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let counts = threads.flatten().filter_map(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok()
+    });
+    counts.sum()
 }

@@ -17,6 +17,9 @@ use super::common::{Request, ServerProcess, binary, seeded};
 /// A bystander's p99 below this is never too late, whatever it was before the fault: other processes share the CPUs.
 const LATENCY_FLOOR: Duration = Duration::from_millis(50);
 
+/// No exchange of a bystander takes longer.
+const LATENCY_MAX: Duration = Duration::from_secs(5);
+
 /// How long a fault may take to leave no trace.
 const REST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -83,9 +86,14 @@ impl Site {
         std::thread::sleep(Duration::from_secs(1));
         let usual = p99(bystanders.take_latencies());
         fault(self, &server)?;
-        let during = p99(bystanders.take_latencies());
+        let latencies = bystanders.take_latencies();
+        let slowest = Duration::from_nanos(latencies.iter().copied().max().unwrap_or(0));
+        let during = p99(latencies);
         let answers = bystanders.finish();
-        self.measured(format!("bystander p99 {usual:.1?} before, {during:.1?} beside, {answers} answers right"));
+        self.measured(format!(
+            "bystander p99 {usual:.1?} before, {during:.1?} beside, the slowest {slowest:.1?}, {answers} answers right"
+        ));
+        require(slowest < LATENCY_MAX, format!("a bystander waited {slowest:?} for one exchange"))?;
         if during > (2 * usual).max(LATENCY_FLOOR) {
             return Err(Stop::Failed(format!("the bystander's p99 was {during:?}, {usual:?} before")));
         }
