@@ -21,11 +21,12 @@ use crate::event::{InferenceEvent, Response};
 use crate::limits::request_ring_slots;
 use crate::logging::LogGate;
 use crate::metrics::{BatchMetrics, DETAILED, stage_clock_ns};
-use crate::model::{Model, Rows, guarded_predict, requests};
+use crate::model::{Model, Place, Rows};
 use crate::protocol::{
     ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
 };
 use crate::response_queue::ResponseProducer;
+use crate::scoring::Scoring;
 use crate::wake::Wake;
 
 /// The batch processor's end of the disruptor.
@@ -164,42 +165,32 @@ impl BatchProcessor {
         }
     }
 
-    /// Scores all rows at once, or request by request if the model fails on them together. Returns how many rows.
+    /// Scores all rows of the step. Returns how many.
     fn predict(&mut self) -> usize {
-        let rows: usize = self.bursts.iter().map(|burst| burst.event.rows as usize).sum();
         let (bursts, ports) = (&self.bursts, &self.ports);
-        let each_run = |each: &mut dyn FnMut(&[u8])| {
-            for burst in bursts {
-                each(burst.requests(&ports[usize::from(burst.event.io_thread)].pool));
-            }
+        let rows = bursts.iter().map(|burst| burst.event.rows as usize).sum();
+        let requests = bursts.iter().map(|burst| usize::from(burst.event.requests)).sum();
+        let run = |index: usize| {
+            let burst: &Burst = bursts.get(index)?;
+            Some(burst.requests(&ports[usize::from(burst.event.io_thread)].pool))
         };
-        let all = Rows::of_runs(self.layout, rows, &each_run);
+        let end = Place { run: bursts.len(), byte: 0, request: requests, row: rows };
+        let (log, epoch) = (&mut self.failure_log, self.epoch);
         self.failed.clear();
-        if guarded_predict(&mut *self.model, &all, &mut self.scores[..rows]).is_err() {
-            self.predict_one_by_one();
-        }
-        rows
-    }
-
-    /// Finds the requests that the model fails on, so that the others get their answers.
-    fn predict_one_by_one(&mut self) {
-        let (mut index, mut scored) = (0, 0);
-        for burst in &self.bursts {
-            let pool = &self.ports[usize::from(burst.event.io_thread)].pool;
-            for request in requests(self.layout, burst.requests(pool)) {
-                let rows = Rows::of_request(self.layout, &request[REQUEST_HEADER_BYTES..]);
-                let scores = &mut self.scores[scored..scored + rows.count()];
-                scored += rows.count();
-                if let Err(error) = guarded_predict(&mut *self.model, &rows, scores) {
-                    self.failed.push(index);
-                    if let Some(suppressed) = self.failure_log.pass(self.epoch.elapsed().as_nanos() as u64) {
-                        tracing::warn!(%error, suppressed, "the model failed on a request, which gets error 2");
-                    }
+        let scoring = Scoring {
+            model: &mut *self.model,
+            scores: &mut self.scores[..rows],
+            failed: &mut self.failed,
+            calls: &self.metrics.model_calls,
+            report: &mut |error| {
+                if let Some(suppressed) = log.pass(epoch.elapsed().as_nanos() as u64) {
+                    tracing::warn!(%error, suppressed, "the model failed on a request, which gets error 2");
                 }
-                index += 1;
-            }
-        }
+            },
+        };
+        scoring.score(&Rows::of_runs(self.layout, &run, end));
         self.metrics.model_failures.add(self.failed.len() as u64);
+        rows
     }
 
     /// Writes the answers over the requests and sends the buffers back. `rows` were scored.

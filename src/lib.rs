@@ -30,7 +30,8 @@
 //! 3. All whole requests of that receive become one [`event::InferenceEvent`]. The events of a turn are published to
 //!    the disruptor together, and the batch processor is woken if it sleeps ([`wake`]).
 //! 4. [`batch_processor::BatchProcessor::step`] polls everything that is there, and the model scores all of its
-//!    vectors where they lie ([`model::Model::predict`]).
+//!    vectors where they lie ([`model::Model::predict`]); if it fails, parts of them, until it is known for which
+//!    requests.
 //! 5. The answers are written over the requests, compacted at the front. A [`event::Response`] goes to the queue of
 //!    the thread that the event came from ([`response_queue`]), which is woken if it sleeps.
 //! 6. The I/O thread copies the answers to the connection's blocks of unsent answers, lends the buffer to the kernel
@@ -74,6 +75,7 @@ pub mod model;
 pub mod placement;
 pub mod protocol;
 pub mod response_queue;
+mod scoring;
 pub mod server;
 pub mod shutdown;
 pub mod signals;

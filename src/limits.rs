@@ -127,6 +127,11 @@ pub const DRAIN_QUIET: Duration = Duration::from_millis(250);
 /// Larger: clients wait for longer before their connections break. Smaller: a slow model is killed at work.
 pub const MODEL_STALL_MAX: Duration = Duration::from_secs(30);
 
+/// When the model fails on a step, it may see this many times the step's rows in parts on which it fails again, before what
+/// is left goes request by request. Larger: peers that send many requests that fail cost all others more passes. Smaller:
+/// fewer failing requests of a step, about 2 to the power of this less one, are found by halving alone.
+pub const RESCORED_PASSES_MAX: usize = 4;
+
 /// A model that has been at work on one batch for this long after the drain's timeout ends the process. Larger: an end that
 /// is late anyway comes later. Smaller: connections that the I/O threads are cutting are lost uncounted.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
@@ -27,8 +28,8 @@ pub trait Model: Send {
     /// A score must depend on its own row alone: which rows come together is an accident of timing.
     ///
     /// # Errors
-    /// If these rows can't be scored. The batch processor then asks again for each request by itself, so that one
-    /// request that the model fails on costs no other request its answer. A panic counts as an error.
+    /// If these rows can't be scored. The batch processor then asks again for fewer requests, down to single ones, so that
+    /// one request that the model fails on costs no other request its answer. A panic counts as an error.
     fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError>;
 }
 
@@ -37,41 +38,82 @@ pub trait Model: Send {
 #[error("{0}")]
 pub struct PredictError(pub String);
 
-/// The vectors of one or many requests, where they lie.
+/// The vectors of one or many requests, where they lie: a contiguous part of the requests of a step.
+#[derive(Clone, Copy)]
 pub struct Rows<'a> {
-    source: Source<'a>,
+    runs: Runs<'a>,
     layout: RequestLayout,
-    count: usize,
+    start: Place,
+    end: Place,
 }
 
-/// Calls back with the bytes of each run of requests.
-type EachRun<'a> = &'a dyn Fn(&mut dyn FnMut(&[u8]));
+/// Gives the runs of requests of a step, by number: whole requests, headers and all. None beyond the last one.
+pub(crate) type Runs<'a> = &'a dyn Fn(usize) -> Option<&'a [u8]>;
 
-enum Source<'a> {
-    /// Vectors without headers: those of one request.
-    Vectors(&'a [u8]),
-    /// Runs of whole requests, headers and all.
-    Requests(EachRun<'a>),
+/// A place between two requests of a step.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Place {
+    /// Number of the run.
+    pub run: usize,
+    /// Bytes of that run that lie before the place.
+    pub byte: usize,
+    /// Requests of the step before the place.
+    pub request: usize,
+    /// Vectors of the step before the place.
+    pub row: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// The vectors of one request, without its header.
-    ///
-    /// # Panics
-    /// If `bytes` is not a whole number of vectors.
-    pub fn of_request(layout: RequestLayout, bytes: &'a [u8]) -> Rows<'a> {
-        assert!(bytes.len().is_multiple_of(layout.row_bytes()), "whole vectors");
-        Rows { source: Source::Vectors(bytes), layout, count: bytes.len() / layout.row_bytes() }
-    }
-
-    /// The `count` vectors of all the requests in the runs that `each_run` yields. The requests are complete and valid.
-    pub(crate) fn of_runs(layout: RequestLayout, count: usize, each_run: EachRun<'a>) -> Rows<'a> {
-        Rows { source: Source::Requests(each_run), layout, count }
+    /// The vectors of all requests in `runs`, which end at `end`. The requests are complete and valid.
+    pub(crate) fn of_runs(layout: RequestLayout, runs: Runs<'a>, end: Place) -> Rows<'a> {
+        Rows { runs, layout, start: Place::default(), end }
     }
 
     /// How many vectors.
     pub fn count(&self) -> usize {
-        self.count
+        self.end.row - self.start.row
+    }
+
+    /// Where the vectors' scores are among those of the step.
+    pub(crate) fn places(&self) -> Range<usize> {
+        self.start.row..self.end.row
+    }
+
+    /// How many requests.
+    pub(crate) fn requests(&self) -> usize {
+        self.end.request - self.start.request
+    }
+
+    /// The number of the first request in the step.
+    pub(crate) fn first_request(&self) -> usize {
+        self.start.request
+    }
+
+    /// The first requests that have together at most `rows_max` vectors, but one request at least; and the others.
+    pub(crate) fn split(&self, rows_max: usize) -> (Rows<'a>, Rows<'a>) {
+        let mut place = self.start;
+        'walk: for (run, byte, bytes) in self.parts() {
+            (place.run, place.byte) = (run, byte);
+            for request in requests(self.layout, bytes) {
+                let row = place.row + (request.len() - REQUEST_HEADER_BYTES) / self.layout.row_bytes();
+                if row - self.start.row > rows_max && place.request > self.start.request {
+                    break 'walk;
+                }
+                place = Place { byte: place.byte + request.len(), request: place.request + 1, row, ..place };
+            }
+        }
+        (Rows { end: place, ..*self }, Rows { start: place, ..*self })
+    }
+
+    /// The runs as far as they belong to the rows: each with its number and how many of its bytes come before.
+    fn parts(&self) -> impl Iterator<Item = (usize, usize, &'a [u8])> {
+        let Rows { runs, start, end, .. } = *self;
+        (start.run..=end.run).map_while(move |index| {
+            let run = runs(index)?;
+            let first = if index == start.run { start.byte } else { 0 };
+            let last = if index == end.run { end.byte } else { run.len() };
+            Some((index, first, &run[first..last]))
+        })
     }
 
     /// Features in each vector.
@@ -82,13 +124,8 @@ impl<'a> Rows<'a> {
     /// Calls `each` with the bytes of the vectors of one request after the other: `feature_dim` little-endian f32 for
     /// each vector, at any alignment.
     pub fn for_each_request(&self, mut each: impl FnMut(&[u8])) {
-        match self.source {
-            Source::Vectors(bytes) => each(bytes),
-            Source::Requests(each_run) => {
-                each_run(&mut |run| {
-                    requests(self.layout, run).for_each(|request| each(&request[REQUEST_HEADER_BYTES..]))
-                });
-            }
+        for (_, _, run) in self.parts() {
+            requests(self.layout, run).for_each(|request| each(&request[REQUEST_HEADER_BYTES..]));
         }
     }
 
@@ -97,7 +134,7 @@ impl<'a> Rows<'a> {
     /// # Panics
     /// If `matrix` has not exactly that many elements.
     pub fn gather(&self, matrix: &mut [f32]) {
-        assert!(matrix.len() == self.count * self.feature_dim(), "a matrix of count × feature_dim");
+        assert!(matrix.len() == self.count() * self.feature_dim(), "a matrix of count × feature_dim");
         let mut places = matrix.iter_mut();
         self.for_each_request(|rows| {
             for (feature, place) in rows.as_chunks::<F32_BYTES>().0.iter().zip(&mut places) {
@@ -111,7 +148,7 @@ impl<'a> Rows<'a> {
 ///
 /// # Panics
 /// If the run is not that: whoever framed it was wrong.
-pub(crate) fn requests(layout: RequestLayout, mut run: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn requests(layout: RequestLayout, mut run: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let header = *run.first_chunk::<REQUEST_HEADER_BYTES>()?;
         let num_vectors = read_vector_count(header).expect("the I/O thread framed valid requests");
@@ -206,9 +243,9 @@ mod tests {
         let mut run = Vec::new();
         write_request(layout, rows, &mut run);
         let mut scores = vec![f32::NAN; rows.len() / feature_dim];
-        let outcome =
-            Sum::new(feature_dim).predict(&Rows::of_request(layout, &run[REQUEST_HEADER_BYTES..]), &mut scores);
-        assert!(outcome.is_ok());
+        let runs = |index| (index == 0).then_some(&run[..]);
+        let end = Place { run: 1, byte: 0, request: 1, row: scores.len() };
+        assert!(Sum::new(feature_dim).predict(&Rows::of_runs(layout, &runs, end), &mut scores).is_ok());
         scores
     }
 
@@ -241,17 +278,40 @@ mod tests {
         write_request(layout, &[1.0, 2.0, 3.0, 4.0], &mut first);
         write_request(layout, &[5.0, 6.0], &mut first);
         write_request(layout, &[7.0, 8.0], &mut second);
-        let each_run = |each: &mut dyn FnMut(&[u8])| {
-            each(&first);
-            each(&second);
-        };
-        let rows = Rows::of_runs(layout, 4, &each_run);
+        let runs = |index| [&first[..], &second[..]].get(index).copied();
+        let rows = Rows::of_runs(layout, &runs, Place { run: 2, byte: 0, request: 3, row: 4 });
         let mut matrix = [0.0; 8];
         rows.gather(&mut matrix);
         assert_eq!(matrix, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
         let mut scores = [0.0; 4];
         assert!(Sum::new(2).predict(&rows, &mut scores).is_ok());
         assert_eq!(scores, [3.0, 7.0, 11.0, 15.0]);
+    }
+
+    #[test]
+    fn rows_are_split_between_requests() {
+        let layout = RequestLayout::new(1);
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        write_request(layout, &[1.0, 2.0], &mut first);
+        write_request(layout, &[3.0], &mut first);
+        write_request(layout, &[4.0, 5.0, 6.0], &mut second);
+        write_request(layout, &[7.0], &mut second);
+        let runs = |index| [&first[..], &second[..]].get(index).copied();
+        let all = Rows::of_runs(layout, &runs, Place { run: 2, byte: 0, request: 4, row: 7 });
+        for (rows_max, requests, rows) in
+            [(0, 1, 2), (1, 1, 2), (2, 1, 2), (3, 2, 3), (5, 2, 3), (6, 3, 6), (7, 4, 7), (100, 4, 7)]
+        {
+            let (front, back) = all.split(rows_max);
+            assert_eq!((front.requests(), front.places()), (requests, 0..rows), "at most {rows_max}");
+            assert_eq!((back.requests(), back.places(), back.first_request()), (4 - requests, rows..7, requests));
+            let mut matrix = [0.0; 7];
+            front.gather(&mut matrix[..rows]);
+            back.gather(&mut matrix[rows..]);
+            assert_eq!(matrix, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "at most {rows_max}");
+        }
+        let (_, back) = all.split(2);
+        let (middle, last) = back.split(4);
+        assert_eq!((middle.places(), last.places()), (2..6, 6..7));
     }
 
     struct Panicking;
@@ -270,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_models_panic_is_an_error() {
-        let rows = Rows::of_request(RequestLayout::new(1), &[0; 4]);
+        let rows = Rows::of_runs(RequestLayout::new(1), &|_| None, Place { row: 1, ..Place::default() });
         let Err(error) = guarded_predict(&mut Panicking, &rows, &mut [0.0]) else { panic!("an error") };
         assert!(error.to_string().contains("the model panicked: as a test") && !model_runs(), "{error}");
     }

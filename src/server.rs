@@ -414,7 +414,8 @@ impl Core {
     fn sight(&self, draining: bool) -> Sight {
         // In this order: a batch that ends in between is seen to be unfinished, and as new by the next look.
         let steps_finished = self.batch_metrics.steps_finished.get();
-        Sight { steps_begun: self.batch_metrics.steps_begun.get(), steps_finished, draining }
+        let steps_begun = self.batch_metrics.steps_begun.get();
+        Sight { steps_begun, steps_finished, model_calls: self.batch_metrics.model_calls.get(), draining }
     }
 }
 

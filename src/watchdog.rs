@@ -31,6 +31,8 @@ pub struct Sight {
     pub steps_begun: u64,
     /// Batches that it came back from.
     pub steps_finished: u64,
+    /// Calls of it: more than one for a batch in which it fails, which may take long without being hung.
+    pub model_calls: u64,
     /// Whether the server drains.
     pub draining: bool,
 }
@@ -39,7 +41,7 @@ pub struct Sight {
 #[derive(Debug)]
 pub struct Watchdog {
     drain_timeout: Duration,
-    steps_begun: u64,
+    model_calls: u64,
     /// When the model last began or had nothing to do.
     changed_at: Duration,
     drain_seen_at: Option<Duration>,
@@ -55,7 +57,7 @@ impl Watchdog {
 
     /// Watches a server whose drain may take `drain_timeout`.
     pub fn new(drain_timeout: Duration) -> Watchdog {
-        Watchdog { drain_timeout, steps_begun: 0, changed_at: Duration::ZERO, drain_seen_at: None }
+        Watchdog { drain_timeout, model_calls: 0, changed_at: Duration::ZERO, drain_seen_at: None }
     }
 
     /// How long until the next look.
@@ -69,8 +71,8 @@ impl Watchdog {
     /// Something does not come to an end.
     pub fn look(&mut self, now: Duration, sight: Sight) -> Result<(), Stall> {
         let working = sight.steps_begun != sight.steps_finished;
-        if sight.steps_begun != self.steps_begun || !working {
-            (self.steps_begun, self.changed_at) = (sight.steps_begun, now);
+        if sight.model_calls != self.model_calls || !working {
+            (self.model_calls, self.changed_at) = (sight.model_calls, now);
         }
         if now - self.changed_at > MODEL_STALL_MAX {
             return Err(Stall::Model);
@@ -98,8 +100,8 @@ mod tests {
     use crate::lived_time::LivedTime;
 
     const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-    const WORKING: Sight = Sight { steps_begun: 1, steps_finished: 0, draining: false };
-    const IDLE: Sight = Sight { steps_begun: 1, steps_finished: 1, draining: false };
+    const WORKING: Sight = Sight { steps_begun: 1, steps_finished: 0, model_calls: 1, draining: false };
+    const IDLE: Sight = Sight { steps_begun: 1, steps_finished: 1, model_calls: 1, draining: false };
 
     /// Looks every time that it is due, on a clock that goes `pace` times as fast as the waits are meant to take, until
     /// something stalls. Returns what, and after how much time of that clock.
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn a_model_that_comes_back_or_has_nothing_to_do_is_not_hung() {
         assert_eq!(watch(1, |_| IDLE, LONG), None);
-        let busy = |now: Duration| Sight { steps_begun: now.as_secs() / 20 + 1, ..WORKING };
+        let busy = |now: Duration| Sight { model_calls: now.as_secs() / 20 + 1, ..WORKING };
         assert_eq!(watch(1, busy, LONG), None);
     }
 
