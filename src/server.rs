@@ -609,15 +609,19 @@ fn connections_max(config: &Config, io_threads: usize) -> Result<usize, StartErr
     let limit = raise_descriptor_limit()
         .map_err(|source| StartError::System { what: "read the limit on descriptors", source })?
         .0;
+    connections_within(limit, config.max_connections, io_threads)
+}
+
+fn connections_within(limit: usize, asked: Option<usize>, io_threads: usize) -> Result<usize, StartError> {
     let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_IO_THREAD * io_threads;
     let available = limit.saturating_sub(reserved).min(CONNECTIONS_MAX);
     if available == 0 {
         return Err(StartError::Descriptors { limit });
     }
-    match config.max_connections {
+    match asked {
         Some(asked) if asked > available => tracing::warn!(
             "--max-connections {asked} is lowered to {available}: the limit is {limit} open descriptors. Try: ulimit -n {}",
-            reserved + asked
+            asked.saturating_add(reserved)
         ),
         None if available < CONNECTIONS_FEW => tracing::warn!(
             "{available} connections are the most that the limit of {limit} open descriptors leaves room for. Try: ulimit \
@@ -625,7 +629,7 @@ fn connections_max(config: &Config, io_threads: usize) -> Result<usize, StartErr
         ),
         Some(_) | None => {}
     }
-    Ok(config.max_connections.unwrap_or(CONNECTIONS_DEFAULT_MAX).min(available))
+    Ok(asked.unwrap_or(CONNECTIONS_DEFAULT_MAX).min(available))
 }
 
 fn banner(
@@ -675,4 +679,30 @@ fn banner(
         idle = time(config.idle_timeout),
         drain = time(Some(config.drain_timeout)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody who says nothing reserves for as many connections as a container without limits has descriptors; who says how
+    /// many has them, as far as descriptors last.
+    #[test]
+    fn connections_are_bounded_by_what_is_asked_and_by_descriptors() {
+        const BOUNDLESS: usize = 1 << 30;
+        let reserved = DESCRIPTORS_RESERVED + 2 * DESCRIPTORS_PER_IO_THREAD;
+        for (limit, asked, expected) in [
+            (BOUNDLESS, None, Some(CONNECTIONS_DEFAULT_MAX)),
+            (BOUNDLESS, Some(10_000_000), Some(10_000_000)),
+            (BOUNDLESS, Some(usize::MAX), Some(CONNECTIONS_MAX)),
+            (1024, None, Some(1024 - reserved)),
+            (1024, Some(5), Some(5)),
+            (1024, Some(5000), Some(1024 - reserved)),
+            (reserved + 1, None, Some(1)),
+            (reserved, None, None),
+            (0, Some(7), None),
+        ] {
+            assert_eq!(connections_within(limit, asked, 2).ok(), expected, "{asked:?} of {limit}");
+        }
+    }
 }
