@@ -216,7 +216,7 @@ pub const IN_FLIGHT_LOOK: Duration = Duration::from_millis(500);
 /// A turn that comes this much later than the thread's timer has not been late by the thread's own doing: the process was
 /// stopped, or had no CPU. Deadlines do not count the rest. Larger: more of such a stop counts against the peers, and
 /// against a drain. Smaller: a busy machine makes every deadline pass later.
-pub const STOP_MIN: Duration = Duration::from_millis(250);
+pub const STOP_MIN: Duration = Duration::from_millis(50);
 
 /// The longest time that a flag takes. Larger: sums of times and clocks get near the end of their types. Smaller: somebody's
 /// patience may be longer.

@@ -80,8 +80,9 @@ fn claims(site: &mut Site) -> Result<(), Stop> {
     for pair in &apart {
         for at_one_instant in [false, true] {
             let (port, pair) = (free_port(), *pair);
-            for start in start_both(pair, port, at_one_instant)? {
-                // The other one may be on the same port until both have been looked at.
+            let both = start_both(pair, port, at_one_instant)?;
+            // Each may be the one that is connected to, so neither ends before both have been looked at.
+            for start in &both {
                 let Start::Serves(server) = start else {
                     return Err(Stop::Failed(format!("{pair:?} do not overlap, or share on purpose: both serve")));
                 };
