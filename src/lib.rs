@@ -18,8 +18,10 @@
 //! ```
 //!
 //! Each I/O thread owns its ring, listener, buffers and connections, and shares nothing with the other I/O threads but
-//! the count of open connections. The batch processor owns the model. The main thread starts them, watches over them
-//! and waits for the end ([`server::Server`]).
+//! the count of open connections. The batch processor owns the model. The main thread starts them ([`crew`]: all are ready
+//! before one begins), watches over them ([`watchdog`]) and carries a stop out ([`shutdown`]); all that is
+//! [`server::Server`]. Two threads of the process serve no request: one hears signals ([`signals`]), one writes the log
+//! ([`logging`]).
 //!
 //! # The journey of a request
 //!

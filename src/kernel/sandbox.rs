@@ -23,7 +23,7 @@ const OPERATIONS: [u8; 6] = [
     opcode::Read::CODE,
 ];
 
-/// System calls that nothing needs once every ring is there. Threads are still started: one for signals.
+/// System calls that nothing needs once every ring is there.
 const CALLS_GIVEN_UP: [libc::c_long; 32] = [
     // Another ring, which would have no restrictions.
     libc::SYS_io_uring_setup,
