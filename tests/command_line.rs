@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -279,11 +279,13 @@ fn any_list_of_cpus_serves_on_any_machine() {
 fn signals_drain_without_losing_a_request() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let server = ServerProcess::start(&["--io-threads", "2"]);
-        let (address, answered) = (server.address(), AtomicUsize::new(0));
+        let answered = AtomicUsize::new(0);
         let requests = random_requests(&mut seeded(), 30, 1..=16);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| load_until_the_end(address, &requests, &answered));
+                // Connected before the signal can come.
+                let client = server.connect();
+                scope.spawn(|| load_until_the_end(client, &requests, &answered));
             }
             wait_until("the load is on", || answered.load(Ordering::Relaxed) > 200);
             server.signal(signal);
@@ -295,8 +297,7 @@ fn signals_drain_without_losing_a_request() {
 }
 
 /// Sends windows of requests until the stream ends; a window that was begun is answered as far as it goes.
-fn load_until_the_end(address: SocketAddr, requests: &[Request], answered: &AtomicUsize) {
-    let mut client = Client::connect(address);
+fn load_until_the_end(mut client: Client, requests: &[Request], answered: &AtomicUsize) {
     let mut refused = false;
     loop {
         client.send_all(requests);
