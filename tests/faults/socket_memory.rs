@@ -20,7 +20,9 @@ pub fn of_port(port: u16) -> Result<Vec<SocketMemory>, Stop> {
     let output = ss.args(["-tmnHO", "state", "connected", &format!("sport = :{port}")]).output();
     let output = output.map_err(|error| Stop::Skipped(format!("ss does not start: {error}")))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().map(|line| parse(line).ok_or_else(|| Stop::Failed(format!("ss says: {line}")))).collect()
+    // One in TIME_WAIT is no socket any more, and holds nothing.
+    let sockets = text.lines().filter(|line| line.contains("skmem:("));
+    sockets.map(|line| parse(line).ok_or_else(|| Stop::Failed(format!("ss says: {line}")))).collect()
 }
 
 /// A line such as `ESTAB 0 4711 127.0.0.1:9900 127.0.0.1:45678 skmem:(r0,rb131072,t0,tb87040,f0,w8192,o0,bl0,d0)`.

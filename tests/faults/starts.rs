@@ -128,7 +128,10 @@ impl Nobody {
         let user = ["setpriv", "--reuid", &self.user, "--regid", &self.user, "--clear-groups", "prlimit"];
         let words = [through, &user, limits].concat();
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]).arg(self.folder.join("disrust")).args(["--pin", "none"]).args(flags);
+        command.args(&words[1..]).arg(self.folder.join("disrust")).args(flags);
+        if !flags.contains(&"--pin") {
+            command.args(["--pin", "none"]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
