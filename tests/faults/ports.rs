@@ -79,9 +79,9 @@ fn claims(site: &mut Site) -> Result<(), Stop> {
     }
     for pair in &apart {
         for at_one_instant in [false, true] {
-            let (port, pair) = (free_port(), *pair);
+            let (port, pair) = (unused_port(), *pair);
+            // Both live until both have been looked at: a connection may be either's, if they share.
             let both = start_both(pair, port, at_one_instant)?;
-            // Each may be the one that is connected to, so neither ends before both have been looked at.
             for start in &both {
                 let Start::Serves(server) = start else {
                     return Err(Stop::Failed(format!("{pair:?} do not overlap, or share on purpose: both serve")));
@@ -96,7 +96,7 @@ fn claims(site: &mut Site) -> Result<(), Stop> {
 
 /// `Err` within, if not exactly one of them serves and the other says why it does not.
 fn exactly_one_serves(pair: [Claim; 2], at_one_instant: bool) -> Result<Result<(), String>, Stop> {
-    let port = free_port();
+    let port = unused_port();
     let [first, second] = start_both(pair, port, at_one_instant)?;
     let (server, status, log) = match (first, second) {
         (Start::Serves(server), Start::Ended { status, log, .. }) => (server, status, log),
@@ -139,6 +139,18 @@ fn start_both(pair: [Claim; 2], port: u16, at_one_instant: bool) -> Result<[Star
         let first = Start::attempt(&mut first);
         Ok([first?, other.join().expect("a start does not panic")?])
     })
+}
+
+/// A port that nobody uses at any address, and that the kernel gives to nobody who does not ask for it: it is not among
+/// those that it chooses for clients.
+fn unused_port() -> u16 {
+    loop {
+        let port = fastrand::u16(20_000..32_000);
+        let free = |host| TcpListener::bind((host, port)).is_ok();
+        if free("0.0.0.0") && (free("::") || TcpListener::bind("[::1]:0").is_err()) {
+            return port;
+        }
+    }
 }
 
 // ---- Who stops.
