@@ -68,6 +68,8 @@ impl Block {
 /// How much of its budget a pool has lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {
+    /// Less than an eighth: a few may hold much.
+    Slack,
     /// Less than half.
     Low,
     /// Half: whoever holds something should not come to hold more.
@@ -195,8 +197,10 @@ impl BlockPool {
             Pressure::Full
         } else if self.lent_bytes >= self.sizes.budget_bytes / 2 {
             Pressure::High
-        } else {
+        } else if self.lent_bytes >= self.sizes.budget_bytes / 8 {
             Pressure::Low
+        } else {
+            Pressure::Slack
         }
     }
 
@@ -352,10 +356,10 @@ mod tests {
             pressures.push(pool.pressure());
             lent.push(pool.take_for_request(1000));
         }
-        use Pressure::{Full, High, Low};
-        assert_eq!(pressures, [Low, Low, High, High, Full]);
+        use Pressure::{Full, High, Low, Slack};
+        assert_eq!(pressures, [Slack, Low, High, High, Full]);
         lent.into_iter().for_each(|block| pool.give(block));
-        assert_eq!(pool.pressure(), Low);
+        assert_eq!(pool.pressure(), Slack);
     }
 
     #[test]

@@ -112,7 +112,10 @@ pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
 /// a shared port begins later. Smaller: a peer whose round trip takes longer may find its new connection reset.
 pub const HANDOVER_SETTLE: Duration = Duration::from_millis(100);
 
-/// How long the I/O threads may take to accept what waits in their listeners before the port is handed over without that.
+/// How long the I/O threads may take to accept what waits in their listeners before the port is handed over without that. The
+/// descriptors that the handover needed are theirs then: where there are no others, that is what the last connections are
+/// accepted with. Larger: those wait for longer. Smaller: new connections that the kernel gives to a listener which is
+/// still open are dropped, and made when their peer tries again.
 pub const HANDOVER_MAX: Duration = Duration::from_secs(1);
 
 /// After the last call, requests of a connection are refused for this long at most before it is half-closed; from when the
@@ -192,6 +195,11 @@ pub const KEEPALIVE_PROBES: u32 = 3;
 /// memory, 4.2 MB without this. Smaller: a send each few packets for peers that are far away.
 pub const KERNEL_UNSENT_BYTES: u32 = 64 * 1024;
 
+/// A peer that is owed as much as a connection may be, and has taken nothing for this long, is taken for one that reads when it
+/// has written all. Larger: such a peer waits for longer. Smaller: a pause of a peer that reads slowly is taken for that, and a
+/// drain then finds more that it has not read.
+pub const WRITER_STALL_MIN: Duration = Duration::from_millis(500);
+
 /// When its budget for blocks is used up, a thread closes connections that hold blocks and have let none of them go for at
 /// least this long, those that hold most for longest first. Larger: everybody waits for longer. Smaller: peers
 /// that read in large steps are closed for it.
@@ -255,6 +263,9 @@ pub struct ConnectionLimits {
     /// Answer bytes that a connection may be owed, in flight and unsent together, before receiving from it stops.
     /// Larger: a peer that does not read holds more memory. Smaller: deep pipelines stall on the round trip.
     pub answer_bytes_owed_max: usize,
+    /// The same for a peer that has taken nothing of it for [`WRITER_STALL_MIN`]: it may read only when it has written all,
+    /// and would wait for us as we for it. Larger: one that never reads holds more. Smaller: less can be written at a go.
+    pub answer_bytes_owed_to_writer_max: usize,
     /// The same when half of the thread's budget for blocks is lent. Larger: those who hold much take what is left for
     /// those who hold nothing. Smaller: more of them wait.
     pub answer_bytes_owed_under_pressure_max: usize,
@@ -276,6 +287,7 @@ impl ConnectionLimits {
     /// What the server runs with.
     pub const SERVING: ConnectionLimits = ConnectionLimits {
         answer_bytes_owed_max: 64 * 1024,
+        answer_bytes_owed_to_writer_max: 4 * 1024 * 1024,
         answer_bytes_owed_under_pressure_max: 4 * 1024,
         request_bytes_in_flight_max: 256 * 1024,
         block_bytes_min: 64,

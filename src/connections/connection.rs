@@ -8,7 +8,8 @@
 //! - At most one receive is armed and at most one send is in the kernel.
 //! - The descriptor is closed only when no operation is in the kernel, and the slot freed only when besides no request
 //!   is in flight. So neither the kernel nor the batch processor ever works for a connection that does not exist.
-//! - Answers owed (in flight and unsent) and request bytes in flight are bounded: above the limit, receiving stops.
+//! - Answers owed (in flight and unsent) and request bytes in flight are bounded: above the limit, receiving stops. The bound
+//!   is higher for a peer that takes nothing, which may be writing everything before it reads, while there is memory.
 //! - Once gone, a connection sends nothing more.
 //! - What counts as progress of a peer is what its side has acknowledged, not what the kernel has taken off our hands: that
 //!   may be a third of a megabyte at once, or nothing for as long. How much is unacknowledged, the I/O thread asks
@@ -21,7 +22,7 @@ use super::framing::{Burst, PartialRequest};
 use super::send_buffer::SendBuffer;
 use crate::blocks::{Block, BlockPool, Pressure};
 use crate::event::{ConnectionId, InferenceEvent, Response};
-use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, LINGER, LINGER_MAX};
+use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, LINGER, LINGER_MAX, WRITER_STALL_MIN};
 use crate::protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
 
 /// How a receive is armed.
@@ -167,6 +168,8 @@ pub struct Connection<S> {
     /// Bytes of all sends that have completed, and how many of them the peer's side is known to have acknowledged.
     sent_bytes: u64,
     acknowledged_bytes: u64,
+    /// It has acknowledged nothing for a while.
+    is_stalled: bool,
     /// When a send last completed.
     sent_at_ns: u64,
     /// When the peer was last seen to have acknowledged something, or answers began to wait for that.
@@ -197,6 +200,7 @@ impl<S: Copy> Connection<S> {
             request_began_ns: now_ns,
             sent_bytes: 0,
             acknowledged_bytes: 0,
+            is_stalled: false,
             sent_at_ns: now_ns,
             progress_at_ns: now_ns,
             refusing_since_ns: None,
@@ -338,6 +342,8 @@ impl<S: Copy> Connection<S> {
             self.acknowledged_bytes = acknowledged;
             self.progress_at_ns = turn.now_ns;
         }
+        let stalled_ns = turn.now_ns.saturating_sub(self.progress_at_ns);
+        self.is_stalled = self.unacknowledged_bytes() > 0 && stalled_ns >= nanoseconds(WRITER_STALL_MIN);
     }
 
     // ---- It ends.
@@ -520,7 +526,8 @@ impl<S: Copy> Connection<S> {
 
     fn wants_receive(&self, limits: ConnectionLimits, pressure: Pressure) -> bool {
         let owed_max = match pressure {
-            Pressure::Low => limits.answer_bytes_owed_max,
+            Pressure::Slack if self.is_stalled => limits.answer_bytes_owed_to_writer_max,
+            Pressure::Slack | Pressure::Low => limits.answer_bytes_owed_max,
             Pressure::High | Pressure::Full => limits.answer_bytes_owed_under_pressure_max,
         };
         let owed = self.answer_bytes_in_flight + self.sends.unsent_bytes() + self.refused as usize * ERROR_ANSWER_BYTES;
@@ -579,6 +586,14 @@ mod tests {
             let received =
                 self.connection.received(LAYOUT, &mut buffer, HEADROOM, bytes.len(), self.turn, &mut self.blocks);
             received.burst.map(|burst| self.connection.publish(burst, 0, 0))
+        }
+
+        /// Receives requests and answers them, until so many bytes of answers or a few more have not been sent.
+        fn owe(&mut self, bytes: usize) {
+            while self.connection.sends.unsent_bytes() < bytes {
+                let Some(event) = self.receive(&requests(1000)) else { panic!("requests") };
+                assert!(self.answer(event));
+            }
         }
 
         fn answer(&mut self, event: InferenceEvent) -> bool {
@@ -700,12 +715,7 @@ mod tests {
     fn receiving_stops_at_the_limit_and_goes_on_when_answers_have_left() {
         let mut bench = Bench::new();
         assert!(matches!(bench.step(), Some(Step::Receive(Shots::Many))));
-        let mut owed = 0;
-        while owed < ConnectionLimits::SERVING.answer_bytes_owed_max {
-            let Some(event) = bench.receive(&requests(1000)) else { panic!("requests") };
-            assert!(bench.answer(event));
-            owed += 5000;
-        }
+        bench.owe(ConnectionLimits::SERVING.answer_bytes_owed_max);
         let Some(Step::Send(block)) = bench.step() else { panic!("a send is due") };
         assert!(matches!(bench.step(), Some(Step::CancelReceive)));
         assert!(bench.step().is_none());
@@ -725,6 +735,28 @@ mod tests {
             }
         }
         assert!(received_again);
+    }
+
+    /// A peer that reads only when it has written all would wait for us as we for it.
+    #[test]
+    fn more_is_received_from_a_peer_that_takes_nothing_while_there_is_memory() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        bench.owe(ConnectionLimits::SERVING.answer_bytes_owed_max);
+        assert!(matches!(bench.step(), Some(Step::Send(_))));
+        assert!(matches!(bench.step(), Some(Step::CancelReceive)));
+        bench.connection.receive_ended();
+        bench.turn.now_ns = nanoseconds(WRITER_STALL_MIN) - 1;
+        bench.connection.acknowledged(0, bench.turn);
+        assert!(bench.step().is_none(), "it may read in a moment");
+        bench.turn.now_ns += 1;
+        bench.connection.acknowledged(0, bench.turn);
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        let others = bench.blocks.take_for_request(LAYOUT.request_bytes_max());
+        bench.owe(1 << 17);
+        assert!(bench.blocks.pressure() >= Pressure::Low);
+        assert!(matches!(bench.step(), Some(Step::CancelReceive)), "and no further when others need the memory");
+        bench.blocks.give(others);
     }
 
     #[test]

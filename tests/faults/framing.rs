@@ -82,8 +82,7 @@ fn splits(site: &mut Site) -> Result<(), Stop> {
 
 fn deep_pipeline(site: &mut Site) -> Result<(), Stop> {
     site.beside(&[], |site, server| {
-        // As many bytes of answers as are owed to a peer that does not read, here and in the kernel.
-        let requests = random_requests(&mut site.rng, 10_000, 1..=4);
+        let requests = random_requests(&mut site.rng, 10_000, 1..=64);
         let mut client = server.connect();
         client.send_all(&requests);
         client.expect(&requests);

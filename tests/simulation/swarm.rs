@@ -151,6 +151,7 @@ impl Swarm {
         };
         let limits = ConnectionLimits {
             answer_bytes_owed_max: pick(rng, &[1, 100, 1000, 64 * 1024]),
+            answer_bytes_owed_to_writer_max: pick(rng, &[1, 1000, 64 * 1024, 1 << 20]),
             answer_bytes_owed_under_pressure_max: pick(rng, &[1, 100, 1000]),
             request_bytes_in_flight_max: pick(rng, &[1, 500, 5000, 256 * 1024]),
             block_bytes_min: 1 << rng.u32(..8),
