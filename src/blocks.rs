@@ -12,7 +12,7 @@
 //! never make the pool hold more than its budget.
 #![forbid(unsafe_code)]
 
-use crate::limits::BlockSizes;
+use crate::limits::{BlockSizes, SLACK_BYTES_MAX};
 
 /// What a block costs beside its bytes: its own fields, and the allocator's for two allocations.
 const BLOCK_OVERHEAD_BYTES: usize = size_of::<Block>() + 2 * 16;
@@ -68,7 +68,7 @@ impl Block {
 /// How much of its budget a pool has lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {
-    /// Less than an eighth: a few may hold much.
+    /// Less than [`SLACK_BYTES_MAX`], and less than an eighth: a few may hold much.
     Slack,
     /// Less than half.
     Low,
@@ -197,7 +197,7 @@ impl BlockPool {
             Pressure::Full
         } else if self.lent_bytes >= self.sizes.budget_bytes / 2 {
             Pressure::High
-        } else if self.lent_bytes >= self.sizes.budget_bytes / 8 {
+        } else if self.lent_bytes >= SLACK_BYTES_MAX.min(self.sizes.budget_bytes / 8) {
             Pressure::Low
         } else {
             Pressure::Slack

@@ -200,6 +200,10 @@ pub const KERNEL_UNSENT_BYTES: u32 = 64 * 1024;
 /// drain then finds more that it has not read.
 pub const WRITER_STALL_MIN: Duration = Duration::from_millis(500);
 
+/// While a thread has lent fewer bytes of blocks than this, and than an eighth of its budget, peers that take nothing may write
+/// on. Larger: a crowd that never reads holds more. Smaller: fewer requests can be written before anything is read.
+pub const SLACK_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// When its budget for blocks is used up, a thread closes connections that hold blocks and have let none of them go for at
 /// least this long, those that hold most for longest first. Larger: everybody waits for longer. Smaller: peers
 /// that read in large steps are closed for it.

@@ -7,8 +7,6 @@ use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use disrust::limits::PoolGeometry;
-use disrust::protocol::RequestLayout;
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -109,16 +107,19 @@ fn crowd(site: &mut Site, case: &Case) -> Result<(), Stop> {
             kernel_sum / counted.max(1) / 1024,
             kernel_max / 1024
         ));
-        let allowed = case.budget.1 + lent_bytes(site.features) + peers as u64 * CONNECTION_BYTES + NOISE_BYTES;
+        let promised = promised_bytes(&server.stderr());
+        require(promised >= case.budget.1, format!("the banner tells the memory: {promised} bytes"))?;
+        let allowed = promised + peers as u64 * CONNECTION_BYTES + NOISE_BYTES;
         require(grown <= allowed, format!("{} MiB more, {} MiB are allowed", grown >> 20, allowed >> 20))?;
         require(kernel_max <= SEND_BYTES_MAX, format!("{} KiB in the kernel for one peer", kernel_max / 1024))
     })
 }
 
-/// What buffers that are lent to the kernel can bring beyond the budget: all that they hold, once.
-fn lent_bytes(features: usize) -> u64 {
-    let geometry = PoolGeometry::for_layout(RequestLayout::new(features));
-    (IO_THREADS * usize::from(geometry.buffers) * geometry.receive_bytes) as u64
+/// The memory that the banner says peers can make the server hold: the budget, and what is under way when it is used up.
+fn promised_bytes(banner: &str) -> u64 {
+    let line = banner.lines().find(|line| line.starts_with("memory: ")).unwrap_or_default();
+    let words: Vec<_> = line.split(' ').collect();
+    words.windows(2).filter(|pair| pair[1] == "MiB").filter_map(|pair| pair[0].parse::<u64>().ok()).sum::<u64>() << 20
 }
 
 /// The crowd's process, from the driver's side.

@@ -151,7 +151,13 @@ fn write_table(path: &str, table: &str) -> std::io::Result<()> {
     let [Some(begin), Some(end)] = MARKS.map(|mark| text.find(mark)) else {
         return Err(std::io::Error::other(format!("{path} has no marks for the table")));
     };
-    std::fs::write(path, format!("{}{table}{}", &text[..begin + MARKS[0].len()], &text[end..]))
+    let run = format!(
+        "\nRun of {} on Linux {}, {} CPUs.\n",
+        humantime::format_rfc3339_seconds(std::time::SystemTime::now()),
+        rustix::system::uname().release().to_string_lossy(),
+        std::thread::available_parallelism()?
+    );
+    std::fs::write(path, format!("{}{table}{run}{}", &text[..begin + MARKS[0].len()], &text[end..]))
 }
 
 fn report(results: &[Finished], quick: bool) -> Value {

@@ -43,7 +43,7 @@ fn resolving(site: &mut Site) -> Result<(), Stop> {
         let (status, log) = process.wait();
         let took = begun_at.elapsed();
         site.measured(format!("{signal}: status {status:?} after {took:.1?}"));
-        let in_order = status == Some(0) && took < Duration::from_millis(1500);
+        let in_order = status == Some(0) && took < Duration::from_millis(500);
         require(in_order, format!("{signal}: status 0 at once, not {status:?} after {took:.1?}: {}", last_line(&log)))?;
         // A second question may wait, to another kind of address.
         silent.set_nonblocking(true).expect("a socket");

@@ -13,8 +13,8 @@ use super::site::{Site, Stop, at_once, last_line, needs_program, needs_root, req
 /// How long a start may take to serve or to end before it is taken for hung. On a busy machine; a second otherwise.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// A start that fails says so within this, also on a busy machine.
-pub const REFUSAL_MAX: Duration = Duration::from_secs(2);
+/// A start that fails says so within this.
+pub const REFUSAL_MAX: Duration = Duration::from_secs(1);
 
 /// What came of a start.
 pub enum Start {
