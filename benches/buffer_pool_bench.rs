@@ -39,11 +39,11 @@ use std::time::Duration;
 
 use answer_side::{AnswerSide, IoSide, assemble};
 use criterion::Criterion;
-use disrust::batch_processor::{BatchProcessor, Found};
+use disrust::batch::{BatchProcessor, Found};
+use disrust::exchange::wake::Wake;
 use disrust::kernel::ThreadAlarm;
 use disrust::limits::{BUFFERS_PER_THREAD, POOL_BYTES, PoolGeometry, RECEIVE_BYTES};
 use disrust::protocol::write_request;
-use disrust::wake::Wake;
 use fastrand::Rng;
 use measure::{criterion, group, iter_items};
 use request_side::{LAYOUT, RequestSide};

@@ -35,12 +35,12 @@ use std::time::{Duration, Instant};
 use answer_side::{IoSide, assemble};
 use bursts::{BURSTS, Network};
 use criterion::Criterion;
-use disrust::event::InferenceEvent;
+use disrust::exchange::event::InferenceEvent;
+use disrust::exchange::wait::{Pause, WaitStrategy, Waiter};
+use disrust::exchange::wake::Wake;
 use disrust::kernel::{ThreadAlarm, available_cpus, pin_current_thread};
 use disrust::limits::PoolGeometry;
-use disrust::threads::run_batch_processor;
-use disrust::wait::{Pause, WaitStrategy, Waiter};
-use disrust::wake::Wake;
+use disrust::server::threads::run_batch_processor;
 use measure::{criterion, group, iter_items};
 use request_side::LAYOUT;
 
@@ -227,7 +227,7 @@ impl Producer {
         self.side.requests.received(0, buffer, bytes).expect("a whole request was received")
     }
 
-    /// Waits as `disrust::threads` has an I/O thread wait, but only if there is nothing to publish first.
+    /// Waits as `disrust::server::threads` has an I/O thread wait, but only if there is nothing to publish first.
     fn pause(&mut self, worked: bool) {
         let now_ns = if self.waiter.needs_clock() { self.epoch.elapsed().as_nanos() as u64 } else { 0 };
         match self.waiter.pause(worked, now_ns) {

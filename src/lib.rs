@@ -18,24 +18,24 @@
 //! ```
 //!
 //! Each I/O thread owns its ring, listener, buffers and connections, and shares nothing with the other I/O threads but
-//! the count of open connections. The batch processor owns the model. The main thread starts them ([`crew`]: all are ready
-//! before one begins), watches over them ([`watchdog`]) and carries a stop out ([`shutdown`]); all that is
-//! [`server::Server`]. Two threads of the process serve no request: one hears signals ([`signals`]), one writes the log
-//! ([`logging`]).
+//! the count of open connections ([`exchange::control`]). The batch processor owns the model. The main thread starts them
+//! ([`server::crew`]: all are ready before one begins), watches over them ([`server::watchdog`]) and carries a stop out
+//! ([`server::shutdown`]); all that is [`server::Server`]. Two threads of the process serve no request: one hears signals
+//! ([`server::signals`]), one writes the log ([`server::logging`]).
 //!
 //! # The journey of a request
 //!
 //! 1. A connection is accepted ([`io_thread`]), gets a slot and a generation, and a multishot receive is armed for it.
-//! 2. Bytes arrive in a buffer of the thread's [`buffer_pool::BufferPool`]. [`connections::Connection::received`]
+//! 2. Bytes arrive in a buffer of the thread's [`exchange::buffer_pool::BufferPool`]. [`connections::Connection::received`]
 //!    finds the whole requests in it; the beginning of one that is cut off waits and is put before its end later
 //!    ([`connections::framing`]).
-//! 3. All whole requests of that receive become one [`event::InferenceEvent`]. The events of a turn are published to
-//!    the disruptor together, and the batch processor is woken if it sleeps ([`wake`]).
-//! 4. [`batch_processor::BatchProcessor::step`] polls everything that is there, and the model scores all of its
+//! 3. All whole requests of that receive become one [`exchange::event::InferenceEvent`]. The events of a turn are published to
+//!    the disruptor together, and the batch processor is woken if it sleeps ([`exchange::wake`]).
+//! 4. [`batch::BatchProcessor::step`] polls everything that is there, and the model scores all of its
 //!    vectors where they lie ([`model::Model::predict`]); if it fails, parts of them, until it is known for which
 //!    requests.
-//! 5. The answers are written over the requests, compacted at the front. A [`event::Response`] goes to the queue of
-//!    the thread that the event came from ([`response_queue`]), which is woken if it sleeps.
+//! 5. The answers are written over the requests, compacted at the front. A [`exchange::event::Response`] goes to the queue of
+//!    the thread that the event came from ([`exchange::response_queue`]), which is woken if it sleeps.
 //! 6. The I/O thread copies the answers to the connection's blocks of unsent answers, lends the buffer to the kernel
 //!    again, and sends. What is not sent at once goes with the next send.
 //! 7. A connection ends when its peer has ended, everything owed is sent, no operation is in the kernel and no request
@@ -50,39 +50,29 @@
 //! - **Nothing allocates on a request's path**; `tests/allocations.rs` counts.
 //! - **A peer's mistakes cost the peer**, in its own connection. The server's own mistakes end the process.
 //!
-//! # Which module knows which
+//! # Which room knows which
+//!
+//! A room imports only from the rooms below it, and `tests/imports.rs` holds that:
+//!
+//! ```text
+//! main → server → config → batch, io_thread → connections → kernel → log_gate, metrics → exchange → limits
+//! ```
 //!
 //! [`kernel`] is the only one that names libc, io_uring, sockets or affinity, and [`config`] the only one that names
-//! clap. [`connections`] does no I/O: it knows bytes, blocks and facts. [`io_thread`] and [`batch_processor`] make no
-//! system call; they run on anything that implements [`kernel::Kernel`]. [`protocol`] and [`limits`] know nobody.
-//! Unsafe code is in [`kernel`] and [`buffer_pool`]; every other module forbids it. The atomics that threads share are
-//! listed at the top of [`wake`], [`response_queue`], [`buffer_pool`], [`control`] and [`metrics`].
+//! clap. [`connections`] does no I/O: it knows bytes, blocks and facts. [`io_thread`] and [`batch`] make no system call;
+//! they run on anything that implements [`kernel::Kernel`].
+//! Unsafe code is in [`kernel`] and [`exchange::buffer_pool`] only. The atomics that threads share are listed at the top of
+//! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::control`] and [`metrics`].
 
-pub mod batch_processor;
-pub mod blocks;
-pub mod buffer_pool;
+pub mod batch;
 pub mod config;
 pub mod connections;
-pub mod control;
-pub mod cpu_list;
-pub mod crew;
-pub mod event;
+pub mod exchange;
 pub mod io_thread;
 pub mod kernel;
 pub mod limits;
-pub mod lived_time;
-pub mod logging;
+pub mod log_gate;
 pub mod metrics;
 pub mod model;
-pub mod placement;
 pub mod protocol;
-pub mod response_queue;
-mod scoring;
 pub mod server;
-pub mod shutdown;
-pub mod signals;
-pub mod sync;
-pub mod threads;
-pub mod wait;
-pub mod wake;
-pub mod watchdog;

@@ -9,8 +9,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use disrust::config::Config;
+use disrust::config::placement::Pin;
 use disrust::model::Sum;
-use disrust::placement::Pin;
 use disrust::protocol::{RequestLayout, write_request};
 use disrust::server::Server;
 

@@ -4,10 +4,10 @@
 mod common;
 
 use common::{Client, Request, TestServer, bytes_of, config};
-use disrust::blocks::BlockPool;
 use disrust::config::Config;
 use disrust::connections::{Connection, Drain, Step, Turn};
-use disrust::event::{ConnectionId, InferenceEvent, Response};
+use disrust::exchange::blocks::BlockPool;
+use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
 use disrust::limits::ConnectionLimits;
 use disrust::protocol::{ErrorCode, RequestLayout, write_answer};
 use proptest::collection::vec;

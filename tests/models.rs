@@ -16,11 +16,11 @@ mod sync {
         builder.check(model);
     }
 }
-#[path = "../src/event.rs"]
+#[path = "../src/exchange/event.rs"]
 mod event;
-#[path = "../src/response_queue.rs"]
+#[path = "../src/exchange/response_queue.rs"]
 mod response_queue;
-#[path = "../src/wake.rs"]
+#[path = "../src/exchange/wake.rs"]
 mod wake;
 
 use std::sync::Arc;

@@ -6,9 +6,9 @@ use std::io::Write;
 
 use common::{Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded};
 use disrust::config::Config;
-use disrust::placement::Wait;
+use disrust::config::placement::Wait;
+use disrust::exchange::wait::WaitStrategy;
 use disrust::protocol::FEATURE_DIM;
-use disrust::wait::WaitStrategy;
 
 /// A request of any permitted size gets one exact score for each vector.
 #[test]

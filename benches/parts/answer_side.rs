@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use disruptor::{BusySpin, build_multi_producer};
-use disrust::batch_processor::{BatchProcessor, IoThreadPort};
-use disrust::blocks::BlockPool;
+use disrust::batch::{BatchProcessor, IoThreadPort};
 use disrust::connections::Step;
-use disrust::event::InferenceEvent;
+use disrust::exchange::blocks::BlockPool;
+use disrust::exchange::event::InferenceEvent;
+use disrust::exchange::response_queue::{ResponseConsumer, response_queue};
+use disrust::exchange::wake::Wake;
 use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry, request_ring_slots};
 use disrust::metrics::BatchMetrics;
 use disrust::model::Sum;
-use disrust::response_queue::{ResponseConsumer, response_queue};
-use disrust::wake::Wake;
 
 use crate::request_side::{LAYOUT, RequestSide, TURN};
 

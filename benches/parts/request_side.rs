@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use disruptor::Producer;
-use disrust::blocks::BlockPool;
-use disrust::buffer_pool::{Buffer, BufferPool};
 use disrust::connections::{Connection, Drain, Turn};
-use disrust::event::{ConnectionId, InferenceEvent};
+use disrust::exchange::blocks::BlockPool;
+use disrust::exchange::buffer_pool::{Buffer, BufferPool};
+use disrust::exchange::event::{ConnectionId, InferenceEvent};
+use disrust::exchange::wake::Wake;
 use disrust::io_thread::EventProducer;
 use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry};
 use disrust::protocol::{FEATURE_DIM, RequestLayout};
-use disrust::wake::Wake;
 
 /// The default layout, which the server is tuned for.
 pub const LAYOUT: RequestLayout = RequestLayout::new(FEATURE_DIM);

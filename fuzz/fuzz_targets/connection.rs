@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use disrust::blocks::{Block, BlockPool};
+use disrust::exchange::blocks::{Block, BlockPool};
 use disrust::connections::{Connection, Drain, Shots, Step, Timeouts, Turn};
-use disrust::event::{ConnectionId, InferenceEvent, Response};
+use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
 use disrust::limits::ConnectionLimits;
 use disrust::protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout};
 use libfuzzer_sys::fuzz_target;

@@ -2,7 +2,7 @@
 //! written out number by number reads as the same list.
 #![no_main]
 
-use disrust::cpu_list::{CPUS_NAMED_MAX, parse_cpu_list};
+use disrust::config::cpu_list::{CPUS_NAMED_MAX, parse_cpu_list};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use disrust::blocks::BlockPool;
+use disrust::exchange::blocks::BlockPool;
 use disrust::connections::framing::PartialRequest;
 use disrust::protocol::{Answer, MAX_VECTORS_PER_REQUEST, RequestLayout, read_answer};
 use libfuzzer_sys::fuzz_target;

@@ -20,19 +20,11 @@ use std::time::Duration;
 
 use super::framing::{Burst, PartialRequest};
 use super::send_buffer::SendBuffer;
-use crate::blocks::{Block, BlockPool, Pressure};
-use crate::event::{ConnectionId, InferenceEvent, Response};
+use crate::exchange::blocks::{Block, BlockPool, Pressure};
+use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
+use crate::kernel::Shots;
 use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, LINGER, LINGER_MAX, WRITER_STALL_MIN};
 use crate::protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
-
-/// How a receive is armed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shots {
-    /// One completion, one buffer: for a peer whose input fills whole buffers, so that it cannot take all of them.
-    One,
-    /// A completion for each arrival until it is cancelled or fails.
-    Many,
-}
 
 /// What the I/O thread has to do next for a connection.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 //! count is seen as soon as its fourth byte is there.
 #![forbid(unsafe_code)]
 
-use crate::blocks::{Block, BlockPool};
+use crate::exchange::blocks::{Block, BlockPool};
 use crate::protocol::{BadVectorCount, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
 
 /// The whole requests of one receive: where they lie in its buffer, and how many.

@@ -8,4 +8,4 @@ mod connection;
 pub mod framing;
 mod send_buffer;
 
-pub use connection::{Connection, Drain, Expiry, Received, Shots, Step, Timeouts, Turn};
+pub use connection::{Connection, Drain, Expiry, Received, Step, Timeouts, Turn};

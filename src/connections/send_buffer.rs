@@ -8,7 +8,7 @@
 //! in the kernel that it has not confirmed; at most one block is in the kernel.
 #![forbid(unsafe_code)]
 
-use crate::blocks::{Block, BlockPool};
+use crate::exchange::blocks::{Block, BlockPool};
 
 /// One connection's unsent answers.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
-use crate::wake::Alarm;
+use crate::exchange::wake::Alarm;
 
 /// An eventfd (eventfd(2)); the I/O thread keeps a read of it in its ring.
 #[derive(Debug, Clone)]

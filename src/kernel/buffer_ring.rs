@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-use crate::buffer_pool::{Buffer, BufferPool};
+use crate::exchange::buffer_pool::{Buffer, BufferPool};
 
 /// The kernel asks for the ring to start on a page.
 const ALIGNMENT: usize = 4096;

@@ -13,44 +13,38 @@
 use std::io;
 use std::time::Duration;
 
-use crate::blocks::Block;
-use crate::buffer_pool::Buffer;
-use crate::connections::Shots;
-use crate::event::ConnectionId;
+use crate::exchange::blocks::Block;
+use crate::exchange::buffer_pool::Buffer;
+use crate::exchange::event::ConnectionId;
 
-mod affinity;
 mod alarm;
 mod buffer_ring;
-mod claim;
-mod descriptors;
-mod handover;
-mod listener;
-mod memory;
-mod port_owner;
+mod listen;
+mod process;
 mod progress;
-mod refusal;
-mod regular_file;
-mod sandbox;
-mod socket_table;
-mod stderr;
-mod steering;
 mod uring;
 
-pub use affinity::{available_cpus, pin_current_thread};
 pub use alarm::{EventFd, ThreadAlarm};
-pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
-pub use listener::{BindError, BoundPort, Listener, ServedPort, bind_port, resolve};
-pub use memory::{SpeakingAllocator, check_address_space, release_free_memory, spare_address_space};
-pub use port_owner::Owner;
-pub use refusal::{explain_refusal, explain_thread_refusal};
-pub use regular_file::{ReadFileError, read_regular_file};
-pub use sandbox::give_up_system_calls;
-pub use stderr::write_to_stderr;
+pub use listen::{BindError, BoundPort, Listener, Owner, ServedPort, bind_port, resolve};
+pub use process::{
+    DescriptorLimit, ReadFileError, SpeakingAllocator, available_cpus, check_address_space, explain_refusal,
+    explain_thread_refusal, give_up_system_calls, pin_current_thread, raise_descriptor_limit, read_regular_file,
+    release_free_memory, spare_address_space, write_to_stderr,
+};
 pub use uring::{RingSizes, UringKernel, probe_ring};
 
 /// The running kernel's release, such as `6.1.0`; empty if /proc does not say.
 pub fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// How a receive is armed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shots {
+    /// One completion, one buffer: for a peer whose input fills whole buffers, so that it cannot take all of them.
+    One,
+    /// A completion for each arrival until it is cancelled or fails.
+    Many,
 }
 
 /// What an I/O thread asks of the operating system.

@@ -24,16 +24,16 @@ use std::time::{Duration, Instant};
 use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 
+use super::Shots;
 use super::alarm::EventFd;
 use super::buffer_ring::{BufferRing, GROUP};
-use super::listener::Listener;
+use super::listen::Listener;
+use super::process::restrict;
 use super::progress::{peer_has_vanished, unacknowledged_bytes};
-use super::sandbox::restrict;
 use super::{Completion, Kernel, Queued, ReceiveOutcome};
-use crate::blocks::Block;
-use crate::buffer_pool::{Buffer, BufferPool};
-use crate::connections::Shots;
-use crate::event::ConnectionId;
+use crate::exchange::blocks::Block;
+use crate::exchange::buffer_pool::{Buffer, BufferPool};
+use crate::exchange::event::ConnectionId;
 
 /// Sizes of a ring.
 #[derive(Debug, Clone, Copy)]

@@ -8,8 +8,8 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use disrust::config::Config;
+use disrust::config::placement::Pin;
 use disrust::model::{Model, PredictError, Rows, Sum};
-use disrust::placement::Pin;
 use disrust::protocol::FEATURE_DIM;
 use disrust::server::{Report, RunError, Server, ServerHandle};
 

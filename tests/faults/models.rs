@@ -4,12 +4,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use disrust::config::Config;
+use disrust::config::placement::Pin;
 use disrust::limits::MODEL_STALL_MAX;
-use disrust::logging::Logging;
 use disrust::model::{Model, PredictError, Rows, Sum};
-use disrust::placement::Pin;
 use disrust::protocol::{ErrorCode, FEATURE_DIM};
 use disrust::server::Server;
+use disrust::server::logging::Logging;
 use nix::sys::signal::Signal;
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;

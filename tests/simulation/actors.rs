@@ -1,6 +1,6 @@
 //! The server's threads, as the simulation steps them: the server's own code, with its loops cut into pieces.
 //!
-//! What is here mirrors `disrust::threads`, cut at every place where another thread could come in between: after a turn,
+//! What is here mirrors `disrust::server::threads`, cut at every place where another thread could come in between: after a turn,
 //! before a sleep, in a sleep. A thread that sleeps is not stepped until the kernel has a completion for it, or its
 //! token has been given.
 
@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use disrust::batch_processor::{BatchProcessor, Found};
+use disrust::batch::{BatchProcessor, Found};
+use disrust::exchange::wait::{Pause, Waiter};
+use disrust::exchange::wake::Wake;
 use disrust::io_thread::IoThread;
-use disrust::wait::{Pause, Waiter};
-use disrust::wake::Wake;
 use fastrand::Rng;
 
 use super::kernel::SimulatedKernel;

@@ -16,13 +16,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use disrust::blocks::BlockPool;
-use disrust::buffer_pool::{Buffer, BufferPool};
-use disrust::connections::Shots;
-use disrust::event::ConnectionId;
+use disrust::exchange::blocks::BlockPool;
+use disrust::exchange::buffer_pool::{Buffer, BufferPool};
+use disrust::exchange::event::ConnectionId;
+use disrust::exchange::wake::Alarm;
+use disrust::kernel::Shots;
 use disrust::kernel::{Completion, EventFd, Kernel, Queued, ReceiveOutcome, RingSizes, UringKernel, bind_port};
 use disrust::limits::{BlockSizes, PoolGeometry};
-use disrust::wake::Alarm;
 use fastrand::Rng;
 use socket2::SockRef;
 
@@ -297,7 +297,7 @@ impl<K: Kernel, P: Peers> Side<K, P> {
     fn send_completed(
         &mut self,
         connection: usize,
-        block: Box<disrust::blocks::Block>,
+        block: Box<disrust::exchange::blocks::Block>,
         result: io::Result<usize>,
         lines: &mut Vec<String>,
     ) {

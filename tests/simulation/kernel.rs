@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use disrust::blocks::Block;
-use disrust::buffer_pool::Buffer;
-use disrust::connections::Shots;
-use disrust::event::ConnectionId;
+use disrust::exchange::blocks::Block;
+use disrust::exchange::buffer_pool::Buffer;
+use disrust::exchange::event::ConnectionId;
+use disrust::kernel::Shots;
 use disrust::kernel::{Completion, Kernel, Queued};
 
 use super::network::Descriptor;

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use disrust::blocks::Block;
-use disrust::buffer_pool::{Buffer, BufferPool};
-use disrust::connections::Shots;
-use disrust::event::ConnectionId;
+use disrust::exchange::blocks::Block;
+use disrust::exchange::buffer_pool::{Buffer, BufferPool};
+use disrust::exchange::event::ConnectionId;
+use disrust::exchange::wake::Alarm;
+use disrust::kernel::Shots;
 use disrust::kernel::{Completion, ReceiveOutcome};
-use disrust::wake::Alarm;
 use fastrand::Rng;
 
 use super::network::{Descriptor, Incoming, Network, Outgoing, StreamNumber, errno};

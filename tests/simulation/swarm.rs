@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use disrust::connections::Timeouts;
+use disrust::exchange::wait::WaitStrategy;
 use disrust::limits::{BUDGET_BLOCKS_MIN, ConnectionLimits, PoolGeometry};
 use disrust::protocol::RequestLayout;
-use disrust::wait::WaitStrategy;
 use fastrand::Rng;
 
 /// A probability, out of 1024.

@@ -12,16 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disruptor::{BusySpin, build_multi_producer};
-use disrust::batch_processor::{BatchProcessor, IoThreadPort};
-use disrust::buffer_pool::BufferPool;
-use disrust::control::Control;
-use disrust::event::InferenceEvent;
+use disrust::batch::{BatchProcessor, IoThreadPort};
+use disrust::exchange::buffer_pool::BufferPool;
+use disrust::exchange::control::Control;
+use disrust::exchange::event::InferenceEvent;
+use disrust::exchange::response_queue::response_queue;
+use disrust::exchange::wait::Waiter;
+use disrust::exchange::wake::Wake;
 use disrust::io_thread::{IoThread, IoThreadParts};
 use disrust::limits::{DRAIN_LAST_CALL, request_ring_slots};
 use disrust::metrics::{BatchMetrics, IoMetrics};
-use disrust::response_queue::response_queue;
-use disrust::wait::Waiter;
-use disrust::wake::Wake;
 use fastrand::Rng;
 
 use super::actors::{BatchActor, IoActor, Stepped};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, value_parser};
-use disrust::cpu_list::parse_cpu_list;
+use disrust::config::cpu_list::parse_cpu_list;
 
 use super::{CONNECTIONS_MAX, WINDOW_MAX};
 use crate::limit::{Limit, Metric, rate};

@@ -17,10 +17,10 @@ use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use disrust::blocks::{Block, BlockPool};
-use disrust::buffer_pool::{Buffer, BufferPool};
 use disrust::connections::{Connection, Drain, Step, Turn};
-use disrust::event::{ConnectionId, InferenceEvent, Response};
+use disrust::exchange::blocks::{Block, BlockPool};
+use disrust::exchange::buffer_pool::{Buffer, BufferPool};
+use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
 use disrust::kernel::{
     Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, ServedPort, UringKernel, bind_port, explain_refusal,
     resolve,

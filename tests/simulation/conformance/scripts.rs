@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use disrust::connections::Shots::{Many, One};
+use disrust::kernel::Shots::{Many, One};
 
 use super::Do::{self, *};
 use super::conforms;

@@ -18,9 +18,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator;
 use signal_hook::low_level::signal_name;
 
-use crate::crew::CrewError;
-use crate::logging::Logging;
 use crate::server::ServerHandle;
+use crate::server::crew::CrewError;
+use crate::server::logging::Logging;
 
 /// How long the words before an early end may take, if nobody reads them. Larger: whoever stops a server that starts waits.
 /// Smaller: a slow terminal misses them.

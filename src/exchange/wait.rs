@@ -1,6 +1,6 @@
 //! What a thread does when it has nothing to do: spin, yield, or sleep.
 //!
-//! Only the decision; [`crate::threads`] carries it out, and [`crate::wake`] sees that no work is missed.
+//! Only the decision; [`crate::server::threads`] carries it out, and [`super::wake`] sees that no work is missed.
 //!
 //! A thread with a CPU of its own spins for a moment, because a wake across cores costs far more than the wait between
 //! two requests under load, and then sleeps, so that an idle server costs nothing. A thread that shares its CPU sleeps

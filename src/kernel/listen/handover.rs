@@ -197,7 +197,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::kernel::listener::{Listener, ServedPort, bind_port};
+    use crate::kernel::listen::tcp::{Listener, ServedPort, bind_port};
 
     /// A server on a shared port: what its I/O threads have, and what its stop does.
     struct Sharer {

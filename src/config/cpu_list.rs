@@ -1,7 +1,7 @@
 //! Lists of CPUs as `--pin` takes them: `0-3,6,0-7:2`.
 //!
 //! Comma-separated numbers and ranges, a range with an optional stride. Unlike in cpuset(7), the order is kept and a
-//! CPU may be named twice: the list says which thread goes where. Whether the CPUs exist is [`crate::placement`]'s.
+//! CPU may be named twice: the list says which thread goes where. Whether the CPUs exist is [`crate::config::placement`]'s.
 #![forbid(unsafe_code)]
 
 use thiserror::Error;

@@ -1,6 +1,6 @@
 //! Wake only a sleeper: the flag that lets a publisher skip the system call when the other side is awake.
 //!
-//! Not here: how a thread sleeps ([`crate::wait`] decides when, [`crate::kernel`] knows how), nor what it waits for.
+//! Not here: how a thread sleeps ([`super::wait`] decides when, [`crate::kernel`] knows how), nor what it waits for.
 //! One side sleeps, any number of sides wake; there is one flag for each sleeping thread.
 //!
 //! | atomic | writers | readers | guards | ordering |
@@ -23,7 +23,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use super::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Says whether a thread sleeps, or is about to.
 #[derive(Debug)]

@@ -34,7 +34,7 @@ const PORT_CHOICES: usize = 16;
 
 /// A socket that listens, or will, for one I/O thread.
 #[derive(Debug)]
-pub struct Listener(pub(super) OwnedFd);
+pub struct Listener(pub(in crate::kernel) OwnedFd);
 
 /// Why the address can't be served.
 #[derive(Debug, Error)]

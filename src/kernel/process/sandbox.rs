@@ -13,7 +13,7 @@ use seccompiler::{
     sock_filter,
 };
 
-/// Every operation that [`super::UringKernel`] submits.
+/// Every operation that [`crate::kernel::UringKernel`] submits.
 const OPERATIONS: [u8; 6] = [
     opcode::AcceptMulti::CODE,
     opcode::Recv::CODE,
@@ -82,7 +82,7 @@ const NAMESPACES: [libc::c_int; 7] = [
 ///
 /// # Errors
 /// The kernel refuses.
-pub(super) fn restrict(submitter: &Submitter<'_>) -> io::Result<()> {
+pub fn restrict(submitter: &Submitter<'_>) -> io::Result<()> {
     let flags = Restriction::sqe_flags_allowed(squeue::Flags::BUFFER_SELECT.bits());
     let mut allowed: Vec<Restriction> = OPERATIONS.into_iter().map(Restriction::sqe_op).chain([flags]).collect();
     submitter.register_restrictions(&mut allowed)?;

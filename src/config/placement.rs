@@ -12,8 +12,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::exchange::wait::WaitStrategy;
 use crate::limits::IO_THREADS_MAX;
-use crate::wait::WaitStrategy;
 
 /// Where threads are asked to run.
 #[derive(Debug, Clone, PartialEq, Eq)]

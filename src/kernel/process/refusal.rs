@@ -46,7 +46,7 @@ impl Facts {
         Facts {
             seccomp: status.lines().find_map(|line| line.strip_prefix("Seccomp:")).and_then(number),
             disabled: fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok().as_deref().and_then(number),
-            kernel: super::kernel_release(),
+            kernel: crate::kernel::kernel_release(),
             memlock: limit("Max locked memory"),
             processes: limit("Max processes"),
             address_space: limit("Max address space"),

@@ -1,16 +1,16 @@
 //! How the threads run: look for work, and between looks spin, yield or sleep.
 //!
-//! What the work is, the I/O thread and the batch processor know; when to do what in between, [`crate::wait`] decides.
+//! What the work is, the I/O thread and the batch processor know; when to do what in between, [`crate::exchange::wait`] decides.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::batch_processor::{BatchProcessor, Found};
+use crate::batch::{BatchProcessor, Found};
+use crate::exchange::wait::{Pause, Waiter};
+use crate::exchange::wake::Wake;
 use crate::io_thread::IoThread;
 use crate::kernel::Kernel;
-use crate::wait::{Pause, Waiter};
-use crate::wake::Wake;
 
 /// A parked batch processor looks for work this often even if nobody wakes it. It is not needed (the wake flag's model
 /// test shows that), and only bounds the damage should that ever be wrong.

@@ -1,7 +1,7 @@
 //! Logs: to stderr, for people, and never in the way of a request.
 //!
 //! Lines go through a bounded queue to a thread of their own, and are dropped when a slow reader of stderr does not take
-//! them; so a stuck terminal or a closed pipe cannot hold up serving. What a peer can cause is logged through a [`LogGate`].
+//! them; so a stuck terminal or a closed pipe cannot hold up serving. What a peer can cause is logged through a [`crate::log_gate::LogGate`].
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -10,14 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
-use crate::crew::CrewError;
 use crate::model::model_runs;
+use crate::server::crew::CrewError;
 
 /// Lines that wait to be written. Larger: a stuck terminal holds more memory. Smaller: a burst of lines loses some.
 const LINES_WAITING_MAX: usize = 1024;
-
-/// The shortest time between two lines of one gate.
-const GATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The process's logs.
 #[derive(Clone)]
@@ -138,39 +135,4 @@ fn log_panics() {
             tracing::error!("{panic}");
         }
     }));
-}
-
-/// Lets one line a second pass.
-#[derive(Debug, Default)]
-pub struct LogGate {
-    passed_at_ns: Option<u64>,
-    suppressed: u64,
-}
-
-impl LogGate {
-    /// Whether a line may be written now: then how many were suppressed since the last one.
-    pub fn pass(&mut self, now_ns: u64) -> Option<u64> {
-        let interval_ns = GATE_INTERVAL.as_nanos() as u64;
-        if self.passed_at_ns.is_some_and(|passed_at_ns| now_ns.saturating_sub(passed_at_ns) < interval_ns) {
-            self.suppressed += 1;
-            return None;
-        }
-        self.passed_at_ns = Some(now_ns);
-        Some(std::mem::take(&mut self.suppressed))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gate_lets_one_line_a_second_pass_and_counts_the_others() {
-        let mut gate = LogGate::default();
-        assert_eq!(gate.pass(5), Some(0));
-        assert_eq!(gate.pass(6), None);
-        assert_eq!(gate.pass(999_999_999), None);
-        assert_eq!(gate.pass(1_000_000_005), Some(2));
-        assert_eq!(gate.pass(2_000_000_005), Some(0));
-    }
 }

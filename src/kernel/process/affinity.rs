@@ -1,4 +1,4 @@
-//! Which CPUs there are, and staying on one of them. Policy is [`crate::placement`]'s.
+//! Which CPUs there are, and staying on one of them. Policy is [`crate::config::placement`]'s.
 
 use core_affinity::CoreId;
 

@@ -2,7 +2,7 @@
 //!
 //! It decides nothing about a connection's life (that is [`crate::connections`]) and makes no system call (that is its
 //! [`Kernel`]); it brings the two together with the buffers, the disruptor and the response queue.
-//! How it waits between turns is [`crate::threads`]' business.
+//! How it waits between turns is [`crate::server::threads`]' business.
 //!
 //! Invariants
 //! - A buffer is lent to the kernel, in flight, or held for a moment within a turn; none is anywhere else.
@@ -25,22 +25,22 @@ use std::time::Duration;
 use disruptor::{MultiProducer, Producer, SingleConsumerBarrier};
 use slab::Slab;
 
-use crate::blocks::{Block, BlockPool, Pressure};
-use crate::buffer_pool::{Buffer, BufferPool};
 use crate::connections::{Connection, Drain, Expiry, Step, Timeouts, Turn};
-use crate::control::Control;
-use crate::event::{ConnectionId, InferenceEvent};
+use crate::exchange::blocks::{Block, BlockPool, Pressure};
+use crate::exchange::buffer_pool::{Buffer, BufferPool};
+use crate::exchange::control::Control;
+use crate::exchange::event::{ConnectionId, InferenceEvent};
+use crate::exchange::response_queue::ResponseConsumer;
+use crate::exchange::wake::Wake;
 use crate::kernel::{Completion, Kernel, Queued, ReceiveOutcome};
 use crate::limits::{
     ACCEPT_RETRY, COMPLETION_ENTRIES, ConnectionLimits, DRAIN_LAST_CALL, EVICTION_PART, EVICTION_STALL_MIN,
     IN_FLIGHT_LOOK, LISTEN_BACKLOG, PEER_SILENCE_MAX, QUEUED_ACCEPTS_A_TURN, STOP_MIN, SWEEP_INTERVAL_MAX,
     SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL,
 };
-use crate::logging::LogGate;
+use crate::log_gate::LogGate;
 use crate::metrics::{DETAILED, IoMetrics, stage_clock_ns};
 use crate::protocol::RequestLayout;
-use crate::response_queue::ResponseConsumer;
-use crate::wake::Wake;
 
 /// The I/O threads' end of the disruptor.
 pub type EventProducer = MultiProducer<InferenceEvent, SingleConsumerBarrier>;

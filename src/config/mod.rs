@@ -2,8 +2,11 @@
 //!
 //! The only file that names clap, which reads the command line and checks single values. The environment and the file are
 //! read here, so that what is overridden does not count, and what is wrong is said of the source that it came from. It checks what can be checked without the machine; what the machine makes of it is
-//! [`crate::placement`]'s and [`crate::server`]'s.
+//! [`crate::config::placement`]'s and [`crate::server`]'s.
 #![forbid(unsafe_code)]
+
+pub mod cpu_list;
+pub mod placement;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -15,15 +18,15 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 use humantime::DurationError;
 use thiserror::Error;
 
-use crate::cpu_list::parse_cpu_list;
+use crate::config::cpu_list::parse_cpu_list;
+use crate::config::placement::{Pin, PinPolicy, Wait};
+use crate::exchange::wait::WaitStrategy;
 use crate::kernel::read_regular_file;
 use crate::limits::{
     BUFFER_MEMORY_BYTES, BUFFER_MEMORY_BYTES_MAX, BUFFER_MEMORY_BYTES_MIN, CONFIG_FILE_BYTES_MAX, CONNECTIONS_MAX,
     FEATURE_DIM_MAX, IO_THREADS_MAX, TIME_MAX,
 };
 use crate::metrics::DETAILED;
-use crate::placement::{Pin, PinPolicy, Wait};
-use crate::wait::WaitStrategy;
 
 /// A server's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The way back: a bounded single-producer, single-consumer queue from the batch processor to one I/O thread.
 //!
 //! It carries responses, never bytes: the answers lie in the buffer that a response names. It does not wake anyone
-//! ([`crate::wake`]). A push becomes visible with [`ResponseProducer::publish`], once for a whole poll's responses.
+//! ([`super::wake`]). A push becomes visible with [`ResponseProducer::publish`], once for a whole poll's responses.
 //!
 //! Invariants: `head <= tail <= head + slots`; slots in `head..tail` belong to the consumer, the others to the
 //! producer. The queue has at least as many slots as its thread has buffers, and each response in it owns one, so a
@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::event::Response;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use super::event::Response;
+use super::sync::atomic::{AtomicU64, Ordering};
 
 /// What the two ends share.
 struct Shared {
@@ -124,9 +124,9 @@ impl ResponseConsumer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::event::ConnectionId;
+    use super::super::sync::check;
     use super::*;
-    use crate::event::ConnectionId;
-    use crate::sync::check;
 
     fn response(number: u32) -> Response {
         Response {

@@ -1,6 +1,6 @@
 //! The batch processor: everything that all I/O threads have published, through the model, and back.
 //!
-//! It makes no system call and does not wait ([`crate::threads`] does); one [`BatchProcessor::step`] handles what is
+//! It makes no system call and does not wait ([`crate::server::threads`] does); one [`BatchProcessor::step`] handles what is
 //! there. It knows connections only as addresses on responses.
 //!
 //! Invariants
@@ -16,18 +16,18 @@ use std::time::Instant;
 
 use disruptor::{EventPoller, MultiProducerBarrier, Polling};
 
-use crate::buffer_pool::{Buffer, BufferPool};
-use crate::event::{InferenceEvent, Response};
+use crate::batch::scoring::Scoring;
+use crate::exchange::buffer_pool::{Buffer, BufferPool};
+use crate::exchange::event::{InferenceEvent, Response};
+use crate::exchange::response_queue::ResponseProducer;
+use crate::exchange::wake::Wake;
 use crate::limits::request_ring_slots;
-use crate::logging::LogGate;
+use crate::log_gate::LogGate;
 use crate::metrics::{BatchMetrics, DETAILED, stage_clock_ns};
 use crate::model::{Model, Place, Rows};
 use crate::protocol::{
     ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
 };
-use crate::response_queue::ResponseProducer;
-use crate::scoring::Scoring;
-use crate::wake::Wake;
 
 /// The batch processor's end of the disruptor.
 pub type EventConsumer = EventPoller<InferenceEvent, MultiProducerBarrier>;

@@ -1,13 +1,21 @@
 //! A server as a whole: how it is put together, started, watched, and stopped.
 //!
-//! What its threads do is elsewhere ([`crate::io_thread`], [`crate::batch_processor`]).
+//! What its threads do is elsewhere ([`crate::io_thread`], [`crate::batch`]).
 //!
 //! A start has two steps. [`Server::prepare`] does whatever can fail: it binds the port, reserves memory, and has every
-//! thread started and ready, with its ring ([`crate::crew`]). [`ReadyServer::serve`] then listens and lets the threads begin,
+//! thread started and ready, with its ring ([`crate::server::crew`]). [`ReadyServer::serve`] then listens and lets the threads begin,
 //! so that nobody has connected to a server that does not come to serve. If anything fails, nothing is left behind.
 //!
 //! A stop is asked for through a [`ServerHandle`], from any thread, and carried out by [`Server::wait`].
 #![forbid(unsafe_code)]
+
+pub mod crew;
+pub mod lived_time;
+pub mod logging;
+pub mod shutdown;
+pub mod signals;
+pub mod threads;
+pub mod watchdog;
 
 use std::fmt;
 use std::io;
@@ -21,13 +29,18 @@ use std::time::{Duration, Instant};
 use disruptor::{BusySpin, build_multi_producer};
 use thiserror::Error;
 
-use crate::batch_processor::{BatchProcessor, IoThreadPort};
-use crate::buffer_pool::BufferPool;
+use crate::batch::{BatchProcessor, IoThreadPort};
 use crate::config::Config;
+use crate::config::placement::{
+    BATCH_THREAD_NAME, PinError, PinPolicy, Placement, Topology, default_io_threads, io_thread_name, place,
+};
 use crate::connections::{Connection, Timeouts};
-use crate::control::Control;
-use crate::crew::{Crew, CrewError, ThreadEnd};
-use crate::event::{InferenceEvent, Response};
+use crate::exchange::buffer_pool::BufferPool;
+use crate::exchange::control::Control;
+use crate::exchange::event::{InferenceEvent, Response};
+use crate::exchange::response_queue::response_queue;
+use crate::exchange::wait::Waiter;
+use crate::exchange::wake::Wake;
 use crate::io_thread::{IoThread, IoThreadParts};
 use crate::kernel::{
     BindError, BoundPort, EventFd, RingSizes, ServedPort, ThreadAlarm, UringKernel, available_cpus, bind_port,
@@ -39,20 +52,15 @@ use crate::limits::{
     DESCRIPTORS_RESERVED, PoolGeometry, RELEASE_BYTES_MIN, THREAD_BYTES, beyond_budget_bytes, request_ring_slots,
     ring_bytes, ring_entries, thread_budget_bytes,
 };
-use crate::lived_time::LivedTime;
 use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
 use crate::model::Model;
-use crate::placement::{
-    BATCH_THREAD_NAME, PinError, PinPolicy, Placement, Topology, default_io_threads, io_thread_name, place,
-};
 use crate::protocol::RequestLayout;
-use crate::response_queue::response_queue;
-use crate::shutdown::{Order, Shutdown};
-use crate::threads::{run_batch_processor, run_io_thread};
-use crate::wait::Waiter;
-use crate::wake::Wake;
-use crate::watchdog::{Sight, Stall, Watchdog};
+use crate::server::crew::{Crew, CrewError, ThreadEnd};
+use crate::server::lived_time::LivedTime;
+use crate::server::shutdown::{Order, Shutdown};
+use crate::server::threads::{run_batch_processor, run_io_thread};
+use crate::server::watchdog::{Sight, Stall, Watchdog};
 
 /// Why a server did not start. Each message says what, the likely cause, and what to try.
 #[derive(Debug, Error)]

@@ -1,0 +1,13 @@
+//! What travels between the threads, and how: events and responses, the buffers and blocks that the bytes lie in, the queue of
+//! responses, and what wakes a thread that sleeps.
+//!
+//! No decision about a connection or a request is made here, and no system call.
+
+pub mod blocks;
+pub mod buffer_pool;
+pub mod control;
+pub mod event;
+pub mod response_queue;
+pub mod sync;
+pub mod wait;
+pub mod wake;

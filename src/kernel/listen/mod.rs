@@ -1,0 +1,13 @@
+//! The listeners: one a thread on one port, which is ours alone or shared on purpose, and is handed over when the server stops.
+//!
+//! Not what happens to a connection once it is accepted: that is [`super::uring`]'s.
+
+mod claim;
+mod handover;
+mod port_owner;
+mod socket_table;
+mod steering;
+mod tcp;
+
+pub use port_owner::Owner;
+pub use tcp::{BindError, BoundPort, Listener, ServedPort, bind_port, resolve};

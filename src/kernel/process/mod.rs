@@ -1,0 +1,19 @@
+//! What a process needs once, mostly at its start: CPUs, limits, memory, the system calls that it gives up; and words for what
+//! the system refused.
+
+mod affinity;
+mod descriptors;
+mod memory;
+mod refusal;
+mod regular_file;
+mod sandbox;
+mod stderr;
+
+pub use affinity::{available_cpus, pin_current_thread};
+pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
+pub use memory::{SpeakingAllocator, check_address_space, release_free_memory, spare_address_space};
+pub use refusal::{explain_refusal, explain_thread_refusal};
+pub use regular_file::{ReadFileError, read_regular_file};
+pub use sandbox::give_up_system_calls;
+pub(super) use sandbox::restrict;
+pub use stderr::write_to_stderr;
