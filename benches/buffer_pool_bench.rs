@@ -43,7 +43,7 @@ use disrust::batch::{BatchProcessor, Found};
 use disrust::exchange::wake::Wake;
 use disrust::kernel::ThreadAlarm;
 use disrust::limits::{BUFFERS_PER_THREAD, POOL_BYTES, PoolGeometry, RECEIVE_BYTES};
-use disrust::protocol::write_request;
+use disrust_protocol::write_request;
 use fastrand::Rng;
 use measure::{criterion, group, iter_items};
 use request_side::{LAYOUT, RequestSide};

@@ -27,10 +27,10 @@ use criterion::Criterion;
 use disrust::config::Config;
 use disrust::kernel::{available_cpus, pin_current_thread};
 use disrust::model::Sum;
-use disrust::protocol::{
+use disrust::server::Server;
+use disrust_protocol::{
     FEATURE_DIM, MAX_VECTORS_PER_REQUEST, RequestLayout, answer_bytes, write_answer, write_request,
 };
-use disrust::server::Server;
 use fastrand::Rng;
 use measure::{criterion, group, iter_items};
 

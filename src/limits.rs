@@ -1,6 +1,6 @@
 //! Every bound of the server, in one place: what breaks if it is larger, what if it is smaller.
 //!
-//! Not here: what the wire format fixes ([`crate::protocol`]), and what a flag sets ([`crate::config`]).
+//! Not here: what the wire format fixes ([`disrust_protocol`]), and what a flag sets ([`crate::config`]).
 //!
 //! The bounds prove each other. Every event in flight holds a buffer, so a thread has at most its pool's count of
 //! events in flight; the request ring holds that many of every thread and each response queue that many of its own
@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::{F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes};
+use disrust_protocol::{F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes};
 
 /// Threads that may do I/O. Larger: more rings and pools than any one batch processor feeds. Smaller: a large
 /// machine cannot be used.

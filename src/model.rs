@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
 
-use crate::protocol::{F32_BYTES, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
+use disrust_protocol::{F32_BYTES, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
 
 /// Scores vectors. Owned by the batch processor's thread, called by nobody else.
 pub trait Model: Send {
@@ -236,7 +236,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::write_request;
+    use disrust_protocol::write_request;
 
     fn scores(feature_dim: usize, rows: &[f32]) -> Vec<f32> {
         let layout = RequestLayout::new(feature_dim);

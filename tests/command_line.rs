@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Client, Reply, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
-use disrust::protocol::{ErrorCode, FEATURE_DIM};
+use disrust_protocol::{ErrorCode, FEATURE_DIM};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 

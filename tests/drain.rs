@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Client, Reply, Request, TestServer, config, random_requests, seeded, wait_until};
 use disrust::config::Config;
-use disrust::protocol::{ErrorCode, FEATURE_DIM};
+use disrust_protocol::{ErrorCode, FEATURE_DIM};
 
 /// Longer than any test: a drain that needs its timeout to end does not pass.
 const NEVER: Duration = Duration::from_secs(3600);

@@ -9,7 +9,7 @@ use disrust::connections::{Connection, Drain, Step, Turn};
 use disrust::exchange::blocks::BlockPool;
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
 use disrust::limits::ConnectionLimits;
-use disrust::protocol::{ErrorCode, RequestLayout, write_answer};
+use disrust_protocol::{ErrorCode, RequestLayout, write_answer};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

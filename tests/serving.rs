@@ -8,7 +8,7 @@ use common::{Client, Reply, Request, TestServer, bytes_of, config, random_reques
 use disrust::config::Config;
 use disrust::config::placement::Wait;
 use disrust::exchange::wait::WaitStrategy;
-use disrust::protocol::FEATURE_DIM;
+use disrust_protocol::FEATURE_DIM;
 
 /// A request of any permitted size gets one exact score for each vector.
 #[test]

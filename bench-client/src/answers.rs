@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use disrust::protocol::{Answer, ErrorCode, read_answer};
+use disrust_protocol::{Answer, ErrorCode, read_answer};
 
 use crate::failure::Fault;
 use crate::rows::same_score;

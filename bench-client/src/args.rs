@@ -10,7 +10,7 @@ mod run;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, value_parser};
-use disrust::protocol::{FEATURE_DIM, MAX_VECTORS_PER_REQUEST};
+use disrust_protocol::{FEATURE_DIM, MAX_VECTORS_PER_REQUEST};
 
 mod floor;
 mod sweep;

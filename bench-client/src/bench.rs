@@ -9,7 +9,7 @@
 use std::io::{self, Write};
 use std::net::TcpStream;
 
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 
 use crate::args::{Plan, Target};
 use crate::closed_loop::ClosedLoop;

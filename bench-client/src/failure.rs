@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use disrust::protocol::{BadAnswer, ErrorCode};
+use disrust_protocol::{BadAnswer, ErrorCode};
 use nix::errno::Errno;
 use thiserror::Error;
 

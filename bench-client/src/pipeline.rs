@@ -11,7 +11,7 @@ use std::panic::resume_unwind;
 use std::thread;
 use std::time::Duration;
 
-use disrust::protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout, write_request};
+use disrust_protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout, write_request};
 use fastrand::Rng;
 
 use crate::answers::AnswerReader;

@@ -7,7 +7,7 @@
 
 use std::io::Write;
 
-use disrust::protocol::MAX_VECTORS_PER_REQUEST;
+use disrust_protocol::MAX_VECTORS_PER_REQUEST;
 
 use crate::args::{ProbePlan, Target};
 use crate::failure::Failure;

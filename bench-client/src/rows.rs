@@ -5,7 +5,7 @@
 //! Invariants: a score is the sum of the row's features from left to right, in f32, with no other order and no wider
 //! intermediate; random rows are finite, so their scores have one bit pattern each.
 
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 use fastrand::Rng;
 
 /// The sum model's score of one row.

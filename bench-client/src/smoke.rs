@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
-use disrust::protocol::{ErrorCode, RequestLayout, write_request};
+use disrust_protocol::{ErrorCode, RequestLayout, write_request};
 use fastrand::Rng;
 
 use crate::answers::AnswerReader;

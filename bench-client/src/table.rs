@@ -7,7 +7,7 @@
 //! Invariants: request `n` of the stream is request `n % cycle` of the table; a window of requests behind the cycle
 //! repeats its beginning, so that every slice of up to a window lies in one piece, wherever it begins.
 
-use disrust::protocol::{
+use disrust_protocol::{
     MAX_VECTORS_PER_REQUEST, RequestLayout, answer_bytes, read_answer, write_answer, write_request,
 };
 use fastrand::Rng;
@@ -181,7 +181,7 @@ mod tests {
         assert!(matches!(fault(&table, 0, &other_score), Fault::Score { vector: 0, .. }));
         assert!(matches!(fault(&table, 0, &other_score[..2]), Fault::Byte { index: 1, .. }));
         assert!(matches!(fault(&table, 1, &other_score[1..]), Fault::Score { vector: 0, .. }), "begun earlier");
-        assert!(matches!(fault(&table, 0, &[0, 3, 1]), Fault::ErrorAnswer(disrust::protocol::ErrorCode::Shed)));
+        assert!(matches!(fault(&table, 0, &[0, 3, 1]), Fault::ErrorAnswer(disrust_protocol::ErrorCode::Shed)));
         assert!(matches!(fault(&table, 0, &[0]), Fault::Byte { index: 0, expected: 1, received: 0 }));
         assert!(matches!(fault(&table, 0, &[200]), Fault::NotAnAnswer(_)));
         let two_scores = [2, 0, 0, 0, 0, 0, 0, 0, 0];

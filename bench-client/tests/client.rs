@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 use stub::Behaviour;
 
 const LAYOUT: RequestLayout = RequestLayout::new(16);

@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use disrust::protocol::{ErrorCode, RequestLayout, answer_bytes, write_answer, write_request};
+use disrust_protocol::{ErrorCode, RequestLayout, answer_bytes, write_answer, write_request};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -4,7 +4,7 @@
 //! for every receive, from a generator whose period is 2⁶⁴, before the clock starts. Features are copied from random
 //! places of a table of random rows.
 
-use disrust::protocol::MAX_VECTORS_PER_REQUEST;
+use disrust_protocol::MAX_VECTORS_PER_REQUEST;
 use fastrand::Rng;
 
 use crate::request_side::LAYOUT;

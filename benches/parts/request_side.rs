@@ -13,7 +13,7 @@ use disrust::exchange::event::{ConnectionId, InferenceEvent};
 use disrust::exchange::wake::Wake;
 use disrust::io_thread::EventProducer;
 use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry};
-use disrust::protocol::{FEATURE_DIM, RequestLayout};
+use disrust_protocol::{FEATURE_DIM, RequestLayout};
 
 /// The default layout, which the server is tuned for.
 pub const LAYOUT: RequestLayout = RequestLayout::new(FEATURE_DIM);

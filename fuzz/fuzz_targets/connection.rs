@@ -13,7 +13,7 @@ use disrust::exchange::blocks::{Block, BlockPool};
 use disrust::connections::{Connection, Drain, Shots, Step, Timeouts, Turn};
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
 use disrust::limits::ConnectionLimits;
-use disrust::protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout};
+use disrust_protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout};
 use libfuzzer_sys::fuzz_target;
 
 const LAYOUT: RequestLayout = RequestLayout::new(1);

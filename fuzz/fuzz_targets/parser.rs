@@ -5,7 +5,7 @@
 use arbitrary::Arbitrary;
 use disrust::exchange::blocks::BlockPool;
 use disrust::connections::framing::PartialRequest;
-use disrust::protocol::{Answer, MAX_VECTORS_PER_REQUEST, RequestLayout, read_answer};
+use disrust_protocol::{Answer, MAX_VECTORS_PER_REQUEST, RequestLayout, read_answer};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug, Arbitrary)]

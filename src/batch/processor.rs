@@ -25,7 +25,7 @@ use crate::limits::request_ring_slots;
 use crate::log_gate::LogGate;
 use crate::metrics::{BatchMetrics, DETAILED, stage_clock_ns};
 use crate::model::{Model, Place, Rows};
-use crate::protocol::{
+use disrust_protocol::{
     ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
 };
 
@@ -265,7 +265,7 @@ fn write_answers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{answer_bytes, write_request};
+    use disrust_protocol::{answer_bytes, write_request};
 
     #[test]
     fn answers_are_compacted_over_their_requests() {

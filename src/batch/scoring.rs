@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::model::Place;
-    use crate::protocol::{RequestLayout, write_request};
+    use disrust_protocol::{RequestLayout, write_request};
 
     /// Its rows' score is their first feature; it fails where a row's second feature says so, by an error or a panic, having
     /// written nonsense. It may also fail on large batches only.

@@ -24,7 +24,7 @@ use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
 use crate::kernel::Shots;
 use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, LINGER, LINGER_MAX, WRITER_STALL_MIN};
-use crate::protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
+use disrust_protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
 
 /// What the I/O thread has to do next for a connection.
 #[derive(Debug)]
@@ -548,7 +548,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::write_request;
+    use disrust_protocol::write_request;
 
     const LAYOUT: RequestLayout = RequestLayout::new(1);
     const HEADROOM: usize = LAYOUT.request_bytes_max();

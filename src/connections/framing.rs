@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use crate::exchange::blocks::{Block, BlockPool};
-use crate::protocol::{BadVectorCount, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
+use disrust_protocol::{BadVectorCount, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
 
 /// The whole requests of one receive: where they lie in its buffer, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,7 +144,7 @@ fn scan(layout: RequestLayout, bytes: &[u8], offset: usize) -> (Burst, Result<()
 mod tests {
     use super::*;
     use crate::limits::BlockSizes;
-    use crate::protocol::write_request;
+    use disrust_protocol::write_request;
 
     const LAYOUT: RequestLayout = RequestLayout::new(2);
     const HEADROOM: usize = LAYOUT.request_bytes_max();

@@ -40,7 +40,7 @@ use crate::limits::{
 };
 use crate::log_gate::LogGate;
 use crate::metrics::{DETAILED, IoMetrics, stage_clock_ns};
-use crate::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 
 /// The I/O threads' end of the disruptor.
 pub type EventProducer = MultiProducer<InferenceEvent, SingleConsumerBarrier>;

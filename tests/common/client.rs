@@ -4,7 +4,7 @@ use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use disrust::protocol::{Answer, MAX_VECTORS_PER_REQUEST, answer_bytes, read_answer};
+use disrust_protocol::{Answer, MAX_VECTORS_PER_REQUEST, answer_bytes, read_answer};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{PATIENCE, Reply, Request, bytes_of};

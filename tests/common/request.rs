@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use disrust::protocol::{ErrorCode, FEATURE_DIM, RequestLayout, answer_bytes, write_answer, write_request};
+use disrust_protocol::{ErrorCode, FEATURE_DIM, RequestLayout, answer_bytes, write_answer, write_request};
 
 /// A source of randomness whose seed is printed; the variable of that name replays it.
 pub fn seeded() -> fastrand::Rng {

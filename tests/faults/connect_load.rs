@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use disrust::protocol::{ErrorCode, FEATURE_DIM};
+use disrust_protocol::{ErrorCode, FEATURE_DIM};
 use socket2::SockRef;
 
 use super::common::Request;

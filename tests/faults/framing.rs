@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::Instant;
 
-use disrust::protocol::FEATURE_DIM;
+use disrust_protocol::FEATURE_DIM;
 
 use super::Listed;
 use super::common::{Client, Request, random_requests};

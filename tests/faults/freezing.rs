@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use disrust::protocol::ErrorCode;
+use disrust_protocol::ErrorCode;
 use nix::sys::signal::Signal;
 
 use super::Listed;

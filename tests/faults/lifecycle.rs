@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use disrust::protocol::ErrorCode;
+use disrust_protocol::ErrorCode;
 use nix::sys::signal::Signal;
 
 use super::Listed;

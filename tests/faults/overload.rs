@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use disrust::protocol::FEATURE_DIM;
+use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::Signal;
 
 use super::Listed;

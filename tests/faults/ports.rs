@@ -438,7 +438,7 @@ fn handover_without_descriptors(site: &mut Site) -> Result<(), Stop> {
     let (mut answered, mut refused, mut lost) = (0, 0, 0);
     for (client, request) in queued.iter_mut().zip(&requests) {
         match client.receive_or_break() {
-            Ok(Some(Reply::Error(disrust::protocol::ErrorCode::Closing))) => refused += 1,
+            Ok(Some(Reply::Error(disrust_protocol::ErrorCode::Closing))) => refused += 1,
             Ok(Some(reply)) => {
                 require(reply == request.reply, "a right answer")?;
                 answered += 1;

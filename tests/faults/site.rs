@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use disrust::protocol::FEATURE_DIM;
+use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::Signal;
 
 use super::bystanders::Bystanders;

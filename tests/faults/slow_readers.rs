@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use disrust::protocol::ErrorCode;
+use disrust_protocol::ErrorCode;
 use nix::sys::signal::Signal;
 
 use super::Listed;

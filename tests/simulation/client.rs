@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use disrust::connections::Timeouts;
 use disrust::limits::LINGER;
-use disrust::protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout};
+use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout};
 use fastrand::Rng;
 
 use super::network::{Network, Read, StreamNumber, errno};

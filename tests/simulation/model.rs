@@ -1,7 +1,7 @@
 //! The model of the simulated server: the sum, except that it fails on requests that are marked.
 
 use disrust::model::{Model, PredictError, Rows, Sum};
-use disrust::protocol::F32_BYTES;
+use disrust_protocol::F32_BYTES;
 
 use super::client::{MODEL_ERRS, MODEL_PANICS};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use disrust::connections::Timeouts;
 use disrust::exchange::wait::WaitStrategy;
 use disrust::limits::{BUDGET_BLOCKS_MIN, ConnectionLimits, PoolGeometry};
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 use fastrand::Rng;
 
 /// A probability, out of 1024.

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use disrust::protocol::FEATURE_DIM;
+use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::Signal;
 
 use bystanders::Bystanders;

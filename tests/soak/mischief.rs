@@ -12,7 +12,7 @@ use std::sync::{Arc, RwLock};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
-use disrust::protocol::FEATURE_DIM;
+use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

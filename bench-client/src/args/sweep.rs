@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
 use disrust::limits::IO_THREADS_MAX;
-use disrust::protocol::MAX_VECTORS_PER_REQUEST;
+use disrust_protocol::MAX_VECTORS_PER_REQUEST;
 use serde::{Deserialize, Serialize};
 
 use super::run::{REPEATS_MAX, THREADS_MAX, duration, positive_duration};

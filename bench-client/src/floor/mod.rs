@@ -26,7 +26,7 @@ use std::os::unix::net::UnixStream;
 
 use disrust::kernel::{BindError, pin_current_thread};
 use disrust::limits::LISTEN_BACKLOG;
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 use nix::errno::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Protocol, Socket, Type};

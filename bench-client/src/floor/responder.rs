@@ -6,7 +6,7 @@
 //!
 //! Invariants: answers are appended in request order; behind a bad count's error answer comes nothing.
 
-use disrust::protocol::{ErrorCode, F32_BYTES, FEATURE_DIM, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
+use disrust_protocol::{ErrorCode, F32_BYTES, FEATURE_DIM, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
 
 /// What became of some received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ fn append_score(row: &[u8], answers: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use disrust::protocol::{Answer, read_answer, write_request};
+    use disrust_protocol::{Answer, read_answer, write_request};
     use fastrand::Rng;
 
     use super::*;

@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::num::NonZeroU16;
 use std::os::unix::net::UnixStream;
 
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};

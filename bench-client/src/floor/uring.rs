@@ -28,7 +28,7 @@ use disrust::kernel::{
 use disrust::limits::{
     BUFFER_MEMORY_BYTES, COMPLETION_ENTRIES, ConnectionLimits, PoolGeometry, RECEIVE_BYTES, SUBMISSION_ENTRIES, TICK,
 };
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 use slab::Slab;
 
 use super::responder::{Framing, answer_all};

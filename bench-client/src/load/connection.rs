@@ -30,7 +30,7 @@ const BURSTS_MAX: usize = 16 * 1024;
 const BURSTS_START: usize = 256;
 
 /// The bytes of the largest answer, which may have to wait for its end.
-const PARTIAL_BYTES: usize = disrust::protocol::answer_bytes(disrust::protocol::MAX_VECTORS_PER_REQUEST);
+const PARTIAL_BYTES: usize = disrust_protocol::answer_bytes(disrust_protocol::MAX_VECTORS_PER_REQUEST);
 
 /// Requests that went to the kernel together.
 #[derive(Debug, Clone, Copy)]

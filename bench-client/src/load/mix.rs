@@ -8,7 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use disrust::protocol::MAX_VECTORS_PER_REQUEST;
+use disrust_protocol::MAX_VECTORS_PER_REQUEST;
 use fastrand::Rng;
 
 /// The largest weight of one part. Larger: sums of weights might overflow. Smaller: rare sizes could not be told.

@@ -34,7 +34,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 use hdrhistogram::Histogram;
 
 use crate::args::Target;

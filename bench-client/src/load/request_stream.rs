@@ -8,7 +8,7 @@
 //! streams and never wrap; behind each cycle its beginning is repeated, so that a slice of up to [`SLICE_BYTES_MAX`]
 //! lies in one piece, wherever it begins.
 
-use disrust::protocol::{
+use disrust_protocol::{
     Answer, MAX_VECTORS_PER_REQUEST, RequestLayout, answer_bytes, read_answer, write_answer, write_request,
 };
 use fastrand::Rng;

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use disrust::protocol::RequestLayout;
+use disrust_protocol::RequestLayout;
 use fastrand::Rng;
 
 use crate::failure::Failure;

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use disrust::protocol::{
+use disrust_protocol::{
     ErrorCode, F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes,
     read_vector_count, write_answer,
 };

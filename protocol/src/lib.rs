@@ -1,6 +1,6 @@
 //! The wire format, as pure functions over bytes: what a request and an answer look like.
 //!
-//! It is not a parser with state (that is [`crate::connections`]) and knows no socket.
+//! It is not a parser with state (that is the server's `connections`), knows no socket, and depends on nothing.
 //! Both ends use it: the server to find frames and write answers, the clients of this workspace to do the reverse.
 //! All integers and floats are little-endian.
 //!
@@ -14,7 +14,8 @@
 //! shorter than the request that it answers, so answers can be written over the requests they come from.
 #![forbid(unsafe_code)]
 
-use thiserror::Error;
+use std::error::Error;
+use std::fmt;
 
 /// The largest `num_vectors` of one request.
 ///
@@ -44,24 +45,33 @@ const _: () = assert!(
 );
 
 /// Why a request was not answered with scores; the second byte of an error answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ErrorCode {
     /// `num_vectors` is 0 or above [`MAX_VECTORS_PER_REQUEST`]. The framing is lost: the server sends the answers that
     /// it owes, then this, then closes.
-    #[error("bad num_vectors")]
     BadVectorCount = 1,
     /// The model failed on this request. The connection goes on.
-    #[error("the model failed on this request")]
     ModelFailed = 2,
     /// The server is overloaded and shed this request. The connection goes on. This server never sends it: it holds
     /// a peer back through TCP instead; the code is reserved for servers of the same protocol that shed.
-    #[error("the server is overloaded and shed this request")]
     Shed = 3,
     /// The server is closing and did not take this request.
-    #[error("the server is closing and did not take this request")]
     Closing = 4,
 }
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            ErrorCode::BadVectorCount => "bad num_vectors",
+            ErrorCode::ModelFailed => "the model failed on this request",
+            ErrorCode::Shed => "the server is overloaded and shed this request",
+            ErrorCode::Closing => "the server is closing and did not take this request",
+        })
+    }
+}
+
+impl Error for ErrorCode {}
 
 impl ErrorCode {
     /// The two bytes of this error's answer.
@@ -135,12 +145,19 @@ pub const fn read_vector_count(header: [u8; REQUEST_HEADER_BYTES]) -> Result<u32
 }
 
 /// A request's `num_vectors` is outside 1 to [`MAX_VECTORS_PER_REQUEST`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("num_vectors is {count}, not in 1..={MAX_VECTORS_PER_REQUEST}")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadVectorCount {
     /// The count as it was sent.
     pub count: u32,
 }
+
+impl fmt::Display for BadVectorCount {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "num_vectors is {}, not in 1..={MAX_VECTORS_PER_REQUEST}", self.count)
+    }
+}
+
+impl Error for BadVectorCount {}
 
 /// Appends the request for `rows`, whole vectors one after the other.
 ///
@@ -195,15 +212,26 @@ impl<'a> Scores<'a> {
 }
 
 /// An answer that this protocol does not know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadAnswer {
     /// The first byte claims more scores than a request can ask for.
-    #[error("an answer claims {0} scores, more than {MAX_VECTORS_PER_REQUEST}")]
     Count(u8),
     /// An error answer with an unknown code.
-    #[error("an error answer carries the unknown code {0}")]
     Code(u8),
 }
+
+impl fmt::Display for BadAnswer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadAnswer::Count(count) => {
+                write!(formatter, "an answer claims {count} scores, more than {MAX_VECTORS_PER_REQUEST}")
+            }
+            BadAnswer::Code(code) => write!(formatter, "an error answer carries the unknown code {code}"),
+        }
+    }
+}
+
+impl Error for BadAnswer {}
 
 /// Reads the answer at the front of `bytes`: the answer and its length in bytes, or `None` if more bytes must arrive.
 ///
