@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use disrust::config::Config;
 use disrust::kernel::{available_cpus, pin_current_thread};
-use disrust::model::Sum;
 use disrust::server::Server;
+use disrust_model::Sum;
 use disrust_protocol::{
     FEATURE_DIM, MAX_VECTORS_PER_REQUEST, RequestLayout, answer_bytes, write_answer, write_request,
 };

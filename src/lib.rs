@@ -32,7 +32,7 @@
 //! 3. All whole requests of that receive become one [`exchange::event::InferenceEvent`]. The events of a turn are published to
 //!    the disruptor together, and the batch processor is woken if it sleeps ([`exchange::wake`]).
 //! 4. [`batch::BatchProcessor::step`] polls everything that is there, and the model scores all of its
-//!    vectors where they lie ([`model::Model::predict`]); if it fails, parts of them, until it is known for which
+//!    vectors where they lie ([`disrust_model::Model::predict`]); if it fails, parts of them, until it is known for which
 //!    requests.
 //! 5. The answers are written over the requests, compacted at the front. A [`exchange::event::Response`] goes to the queue of
 //!    the thread that the event came from ([`exchange::response_queue`]), which is woken if it sleeps.
@@ -73,5 +73,4 @@ pub mod kernel;
 pub mod limits;
 pub mod log_gate;
 pub mod metrics;
-pub mod model;
 pub mod server;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use disrust::config::{Config, ConfigError, ModelChoice};
 use disrust::kernel::{SpeakingAllocator, check_address_space, spare_address_space, write_to_stderr};
 use disrust::limits::THREAD_BYTES;
-use disrust::model::{Model, Sum};
 use disrust::server::logging::Logging;
 use disrust::server::signals::{CaughtSignals, Signals};
 use disrust::server::{Server, StartError};
+use disrust_model::{Model, Sum};
 use disrust_protocol::FEATURE_DIM;
 
 /// Exit statuses of the contract, those of sysexits.h where it has one.

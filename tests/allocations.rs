@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use disrust::config::Config;
 use disrust::config::placement::Pin;
-use disrust::model::Sum;
 use disrust::server::Server;
+use disrust_model::Sum;
 use disrust_protocol::{RequestLayout, write_request};
 
 struct CountingAllocator;

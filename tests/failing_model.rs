@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Bystander, Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded};
 use disrust::config::Config;
-use disrust::model::{Model, PredictError, Rows, Sum};
+use disrust_model::{Model, PredictError, Rows, Sum};
 use disrust_protocol::{ErrorCode, FEATURE_DIM};
 
 /// How a model fails.

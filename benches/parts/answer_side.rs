@@ -12,7 +12,7 @@ use disrust::exchange::response_queue::{ResponseConsumer, response_queue};
 use disrust::exchange::wake::Wake;
 use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry, request_ring_slots};
 use disrust::metrics::BatchMetrics;
-use disrust::model::Sum;
+use disrust_model::Sum;
 
 use crate::request_side::{LAYOUT, RequestSide, TURN};
 

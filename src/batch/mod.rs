@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod processor;
+mod requests;
 mod scoring;
 
 pub use processor::{BatchProcessor, EventConsumer, Found, IoThreadPort};

@@ -15,8 +15,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use disruptor::{EventPoller, MultiProducerBarrier, Polling};
+use disrust_model::Model;
+use disrust_protocol::{
+    ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
+};
 
-use crate::batch::scoring::Scoring;
+use super::requests::{Place, Requests};
+use super::scoring::Scoring;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::event::{InferenceEvent, Response};
 use crate::exchange::response_queue::ResponseProducer;
@@ -24,10 +29,6 @@ use crate::exchange::wake::Wake;
 use crate::limits::request_ring_slots;
 use crate::log_gate::LogGate;
 use crate::metrics::{BatchMetrics, DETAILED, stage_clock_ns};
-use crate::model::{Model, Place, Rows};
-use disrust_protocol::{
-    ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
-};
 
 /// The batch processor's end of the disruptor.
 pub type EventConsumer = EventPoller<InferenceEvent, MultiProducerBarrier>;
@@ -76,7 +77,7 @@ pub struct BatchProcessor {
     metrics: Arc<BatchMetrics>,
     /// The bursts of this step, in the order in which they were published.
     bursts: Vec<Burst>,
-    /// One place for each vector that all buffers together can hold.
+    /// One place for each output of each vector that all buffers together can hold.
     scores: Vec<f32>,
     /// Which of this step's requests the model failed on, counted over all bursts, ascending.
     failed: Vec<usize>,
@@ -100,7 +101,7 @@ impl BatchProcessor {
         let geometry = ports.first().map(|port| port.pool.geometry()).expect("there is an I/O thread");
         assert!(ports.iter().all(|port| port.pool.geometry() == geometry), "all pools are alike");
         let events_max = request_ring_slots(ports.len(), geometry.buffers);
-        let rows_max = events_max * geometry.rows_per_buffer_max(layout);
+        let scores_max = events_max * geometry.rows_per_buffer_max(layout) * model.outputs();
         BatchProcessor {
             consumer,
             ports,
@@ -108,7 +109,7 @@ impl BatchProcessor {
             layout,
             metrics,
             bursts: Vec::with_capacity(events_max),
-            scores: vec![0.0; rows_max],
+            scores: vec![0.0; scores_max],
             failed: Vec::new(),
             failure_log: LogGate::default(),
             epoch: Instant::now(),
@@ -177,9 +178,10 @@ impl BatchProcessor {
         let end = Place { run: bursts.len(), byte: 0, request: requests, row: rows };
         let (log, epoch) = (&mut self.failure_log, self.epoch);
         self.failed.clear();
+        let scores = &mut self.scores[..rows * self.model.outputs()];
         let scoring = Scoring {
             model: &mut *self.model,
-            scores: &mut self.scores[..rows],
+            scores,
             failed: &mut self.failed,
             calls: &self.metrics.model_calls,
             report: &mut |error| {
@@ -188,14 +190,15 @@ impl BatchProcessor {
                 }
             },
         };
-        scoring.score(&Rows::of_runs(self.layout, &run, end));
+        scoring.score(&Requests::of_runs(self.layout, &run, end));
         self.metrics.model_failures.add(self.failed.len() as u64);
         rows
     }
 
     /// Writes the answers over the requests and sends the buffers back. `rows` were scored.
     fn respond(&mut self, rows: usize) {
-        let mut scores = &self.scores[..rows];
+        let outputs = self.model.outputs();
+        let mut scores = &mut self.scores[..rows * outputs];
         let mut failed = self.failed.iter().copied().peekable();
         let mut index = 0;
         for Burst { event, mut buffer } in self.bursts.drain(..) {
@@ -203,7 +206,7 @@ impl BatchProcessor {
             let start = event.offset as usize;
             let bytes = &mut port.pool.bytes_mut(&mut buffer)[start..start + event.request_bytes as usize];
             let requests = usize::from(event.requests);
-            let answer_bytes = write_answers(self.layout, bytes, &mut scores, |request| {
+            let answer_bytes = write_answers(self.layout, bytes, outputs, &mut scores, |request| {
                 failed.next_if_eq(&(index + request)).is_some()
             });
             index += requests;
@@ -234,27 +237,31 @@ impl BatchProcessor {
     }
 }
 
-/// Writes the answers to the requests in `bytes` to the front of `bytes`, taking scores from the front of `scores`.
+/// Writes the answers to the requests in `bytes` to the front of `bytes`, taking scores from the front of `scores`, of which
+/// there are `outputs` a vector: an answer has the first ones.
 /// Returns the answers' length in bytes. `has_failed` tells, by the request's number, whether it gets error 2.
 fn write_answers(
     layout: RequestLayout,
     bytes: &mut [u8],
-    scores: &mut &[f32],
+    outputs: usize,
+    scores: &mut &mut [f32],
     mut has_failed: impl FnMut(usize) -> bool,
 ) -> usize {
     let (mut read, mut written, mut request) = (0, 0, 0);
     while let Some(header) = bytes[read..].first_chunk::<REQUEST_HEADER_BYTES>() {
         let num_vectors = read_vector_count(*header).expect("the I/O thread framed valid requests");
         read += layout.request_bytes(num_vectors);
-        let (answer, rest) = scores.split_at(num_vectors as usize);
-        *scores = rest;
+        let vectors = num_vectors as usize;
+        let answer = scores.split_off_mut(..vectors * outputs).expect("every vector was scored");
+        // In place: the first output of each vector moves towards the front.
+        (1..if outputs > 1 { vectors } else { 0 }).for_each(|vector| answer[vector] = answer[vector * outputs]);
         // An answer is shorter than its request, so this never reaches what has not been read.
         let place = &mut bytes[written..read];
         written += if has_failed(request) {
             place[..ERROR_ANSWER_BYTES].copy_from_slice(&ErrorCode::ModelFailed.answer());
             ERROR_ANSWER_BYTES
         } else {
-            write_answer(answer, place)
+            write_answer(&answer[..vectors], place)
         };
         request += 1;
     }
@@ -284,10 +291,14 @@ mod tests {
                 }
                 all_scores.extend(scores);
             }
-            let mut scores = &all_scores[..];
-            let written = write_answers(layout, &mut bytes, &mut scores, |request| request == 3);
-            assert_eq!(bytes[..written], expected);
-            assert!(scores.is_empty());
+            for outputs in [1, 3] {
+                let others = |score: &f32| [*score, f32::NAN, f32::NAN].into_iter().take(outputs);
+                let mut all_scores: Vec<f32> = all_scores.iter().flat_map(others).collect();
+                let (mut bytes, mut scores) = (bytes.clone(), &mut all_scores[..]);
+                let written = write_answers(layout, &mut bytes, outputs, &mut scores, |request| request == 3);
+                assert_eq!(bytes[..written], expected);
+                assert!(scores.is_empty());
+            }
         }
     }
 }

@@ -13,15 +13,17 @@
 //! error, or the request is among the failed ones, having failed by itself.
 #![forbid(unsafe_code)]
 
+use disrust_model::{Model, PredictError, guarded_predict};
+
+use super::requests::Requests;
 use crate::limits::RESCORED_PASSES_MAX;
 use crate::metrics::Counter;
-use crate::model::{Model, PredictError, Rows, guarded_predict};
 
 /// The scoring of one step.
 pub(crate) struct Scoring<'a> {
     /// Who scores.
     pub model: &'a mut dyn Model,
-    /// One place for each row of the step.
+    /// One place for each output of each row of the step.
     pub scores: &'a mut [f32],
     /// The requests that the model fails on by themselves, by their number; ascending in the end.
     pub failed: &'a mut Vec<usize>,
@@ -33,26 +35,26 @@ pub(crate) struct Scoring<'a> {
 
 impl Scoring<'_> {
     /// Scores all rows of the step.
-    pub fn score(mut self, all: &Rows<'_>) {
+    pub fn score(mut self, all: &Requests<'_>) {
         if self.is_decided(all) {
             return;
         }
-        self.score_halves(all, RESCORED_PASSES_MAX * all.count());
+        self.score_halves(all, RESCORED_PASSES_MAX * all.rows_count());
         self.failed.sort_unstable();
     }
 
     /// Decides about requests, two at least, on which the model fails or seems to fail together. `allowance` is how many rows
     /// it may still see in vain for them.
-    fn score_halves(&mut self, rows: &Rows<'_>, mut allowance: usize) {
-        let (first, second) = rows.split(rows.count() / 2);
+    fn score_halves(&mut self, requests: &Requests<'_>, mut allowance: usize) {
+        let (first, second) = requests.split(requests.rows_count() / 2);
         let failed_before = self.failed.len();
         let first_decided = self.is_decided_within(&first, &mut allowance);
         // If the first half is not to blame, the second one is, and need not be tried as a whole.
         let blameless = first_decided && self.failed.len() == failed_before;
         let second_decided =
-            if blameless && second.requests() > 1 { false } else { self.is_decided_within(&second, &mut allowance) };
+            if blameless && second.count() > 1 { false } else { self.is_decided_within(&second, &mut allowance) };
         let for_first = match (first_decided, second_decided) {
-            (false, false) => allowance * first.count() / rows.count(),
+            (false, false) => allowance * first.rows_count() / requests.rows_count(),
             (false, true) => allowance,
             (true, _) => 0,
         };
@@ -65,34 +67,36 @@ impl Scoring<'_> {
     }
 
     /// As [`Scoring::is_decided`], at the cost of the allowance; without enough of it, request by request.
-    fn is_decided_within(&mut self, rows: &Rows<'_>, allowance: &mut usize) -> bool {
-        if rows.requests() > 1 && *allowance < rows.count() {
-            self.score_one_by_one(*rows);
+    fn is_decided_within(&mut self, requests: &Requests<'_>, allowance: &mut usize) -> bool {
+        if requests.count() > 1 && *allowance < requests.rows_count() {
+            self.score_one_by_one(*requests);
             return true;
         }
-        let decided = self.is_decided(rows);
+        let decided = self.is_decided(requests);
         if !decided {
-            *allowance -= rows.count();
+            *allowance -= requests.rows_count();
         }
         decided
     }
 
-    fn score_one_by_one(&mut self, mut rows: Rows<'_>) {
-        while rows.requests() > 0 {
-            let (request, rest) = rows.split(1);
+    fn score_one_by_one(&mut self, mut requests: Requests<'_>) {
+        while requests.count() > 0 {
+            let (request, rest) = requests.split(1);
             let decided = self.is_decided(&request);
             assert!(decided, "a single request is scored or has failed");
-            rows = rest;
+            requests = rest;
         }
     }
 
     /// Calls the model. Returns whether that decides about the rows: they are scored, or are a single request, which fails.
-    fn is_decided(&mut self, rows: &Rows<'_>) -> bool {
+    fn is_decided(&mut self, requests: &Requests<'_>) -> bool {
         self.calls.add(1);
-        match guarded_predict(self.model, rows, &mut self.scores[rows.places()]) {
+        let (rows, outputs) = (requests.places(), self.model.outputs());
+        let scores = &mut self.scores[rows.start * outputs..rows.end * outputs];
+        match guarded_predict(self.model, &requests.rows(), scores) {
             Ok(()) => true,
-            Err(error) if rows.requests() == 1 => {
-                self.failed.push(rows.first_request());
+            Err(error) if requests.count() == 1 => {
+                self.failed.push(requests.first_request());
                 (self.report)(&error);
                 true
             }
@@ -103,10 +107,11 @@ impl Scoring<'_> {
 
 #[cfg(test)]
 mod tests {
+    use disrust_model::Rows;
     use proptest::prelude::*;
 
+    use super::super::requests::Place;
     use super::*;
-    use crate::model::Place;
     use disrust_protocol::{RequestLayout, write_request};
 
     /// Its rows' score is their first feature; it fails where a row's second feature says so, by an error or a panic, having
@@ -182,7 +187,7 @@ mod tests {
         let shapes: Vec<_> = bursts.iter().flatten().collect();
         let rows = expected_scores.len();
         let run = |index: usize| runs.get(index).map(|run| &run[..]);
-        let all = Rows::of_runs(layout, &run, Place { run: runs.len(), byte: 0, request: shapes.len(), row: rows });
+        let all = Requests::of_runs(layout, &run, Place { run: runs.len(), byte: 0, request: shapes.len(), row: rows });
         let (mut scores, mut failed, calls, mut reported) = (vec![-1.0; rows], Vec::new(), Counter::default(), 0);
         let mut report = |_: &PredictError| reported += 1;
         Scoring { model: &mut model, scores: &mut scores, failed: &mut failed, calls: &calls, report: &mut report }

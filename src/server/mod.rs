@@ -54,12 +54,12 @@ use crate::limits::{
 };
 use crate::metrics::report::Reporter;
 use crate::metrics::{BatchMetrics, Counter, IoMetrics};
-use crate::model::Model;
 use crate::server::crew::{Crew, CrewError, ThreadEnd};
 use crate::server::lived_time::LivedTime;
 use crate::server::shutdown::{Order, Shutdown};
 use crate::server::threads::{run_batch_processor, run_io_thread};
 use crate::server::watchdog::{Sight, Stall, Watchdog};
+use disrust_model::Model;
 use disrust_protocol::RequestLayout;
 
 /// Why a server did not start. Each message says what, the likely cause, and what to try.

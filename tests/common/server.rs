@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use disrust::config::Config;
 use disrust::config::placement::Pin;
-use disrust::model::{Model, PredictError, Rows, Sum};
 use disrust::server::{Report, RunError, Server, ServerHandle};
+use disrust_model::{Model, PredictError, Rows, Sum};
 use disrust_protocol::FEATURE_DIM;
 
 use super::{Client, DeafCrowd, PATIENCE_FOR_END, Request, random_requests, seeded, wait_until};

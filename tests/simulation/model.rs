@@ -1,6 +1,6 @@
 //! The model of the simulated server: the sum, except that it fails on requests that are marked.
 
-use disrust::model::{Model, PredictError, Rows, Sum};
+use disrust_model::{Model, PredictError, Rows, Sum};
 use disrust_protocol::F32_BYTES;
 
 use super::client::{MODEL_ERRS, MODEL_PANICS};
@@ -29,7 +29,7 @@ impl Model for FragileSum {
     fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
         let row_bytes = self.feature_dim() * F32_BYTES;
         let (mut errs, mut panics) = (false, false);
-        rows.for_each_request(|request| {
+        rows.for_each_span(|request| {
             for row in request.chunks_exact(row_bytes) {
                 let first = row.first_chunk().map(|feature| f32::from_le_bytes(*feature));
                 errs |= first == Some(MODEL_ERRS);
