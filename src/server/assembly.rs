@@ -1,0 +1,178 @@
+//! How a server is put together: what each thread is made of, and all of them started until they are ready.
+//!
+//! If anything fails half-way, what has been started ends by itself ([`super::crew`]), and nothing is left behind.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use disruptor::{BusySpin, build_multi_producer};
+use disrust_model::Model;
+use disrust_protocol::RequestLayout;
+
+use super::crew::Crew;
+use super::reporter::RunningReporter;
+use super::threads::{run_batch_processor, run_io_thread};
+use super::{Core, ReadyServer, ServerHandle, StartError};
+use crate::batch::{BatchProcessor, IoThreadPort};
+use crate::config::Config;
+use crate::config::placement::{BATCH_THREAD_NAME, PinError, PinPolicy, Placement, io_thread_name};
+use crate::connections::Timeouts;
+use crate::exchange::buffer_pool::BufferPool;
+use crate::exchange::control::Control;
+use crate::exchange::event::InferenceEvent;
+use crate::exchange::response_queue::response_queue;
+use crate::exchange::wait::Waiter;
+use crate::exchange::wake::Wake;
+use crate::io_thread::{IoThread, IoThreadParts};
+use crate::kernel::{BoundPort, EventFd, RingSizes, ThreadAlarm, UringKernel, explain_refusal, pin_current_thread};
+use crate::limits::{ConnectionLimits, PoolGeometry, request_ring_slots, ring_entries, thread_budget_bytes};
+use crate::metrics::{BatchMetrics, IoMetrics};
+
+/// Everything that the threads are made of.
+pub(super) struct Assembly {
+    placement: Placement,
+    pin_policy: PinPolicy,
+    control: Arc<Control>,
+    processor: BatchProcessor,
+    batch_alarm: ThreadAlarm,
+    batch_wake: Arc<Wake>,
+    batch_metrics: Arc<BatchMetrics>,
+    io_parts: Vec<(IoThreadParts, EventFd)>,
+    ring_sizes: RingSizes,
+}
+
+impl Assembly {
+    pub fn new(
+        config: &Config,
+        placement: Placement,
+        connections_max: usize,
+        model: Box<dyn Model>,
+    ) -> Result<Assembly, StartError> {
+        let io_threads = placement.io_cpus.len();
+        let layout = RequestLayout::new(model.feature_dim());
+        let geometry = PoolGeometry::for_layout(layout);
+        let control = Arc::new(Control::new(connections_max));
+        let batch_alarm = ThreadAlarm::default();
+        let batch_wake = Arc::new(Wake::new(batch_alarm.clone()));
+        // The wait strategy is for consumers that disruptor runs itself; ours polls.
+        let ring_slots = request_ring_slots(io_threads, geometry.buffers);
+        let builder = build_multi_producer(ring_slots, InferenceEvent::default, BusySpin);
+        let (consumer, builder) = builder.new_event_poller();
+        let producer = builder.build();
+        let (mut ports, mut io_parts) = (Vec::new(), Vec::new());
+        for index in 0..io_threads {
+            let pool = Arc::new(BufferPool::new(geometry));
+            let (responses_in, responses_out) = response_queue(usize::from(geometry.buffers));
+            let alarm = EventFd::new().map_err(|source| StartError::System { what: "make an eventfd", source })?;
+            let wake = Arc::new(Wake::new(alarm.clone()));
+            ports.push(IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake: Arc::clone(&wake) });
+            let parts = IoThreadParts {
+                index: u16::try_from(index).expect("at most 64 I/O threads"),
+                io_threads,
+                layout,
+                pool,
+                producer: producer.clone(),
+                responses: responses_out,
+                wake,
+                batch_wake: Arc::clone(&batch_wake),
+                control: Arc::clone(&control),
+                metrics: Arc::new(IoMetrics::default()),
+                limits: ConnectionLimits::SERVING,
+                timeouts: Timeouts { request: config.request_timeout, idle: config.idle_timeout },
+                drain_timeout: config.drain_timeout,
+                connections_max,
+                budget_bytes: thread_budget_bytes(config.buffer_memory, io_threads, layout),
+            };
+            io_parts.push((parts, alarm));
+        }
+        let batch_metrics = Arc::new(BatchMetrics::default());
+        let (submissions, completions) = ring_entries(io_threads);
+        Ok(Assembly {
+            pin_policy: config.pin_policy,
+            control,
+            processor: BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics)),
+            batch_alarm,
+            batch_wake,
+            batch_metrics,
+            io_parts,
+            ring_sizes: RingSizes { submissions, completions },
+            placement,
+        })
+    }
+
+    /// Starts all threads and waits until they are ready.
+    pub fn get_ready(self, config: &Config, mut bound: BoundPort, banner: String) -> Result<ReadyServer, StartError> {
+        let (requests, notices) = channel();
+        let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
+        let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
+        let (policy, batch_metrics) = (self.pin_policy, self.batch_metrics);
+        let mut crew = Crew::new(requests.clone());
+
+        let (cpu, waiter, processor) = (self.placement.batch_cpu, Waiter::new(self.placement.wait), self.processor);
+        let (alarm, wake) = (self.batch_alarm, Arc::clone(&self.batch_wake));
+        let prepare = move || {
+            pin(BATCH_THREAD_NAME, cpu, policy)?;
+            alarm.attach_current_thread();
+            Ok(processor)
+        };
+        let run = move |processor| run_batch_processor(processor, waiter, &wake);
+        crew.spawn(BATCH_THREAD_NAME.to_owned(), prepare, run)?;
+
+        for (index, ((parts, alarm), listener)) in self.io_parts.into_iter().zip(bound.take_listeners()).enumerate() {
+            let (cpu, sizes, waiter) =
+                (self.placement.io_cpus[index], self.ring_sizes, Waiter::new(self.placement.wait));
+            let batch_wake = Arc::clone(&self.batch_wake);
+            let name = io_thread_name(index);
+            let prepare = move || {
+                pin(&io_thread_name(index), cpu, policy)?;
+                let kernel = UringKernel::new(sizes, Arc::clone(&parts.pool), listener, alarm);
+                let kernel = kernel.map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
+                Ok(IoThread::new(kernel, parts))
+            };
+            let run = move |thread| {
+                // It is dropped after the thread's parts: its producer is gone then, however the thread ends. If it was
+                // the last one, the batch processor ends when it looks.
+                let _wakes = WakeOnDrop(batch_wake);
+                run_io_thread(thread, waiter);
+            };
+            crew.spawn(name, prepare, run)?;
+        }
+
+        let reporter = config
+            .metrics_interval
+            .map(|interval| RunningReporter::start(io_metrics.clone(), Arc::clone(&batch_metrics), interval))
+            .transpose()?;
+        crew.wait_until_ready()?;
+        let handle = ServerHandle { requests, control: self.control, io_metrics: io_metrics.into() };
+        let (address, drain_timeout) = (bound.address(), config.drain_timeout);
+        let core = Core { address, handle, notices, io_wakes, batch_metrics, reporter, drain_timeout, banner };
+        Ok(ReadyServer { crew, core, bound })
+    }
+}
+
+/// Wakes a thread for the last time.
+struct WakeOnDrop(Arc<Wake>);
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        self.0.wake_always();
+    }
+}
+
+/// Pins the calling thread, if it has a CPU.
+fn pin(thread: &str, cpu: Option<usize>, policy: PinPolicy) -> Result<(), StartError> {
+    match cpu {
+        Some(cpu) if !pin_current_thread(cpu) => match policy {
+            PinPolicy::Strict => {
+                let (thread, available) = (thread.to_owned(), "other CPUs by now".to_owned());
+                Err(StartError::Pin(PinError { thread, cpu, available }))
+            }
+            PinPolicy::BestEffort => {
+                tracing::warn!(cpu, "the thread runs unpinned: the system refused its CPU");
+                Ok(())
+            }
+        },
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,104 @@
+//! What others have of a running server: a handle that stops it, and the report of what it has done.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use super::crew::ThreadEnd;
+use crate::exchange::control::Control;
+use crate::metrics::{Counter, IoMetrics};
+
+/// Stops a server, from any thread, and tells what it does.
+#[derive(Clone)]
+pub struct ServerHandle {
+    pub(super) requests: Sender<Notice>,
+    pub(super) control: Arc<Control>,
+    pub(super) io_metrics: Arc<[Arc<IoMetrics>]>,
+}
+
+impl ServerHandle {
+    /// Asks for the drain: no new connections, every request received is answered, then the connections are closed.
+    ///
+    /// It begins as soon as somebody is in [`Server::wait`], which this does not wait for. If the port is shared with
+    /// another process, new connections are that one's from then on, and the connections here are drained a moment later.
+    pub fn drain(&self) {
+        self.ask(Notice::Drain);
+    }
+
+    /// Asks for the drain to end (and to begin, if need be) by cutting the connections that are still open.
+    pub fn cut(&self) {
+        self.ask(Notice::Cut);
+    }
+
+    fn ask(&self, request: Notice) {
+        // A server that has ended needs no more to be asked.
+        let _unheard = self.requests.send(request);
+    }
+
+    /// Connections open now.
+    pub fn open_connections(&self) -> usize {
+        self.control.open_connections()
+    }
+
+    /// What the server has done until now.
+    pub fn report(&self) -> Report {
+        let sum =
+            |counter: fn(&IoMetrics) -> &Counter| self.io_metrics.iter().map(|metrics| counter(metrics).get()).sum();
+        Report {
+            connections: sum(|metrics| &metrics.accepted),
+            rejected: sum(|metrics| &metrics.rejected),
+            requests: sum(|metrics| &metrics.requests),
+            answered: sum(|metrics| &metrics.answered),
+            discarded: sum(|metrics| &metrics.discarded),
+            refused: sum(|metrics| &metrics.refused),
+            cut: sum(|metrics| &metrics.cut),
+        }
+    }
+}
+
+/// What a server did in its life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Connections served.
+    pub connections: u64,
+    /// Connections closed at once, over the limit.
+    pub rejected: u64,
+    /// Requests handed to the model.
+    pub requests: u64,
+    /// Requests answered to their peer.
+    pub answered: u64,
+    /// Requests whose peer was gone before the answer.
+    pub discarded: u64,
+    /// Requests refused with error 4.
+    pub refused: u64,
+    /// Connections cut at the end of the drain.
+    pub cut: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} connections served, {} cut at the end; {} requests answered, {} discarded because their peer had gone, \
+             {} refused while draining",
+            self.connections, self.cut, self.answered, self.discarded, self.refused
+        )
+    }
+}
+
+/// What [`super::Server::wait`] waits for.
+pub(super) enum Notice {
+    /// A thread has ended.
+    Ended(ThreadEnd),
+    /// The drain is asked for.
+    Drain,
+    /// The end of the drain is asked for.
+    Cut,
+}
+
+impl From<ThreadEnd> for Notice {
+    fn from(end: ThreadEnd) -> Notice {
+        Notice::Ended(end)
+    }
+}
