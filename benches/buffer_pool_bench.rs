@@ -37,7 +37,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use answer_side::{AnswerSide, IoSide, assemble};
 use criterion::Criterion;
 use disrust::batch::{BatchProcessor, Found};
 use disrust::exchange::wake::Wake;
@@ -45,6 +44,8 @@ use disrust::kernel::ThreadAlarm;
 use disrust::limits::{BUFFERS_PER_THREAD, POOL_BYTES, PoolGeometry, RECEIVE_BYTES};
 use disrust_protocol::write_request;
 use fastrand::Rng;
+
+use answer_side::{AnswerSide, IoSide, assemble};
 use measure::{criterion, group, iter_items};
 use request_side::{LAYOUT, RequestSide};
 use stopwatch::Stopwatch;

@@ -32,8 +32,6 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use answer_side::{IoSide, assemble};
-use bursts::{BURSTS, Network};
 use criterion::Criterion;
 use disrust::exchange::event::InferenceEvent;
 use disrust::exchange::wait::{Pause, WaitStrategy, Waiter};
@@ -41,6 +39,9 @@ use disrust::exchange::wake::Wake;
 use disrust::kernel::{ThreadAlarm, available_cpus, pin_current_thread};
 use disrust::limits::PoolGeometry;
 use disrust::server::threads::run_batch_processor;
+
+use answer_side::{IoSide, assemble};
+use bursts::{BURSTS, Network};
 use measure::{criterion, group, iter_items};
 use request_side::LAYOUT;
 

@@ -32,6 +32,7 @@ use disrust_protocol::{
     FEATURE_DIM, MAX_VECTORS_PER_REQUEST, RequestLayout, answer_bytes, write_answer, write_request,
 };
 use fastrand::Rng;
+
 use measure::{criterion, group, iter_items};
 
 const LAYOUT: RequestLayout = RequestLayout::new(FEATURE_DIM);

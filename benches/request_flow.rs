@@ -28,7 +28,6 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursts::{BURSTS, Burst, Network};
 use criterion::Criterion;
 use disruptor::{BusySpin, build_multi_producer};
 use disrust::batch::EventConsumer;
@@ -40,6 +39,8 @@ use disrust::exchange::wake::Wake;
 use disrust::kernel::ThreadAlarm;
 use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry, request_ring_slots};
 use fastrand::Rng;
+
+use bursts::{BURSTS, Burst, Network};
 use measure::{criterion, group, iter_items};
 use request_side::{LAYOUT, RequestSide};
 use stopwatch::Stopwatch;

@@ -31,8 +31,6 @@ mod stopwatch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use answer_side::{AnswerSide, IoSide, assemble};
-use bursts::{BURSTS, Burst, Network};
 use criterion::Criterion;
 use disrust::batch::{BatchProcessor, Found};
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
@@ -40,6 +38,9 @@ use disrust::exchange::response_queue::response_queue;
 use disrust::exchange::wake::Wake;
 use disrust::kernel::ThreadAlarm;
 use disrust::limits::{BUFFERS_PER_THREAD, PoolGeometry};
+
+use answer_side::{AnswerSide, IoSide, assemble};
+use bursts::{BURSTS, Burst, Network};
 use measure::{criterion, group, iter_items};
 use request_side::{LAYOUT, RequestSide};
 use stopwatch::Stopwatch;

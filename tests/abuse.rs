@@ -7,12 +7,13 @@ use std::net::Shutdown;
 use std::thread::sleep;
 use std::time::Duration;
 
+use disrust::config::Config;
+use disrust_protocol::{ErrorCode, FEATURE_DIM, RequestLayout, read_vector_count};
+
 use common::{
     Bystander, Client, DeafCrowd, PATIENCE_FOR_END, Reply, Request, ServerProcess, TestServer, bytes_of, config,
     free_port, random_requests, seeded, wait_patiently_until, wait_until,
 };
-use disrust::config::Config;
-use disrust_protocol::{ErrorCode, FEATURE_DIM, RequestLayout, read_vector_count};
 
 /// After a bad count come the answers owed, then error answer 1, then the end: decided on the count's last byte, and
 /// whatever follows it.

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Client, Reply, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
 use disrust_protocol::{ErrorCode, FEATURE_DIM};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+
+use common::{Client, Reply, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
 
 /// The binary's end with these flags.
 fn run(flags: &[&str]) -> Run {

@@ -7,9 +7,10 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Client, Reply, Request, TestServer, config, random_requests, seeded, wait_until};
 use disrust::config::Config;
 use disrust_protocol::{ErrorCode, FEATURE_DIM};
+
+use common::{Client, Reply, Request, TestServer, config, random_requests, seeded, wait_until};
 
 /// Longer than any test: a drain that needs its timeout to end does not pass.
 const NEVER: Duration = Duration::from_secs(3600);

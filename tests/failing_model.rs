@@ -5,10 +5,11 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Bystander, Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded};
 use disrust::config::Config;
 use disrust_model::{Model, PredictError, Rows, Sum};
 use disrust_protocol::{ErrorCode, FEATURE_DIM};
+
+use common::{Bystander, Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded};
 
 /// How a model fails.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,6 @@
 
 mod common;
 
-use common::{Client, Request, TestServer, bytes_of, config};
 use disrust::config::Config;
 use disrust::connections::{Connection, Drain, Step, Turn};
 use disrust::exchange::blocks::BlockPool;
@@ -12,6 +11,8 @@ use disrust::limits::ConnectionLimits;
 use disrust_protocol::{ErrorCode, RequestLayout, write_answer};
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+use common::{Client, Request, TestServer, bytes_of, config};
 
 /// Cuts of a stream: lengths of its pieces, the last of which takes the rest.
 fn cut<'a>(mut stream: &'a [u8], lengths: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {

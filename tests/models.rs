@@ -25,9 +25,10 @@ mod wake;
 
 use std::sync::Arc;
 
-use event::{ConnectionId, Response};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
+
+use event::{ConnectionId, Response};
 use response_queue::response_queue;
 use sync::check;
 use wake::{Alarm, Wake};

@@ -4,11 +4,12 @@ mod common;
 
 use std::io::Write;
 
-use common::{Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded};
 use disrust::config::Config;
 use disrust::config::placement::Wait;
 use disrust::exchange::wait::WaitStrategy;
 use disrust_protocol::FEATURE_DIM;
+
+use common::{Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded};
 
 /// A request of any permitted size gets one exact score for each vector.
 #[test]

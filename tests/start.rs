@@ -11,10 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Client, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
 use disrust::limits::{DESCRIPTORS_PER_IO_THREAD, DESCRIPTORS_RESERVED};
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, getrlimit};
+
+use common::{Client, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_disrust");
 

@@ -12,10 +12,11 @@ mod guard;
 mod rows;
 mod sum;
 
+use thiserror::Error;
+
 pub use guard::{guarded_predict, model_runs};
 pub use rows::{F32_BYTES, RowSource, Rows};
 pub use sum::Sum;
-use thiserror::Error;
 
 /// Scores rows. Called by one thread at a time.
 pub trait Model: Send {

@@ -271,8 +271,9 @@ fn write_answers(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use disrust_protocol::{answer_bytes, write_request};
+
+    use super::*;
 
     #[test]
     fn answers_are_compacted_over_their_requests() {

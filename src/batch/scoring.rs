@@ -108,11 +108,11 @@ impl Scoring<'_> {
 #[cfg(test)]
 mod tests {
     use disrust_model::Rows;
+    use disrust_protocol::{RequestLayout, write_request};
     use proptest::prelude::*;
 
     use super::super::requests::Place;
     use super::*;
-    use disrust_protocol::{RequestLayout, write_request};
 
     /// Its rows' score is their first feature; it fails where a row's second feature says so, by an error or a panic, having
     /// written nonsense. It may also fail on large batches only.

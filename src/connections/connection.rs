@@ -18,13 +18,14 @@
 
 use std::time::Duration;
 
+use disrust_protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
+
 use super::framing::{Burst, PartialRequest};
 use super::send_buffer::SendBuffer;
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
 use crate::kernel::Shots;
 use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, LINGER, LINGER_MAX, WRITER_STALL_MIN};
-use disrust_protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
 
 /// What the I/O thread has to do next for a connection.
 #[derive(Debug)]
@@ -547,8 +548,9 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use disrust_protocol::write_request;
+
+    use super::*;
 
     const LAYOUT: RequestLayout = RequestLayout::new(1);
     const HEADROOM: usize = LAYOUT.request_bytes_max();

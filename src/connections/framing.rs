@@ -7,8 +7,9 @@
 //! count is seen as soon as its fourth byte is there.
 #![forbid(unsafe_code)]
 
-use crate::exchange::blocks::{Block, BlockPool};
 use disrust_protocol::{BadVectorCount, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
+
+use crate::exchange::blocks::{Block, BlockPool};
 
 /// The whole requests of one receive: where they lie in its buffer, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,9 +143,10 @@ fn scan(layout: RequestLayout, bytes: &[u8], offset: usize) -> (Burst, Result<()
 
 #[cfg(test)]
 mod tests {
+    use disrust_protocol::write_request;
+
     use super::*;
     use crate::limits::BlockSizes;
-    use disrust_protocol::write_request;
 
     const LAYOUT: RequestLayout = RequestLayout::new(2);
     const HEADROOM: usize = LAYOUT.request_bytes_max();

@@ -17,30 +17,33 @@
 //! the process is stopped (SIGSTOP, a frozen container). So nobody is late because we were.
 #![forbid(unsafe_code)]
 
+mod accepting;
+mod deadlines;
+mod draining;
+mod eviction;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use disruptor::{MultiProducer, Producer, SingleConsumerBarrier};
+use disrust_protocol::RequestLayout;
 use slab::Slab;
 
-use crate::connections::{Connection, Drain, Expiry, Step, Timeouts, Turn};
+use crate::connections::{Connection, Drain, Step, Timeouts, Turn};
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::control::Control;
 use crate::exchange::event::{ConnectionId, InferenceEvent};
 use crate::exchange::response_queue::ResponseConsumer;
 use crate::exchange::wake::Wake;
-use crate::kernel::{Completion, Kernel, Queued, ReceiveOutcome};
-use crate::limits::{
-    ACCEPT_RETRY, COMPLETION_ENTRIES, ConnectionLimits, DRAIN_LAST_CALL, EVICTION_PART, EVICTION_STALL_MIN,
-    IN_FLIGHT_LOOK, LISTEN_BACKLOG, PEER_SILENCE_MAX, QUEUED_ACCEPTS_A_TURN, STOP_MIN, SWEEP_INTERVAL_MAX,
-    SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL,
-};
+use crate::kernel::{Completion, Kernel, ReceiveOutcome};
+use crate::limits::{COMPLETION_ENTRIES, ConnectionLimits, STOP_MIN};
 use crate::log_gate::LogGate;
 use crate::metrics::{DETAILED, IoMetrics, stage_clock_ns};
-use disrust_protocol::RequestLayout;
+use accepting::Accept;
+use deadlines::sweep_interval;
 
 /// The I/O threads' end of the disruptor.
 pub type EventProducer = MultiProducer<InferenceEvent, SingleConsumerBarrier>;
@@ -125,25 +128,6 @@ pub struct IoThread<K: Kernel> {
     accept_log: LogGate,
     framing_log: LogGate,
     eviction_log: LogGate,
-}
-
-/// The state of accepting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accept {
-    Armed,
-    /// It failed; the next try is due at this time.
-    Paused {
-        until_ns: u64,
-    },
-    /// A cancel is under way.
-    Ending,
-    /// So many connections at most are taken out of the queue before the listener closes, the next ones at this time.
-    Taking {
-        left: usize,
-        from_ns: u64,
-    },
-    /// The listener is closed.
-    Closed,
 }
 
 impl<K: Kernel> IoThread<K> {
@@ -292,55 +276,6 @@ impl<K: Kernel> IoThread<K> {
             Completion::Alarm => self.kernel.await_alarm(),
             Completion::Timer => self.timer_completed(),
         }
-    }
-
-    // ---- A connection comes.
-
-    fn accept_completed(&mut self, result: Result<K::Socket, io::Error>, more: bool) {
-        let failed = result.is_err();
-        match result {
-            Ok(socket) => self.accepted(socket),
-            Err(error) if self.accept != Accept::Ending => {
-                self.parts.metrics.accept_failures.add(1);
-                if let Some(suppressed) = self.accept_log.pass(self.turn.now_ns) {
-                    tracing::warn!(%error, suppressed, "accepting failed; it is tried again later");
-                }
-            }
-            Err(_) => {}
-        }
-        if more {
-            return;
-        }
-        match self.accept {
-            Accept::Armed if failed => {
-                // Descriptors or memory have run out. Trying again at once would fail at once, over and over.
-                let pause_ns = nanoseconds(ACCEPT_RETRY) * self.parts.io_threads as u64;
-                self.accept = Accept::Paused { until_ns: self.turn.now_ns + pause_ns };
-            }
-            Accept::Armed => self.kernel.accept(),
-            Accept::Ending => self.accept_ended(),
-            Accept::Paused { .. } | Accept::Taking { .. } | Accept::Closed => unreachable!("an accept ends once"),
-        }
-    }
-
-    fn accepted(&mut self, socket: K::Socket) {
-        if !self.parts.control.open_connection() {
-            self.kernel.close(socket);
-            self.parts.metrics.rejected.add(1);
-            if let Some(suppressed) = self.rejected_log.pass(self.turn.now_ns) {
-                let limit = self.parts.connections_max;
-                tracing::warn!(limit, suppressed, "a connection over the limit was closed at once");
-            }
-            return;
-        }
-        let entry = self.connections.vacant_entry();
-        let slot = u32::try_from(entry.key()).expect("the limit on connections fits a slot number");
-        let id = ConnectionId { slot, generation: self.generation };
-        self.generation = self.generation.wrapping_add(1);
-        entry.insert(Connection::new(id, socket, self.turn.now_ns));
-        self.slots_end = self.slots_end.max(slot as usize + 1);
-        self.parts.metrics.accepted.add(1);
-        self.carry_on(slot);
     }
 
     // ---- Its requests come in, and go to the batch processor.
@@ -528,258 +463,6 @@ impl<K: Kernel> IoThread<K> {
             }
         }
     }
-
-    // ---- Time passes.
-
-    /// Starts a timer for what is due next, unless there is one before that.
-    fn start_timer_when_due(&mut self) {
-        let Some(due_ns) = self.next_due_ns() else { return };
-        let due_in_ns = due_ns.saturating_sub(self.turn.now_ns);
-        let due_at_ns = self.clock_ns.saturating_add(due_in_ns);
-        if self.timers.iter().all(|timer_ns| *timer_ns > due_at_ns) {
-            self.timers.push(due_at_ns);
-            self.kernel.start_timer(Duration::from_nanos(due_in_ns.max(1)));
-        }
-    }
-
-    /// When this thread has to look at something that no completion tells of, by its own time.
-    fn next_due_ns(&self) -> Option<u64> {
-        let now_ns = self.turn.now_ns;
-        let in_a_tick_ns = now_ns + nanoseconds(TICK);
-        let ticks = self.drain_began_ns.is_some() || self.blocks.pressure() == Pressure::Full;
-        let accept_ns = if let Accept::Paused { until_ns } = self.accept { Some(until_ns) } else { None };
-        let sweep_ns = if self.eventful { Some(self.swept_at_ns + self.sweep_interval_ns) } else { self.deadline_ns };
-        let in_flight_ns = (self.events_in_flight > 0).then_some(now_ns + nanoseconds(IN_FLIGHT_LOOK));
-        let trim_ns = self.blocks.can_trim().then_some(self.trimmed_at_ns + nanoseconds(TRIM_INTERVAL));
-        let due_ns = [ticks.then_some(in_a_tick_ns), accept_ns, sweep_ns, in_flight_ns, trim_ns];
-        due_ns.into_iter().flatten().min().map(|due_ns| due_ns.max(now_ns))
-    }
-
-    /// One of the timers has completed: the first one, unless the kernel is late with it.
-    fn timer_completed(&mut self) {
-        let first = (0..self.timers.len()).min_by_key(|index| self.timers[*index]);
-        self.timers.swap_remove(first.expect("a timer completes once"));
-        let now_ns = self.turn.now_ns;
-        if now_ns - self.trimmed_at_ns >= nanoseconds(TRIM_INTERVAL) {
-            self.trimmed_at_ns = now_ns;
-            self.blocks.trim();
-            let released_bytes = self.blocks.released_bytes();
-            self.parts.metrics.trimmed_bytes.add(released_bytes - self.parts.metrics.trimmed_bytes.get());
-        }
-        let has_deadline = self.eventful && now_ns - self.swept_at_ns >= self.sweep_interval_ns;
-        let has_passed = self.deadline_ns.is_some_and(|deadline_ns| deadline_ns <= now_ns);
-        if self.turn.drain > Drain::No || has_deadline || has_passed {
-            self.sweep_due_at_ns.get_or_insert(now_ns);
-        }
-    }
-
-    /// Sweeps, if a timer has asked for it and what arrived before that has been taken.
-    ///
-    /// This thread may have been stopped for longer than a deadline is long. Then the timer's completion can come
-    /// before those of bytes that arrived in time: io_uring hands out a bounded number each time it is entered. So the
-    /// deadlines are judged as of the timer, and only after the kernel, entered since, had nothing else; `worked` says
-    /// that this turn had. A thread that is never without work sweeps after a while all the same.
-    fn sweep_when_due(&mut self, worked: bool) {
-        let Some(due_at_ns) = self.sweep_due_at_ns else { return };
-        let waited_ns = self.turn.now_ns - due_at_ns;
-        if waited_ns > 0 && (!worked || waited_ns >= nanoseconds(SWEEP_WAIT_MAX)) {
-            self.sweep_due_at_ns = None;
-            self.swept_at_ns = due_at_ns;
-            self.eventful = false;
-            self.sweep(due_at_ns);
-        }
-    }
-
-    /// Holds every connection to its deadlines, as of a time at which all that had arrived has been taken.
-    fn sweep(&mut self, as_of_ns: u64) {
-        let cut = self.drain_is_over();
-        let as_of = Turn { now_ns: as_of_ns, ..self.turn };
-        self.deadline_ns = None;
-        for key in 0..self.slots_end {
-            if !self.connections.contains(key) {
-                continue;
-            }
-            self.look_at(key, as_of);
-            self.judge(key, as_of, cut);
-            self.carry_on(key as u32);
-            let Some(connection) = self.connections.get(key) else { continue };
-            let deadline_ns = connection.deadline(self.parts.timeouts, as_of).map(|(due_ns, _)| due_ns + 1);
-            // Whether the peer takes what it is owed, no completion may tell.
-            let look_ns = (connection.unacknowledged_bytes() > 0).then_some(as_of_ns + self.sweep_interval_ns);
-            self.deadline_ns = self.deadline_ns.into_iter().chain(deadline_ns).chain(look_ns).min();
-        }
-    }
-
-    /// Asks the kernel how much a connection's peer has acknowledged.
-    fn look_at(&mut self, key: usize, as_of: Turn) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.awaits_acknowledgement() {
-            let unacknowledged_bytes = self.kernel.unacknowledged_bytes(connection.socket);
-            connection.acknowledged(unacknowledged_bytes, as_of);
-        }
-    }
-
-    /// Gives a connection up if one of its deadlines has passed, its peer has vanished, or with `cut` the drain's time is
-    /// over.
-    fn judge(&mut self, key: usize, as_of: Turn, cut: bool) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let metrics = &self.parts.metrics;
-        let stalled_ns = as_of.now_ns.saturating_sub(connection.stalled_since_ns());
-        if cut && !connection.is_gone() {
-            connection.abandon(&mut self.blocks);
-            metrics.cut.add(1);
-        } else if let Some(expiry) = connection.expired(self.parts.timeouts, as_of) {
-            connection.expire(expiry, &mut self.blocks);
-            metrics.expired.add(1);
-            if as_of.drain > Drain::No && matches!(expiry, Expiry::Request | Expiry::Send) {
-                metrics.cut.add(1);
-            }
-        } else if connection.awaits_acknowledgement()
-            && stalled_ns >= nanoseconds(PEER_SILENCE_MAX)
-            && self.kernel.peer_has_vanished(connection.socket)
-        {
-            connection.abandon(&mut self.blocks);
-            metrics.broken.add(1);
-        }
-    }
-
-    // ---- The budget is used up.
-
-    /// Closes connections that hold blocks and let none of them go, those that hold most for longest first, until a part of
-    /// the budget is free again.
-    fn evict_when_full(&mut self) {
-        let now_ns = self.turn.now_ns;
-        let is_due = now_ns - self.evicted_at_ns >= nanoseconds(TICK);
-        if self.blocks.pressure() < Pressure::Full || !is_due {
-            return;
-        }
-        self.evicted_at_ns = now_ns;
-        let stalled_ns = |connection: &Connection<K::Socket>| now_ns.saturating_sub(connection.stalled_since_ns());
-        let mut victims = std::mem::take(&mut self.victims);
-        victims.extend(self.connections.iter().filter_map(|(key, connection)| {
-            let (held_bytes, stalled_ns) = (connection.held_bytes(), stalled_ns(connection));
-            let is_candidate = !connection.is_gone() && held_bytes > 0 && stalled_ns >= nanoseconds(EVICTION_STALL_MIN);
-            is_candidate.then_some((held_bytes as u128 * u128::from(stalled_ns), key as u32))
-        }));
-        victims.sort_unstable();
-        let goal_bytes = self.parts.budget_bytes - self.parts.budget_bytes / EVICTION_PART;
-        let mut evicted = 0;
-        while self.blocks.lent_bytes() > goal_bytes
-            && let Some((_, slot)) = victims.pop()
-        {
-            self.look_at(slot as usize, self.turn);
-            let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
-            // It has taken something since the last look.
-            if stalled_ns(connection) < nanoseconds(EVICTION_STALL_MIN) {
-                continue;
-            }
-            connection.abandon(&mut self.blocks);
-            self.carry_on(slot);
-            evicted += 1;
-        }
-        victims.clear();
-        self.victims = victims;
-        self.parts.metrics.evicted.add(evicted);
-        if evicted > 0
-            && let Some(suppressed) = self.eviction_log.pass(now_ns)
-        {
-            tracing::warn!(
-                evicted,
-                suppressed,
-                "the memory for what peers do not read or finish is used up; those that held most of it for longest are \
-                 closed (--buffer-memory)"
-            );
-        }
-    }
-
-    // ---- Accepting goes on after a failure.
-
-    /// A descriptor may be what accepting waits for.
-    fn descriptor_freed(&mut self) {
-        if let Accept::Paused { until_ns: from_ns } | Accept::Taking { from_ns, .. } = &mut self.accept {
-            *from_ns = self.turn.now_ns;
-        }
-    }
-
-    fn retry_accept_when_due(&mut self) {
-        if let Accept::Paused { until_ns } = self.accept
-            && until_ns <= self.turn.now_ns
-        {
-            self.accept = Accept::Armed;
-            self.kernel.accept();
-        }
-    }
-
-    // ---- It ends.
-
-    /// How far the drain is; begins it if it has not begun.
-    fn drain(&mut self) -> Drain {
-        let began_ns = match self.drain_began_ns {
-            Some(began_ns) => began_ns,
-            None => self.begin_drain(),
-        };
-        let elapsed_ns = self.turn.now_ns - began_ns;
-        if elapsed_ns < nanoseconds(DRAIN_LAST_CALL) { Drain::LastCall } else { Drain::Refuse }
-    }
-
-    fn begin_drain(&mut self) -> u64 {
-        self.drain_began_ns = Some(self.turn.now_ns);
-        match self.accept {
-            Accept::Armed => {
-                self.accept = Accept::Ending;
-                self.kernel.cancel_accept();
-            }
-            Accept::Paused { .. } => self.accept_ended(),
-            Accept::Ending | Accept::Taking { .. } | Accept::Closed => unreachable!("a drain begins once"),
-        }
-        self.turn.now_ns
-    }
-
-    /// Begins to take the connections that are established already: closing the listener would reset them.
-    fn accept_ended(&mut self) {
-        // What had been established by now; more may come for as long as the listener is open.
-        let left = usize::try_from(LISTEN_BACKLOG).expect("a count") + 1;
-        self.accept = Accept::Taking { left, from_ns: self.turn.now_ns };
-    }
-
-    /// Takes some of them, and closes the listener behind the last one. Where there is no descriptor for them they wait for
-    /// one, as long as the drain may take.
-    fn take_queued(&mut self) {
-        let Accept::Taking { left, from_ns } = self.accept else { return };
-        let now_ns = self.turn.now_ns;
-        if now_ns < from_ns && !self.drain_is_over() {
-            return;
-        }
-        let a_turn = left.min(QUEUED_ACCEPTS_A_TURN);
-        for taken in 0..a_turn {
-            match self.kernel.accept_queued() {
-                Queued::Connection(socket) => self.accepted(socket),
-                Queued::NoDescriptor if !self.drain_is_over() => {
-                    let from_ns = now_ns + nanoseconds(ACCEPT_RETRY);
-                    self.accept = Accept::Taking { left: left - taken, from_ns };
-                    return;
-                }
-                Queued::Nothing | Queued::NoDescriptor => return self.close_listener(),
-            }
-        }
-        self.accept = Accept::Taking { left: left - a_turn, from_ns };
-        if left == a_turn {
-            self.close_listener();
-        }
-    }
-
-    fn close_listener(&mut self) {
-        self.kernel.close_listener();
-        self.parts.control.listener_closed();
-        self.accept = Accept::Closed;
-    }
-
-    fn drain_is_over(&self) -> bool {
-        let timed_out = self
-            .drain_began_ns
-            .is_some_and(|began_ns| self.turn.now_ns - began_ns >= nanoseconds(self.parts.drain_timeout));
-        timed_out || self.parts.control.cut_requested()
-    }
 }
 
 /// The connection that a completion or response is for.
@@ -787,12 +470,6 @@ fn connection<S: Copy>(connections: &mut Slab<Connection<S>>, id: ConnectionId) 
     let connection = connections.get_mut(id.slot as usize).expect("a slot is freed when nothing refers to it");
     assert!(connection.id == id, "a slot is reused when nothing refers to its last tenant");
     connection
-}
-
-/// Often enough that a deadline passes at most an eighth late, and not more often than the timer.
-fn sweep_interval(timeouts: Timeouts) -> Duration {
-    let shortest = [timeouts.request, timeouts.idle].into_iter().flatten().min();
-    shortest.map_or(SWEEP_INTERVAL_MAX, |shortest| (shortest / 8).clamp(TICK, SWEEP_INTERVAL_MAX))
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -10,8 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
-use crate::server::crew::CrewError;
 use disrust_model::model_runs;
+
+use crate::server::crew::CrewError;
 
 /// Lines that wait to be written. Larger: a stuck terminal holds more memory. Smaller: a burst of lines loses some.
 const LINES_WAITING_MAX: usize = 1024;

@@ -29,18 +29,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use assembly::Assembly;
-use banner::banner;
-use crew::Crew;
 use disrust_model::Model;
-pub use error::{RunError, StartError};
-use handle::Notice;
-pub use handle::{Report, ServerHandle};
-use lived_time::LivedTime;
-use reporter::RunningReporter;
-use resources::{address_space_bytes, connections_max, topology};
-use shutdown::{Order, Shutdown};
-use watchdog::{Sight, Watchdog};
 
 use crate::config::Config;
 use crate::config::placement::{default_io_threads, place};
@@ -51,6 +40,17 @@ use crate::kernel::{
 };
 use crate::limits::RELEASE_BYTES_MIN;
 use crate::metrics::{BatchMetrics, IoMetrics};
+use assembly::Assembly;
+use banner::banner;
+use crew::Crew;
+pub use error::{RunError, StartError};
+use handle::Notice;
+pub use handle::{Report, ServerHandle};
+use lived_time::LivedTime;
+use reporter::RunningReporter;
+use resources::{address_space_bytes, connections_max, topology};
+use shutdown::{Order, Shutdown};
+use watchdog::{Sight, Watchdog};
 
 /// A server that is ready to serve, and does not yet. Dropped, it leaves nothing behind.
 pub struct ReadyServer {

@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+
 use site::{Site, Stop};
 
 /// A row of the matrix.

@@ -1,0 +1,136 @@
+//! How connections come: accepted as they arrive, again after a failure, and at last those that wait when the drain begins.
+//!
+//! Invariants: an accept is under way, or there is a time for the next try, or the listener closes. It closes only behind the
+//! last connection that was established by then: closing it would reset that one.
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use super::{IoThread, nanoseconds};
+use crate::connections::Connection;
+use crate::exchange::event::ConnectionId;
+use crate::kernel::{Kernel, Queued};
+use crate::limits::{ACCEPT_RETRY, LISTEN_BACKLOG, QUEUED_ACCEPTS_A_TURN};
+
+/// The state of accepting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accept {
+    Armed,
+    /// It failed; the next try is due at this time.
+    Paused {
+        until_ns: u64,
+    },
+    /// A cancel is under way.
+    Ending,
+    /// So many connections at most are taken out of the queue before the listener closes, the next ones at this time.
+    Taking {
+        left: usize,
+        from_ns: u64,
+    },
+    /// The listener is closed.
+    Closed,
+}
+
+impl<K: Kernel> IoThread<K> {
+    pub(super) fn accept_completed(&mut self, result: Result<K::Socket, io::Error>, more: bool) {
+        let failed = result.is_err();
+        match result {
+            Ok(socket) => self.accepted(socket),
+            Err(error) if self.accept != Accept::Ending => {
+                self.parts.metrics.accept_failures.add(1);
+                if let Some(suppressed) = self.accept_log.pass(self.turn.now_ns) {
+                    tracing::warn!(%error, suppressed, "accepting failed; it is tried again later");
+                }
+            }
+            Err(_) => {}
+        }
+        if more {
+            return;
+        }
+        match self.accept {
+            Accept::Armed if failed => {
+                // Descriptors or memory have run out. Trying again at once would fail at once, over and over.
+                let pause_ns = nanoseconds(ACCEPT_RETRY) * self.parts.io_threads as u64;
+                self.accept = Accept::Paused { until_ns: self.turn.now_ns + pause_ns };
+            }
+            Accept::Armed => self.kernel.accept(),
+            Accept::Ending => self.accept_ended(),
+            Accept::Paused { .. } | Accept::Taking { .. } | Accept::Closed => unreachable!("an accept ends once"),
+        }
+    }
+
+    pub(super) fn accepted(&mut self, socket: K::Socket) {
+        if !self.parts.control.open_connection() {
+            self.kernel.close(socket);
+            self.parts.metrics.rejected.add(1);
+            if let Some(suppressed) = self.rejected_log.pass(self.turn.now_ns) {
+                let limit = self.parts.connections_max;
+                tracing::warn!(limit, suppressed, "a connection over the limit was closed at once");
+            }
+            return;
+        }
+        let entry = self.connections.vacant_entry();
+        let slot = u32::try_from(entry.key()).expect("the limit on connections fits a slot number");
+        let id = ConnectionId { slot, generation: self.generation };
+        self.generation = self.generation.wrapping_add(1);
+        entry.insert(Connection::new(id, socket, self.turn.now_ns));
+        self.slots_end = self.slots_end.max(slot as usize + 1);
+        self.parts.metrics.accepted.add(1);
+        self.carry_on(slot);
+    }
+
+    /// A descriptor may be what accepting waits for.
+    pub(super) fn descriptor_freed(&mut self) {
+        if let Accept::Paused { until_ns: from_ns } | Accept::Taking { from_ns, .. } = &mut self.accept {
+            *from_ns = self.turn.now_ns;
+        }
+    }
+
+    pub(super) fn retry_accept_when_due(&mut self) {
+        if let Accept::Paused { until_ns } = self.accept
+            && until_ns <= self.turn.now_ns
+        {
+            self.accept = Accept::Armed;
+            self.kernel.accept();
+        }
+    }
+
+    /// Begins to take the connections that are established already: closing the listener would reset them.
+    pub(super) fn accept_ended(&mut self) {
+        // What had been established by now; more may come for as long as the listener is open.
+        let left = usize::try_from(LISTEN_BACKLOG).expect("a count") + 1;
+        self.accept = Accept::Taking { left, from_ns: self.turn.now_ns };
+    }
+
+    /// Takes some of them, and closes the listener behind the last one. Where there is no descriptor for them they wait for
+    /// one, as long as the drain may take.
+    pub(super) fn take_queued(&mut self) {
+        let Accept::Taking { left, from_ns } = self.accept else { return };
+        let now_ns = self.turn.now_ns;
+        if now_ns < from_ns && !self.drain_is_over() {
+            return;
+        }
+        let a_turn = left.min(QUEUED_ACCEPTS_A_TURN);
+        for taken in 0..a_turn {
+            match self.kernel.accept_queued() {
+                Queued::Connection(socket) => self.accepted(socket),
+                Queued::NoDescriptor if !self.drain_is_over() => {
+                    let from_ns = now_ns + nanoseconds(ACCEPT_RETRY);
+                    self.accept = Accept::Taking { left: left - taken, from_ns };
+                    return;
+                }
+                Queued::Nothing | Queued::NoDescriptor => return self.close_listener(),
+            }
+        }
+        self.accept = Accept::Taking { left: left - a_turn, from_ns };
+        if left == a_turn {
+            self.close_listener();
+        }
+    }
+
+    pub(super) fn close_listener(&mut self) {
+        self.kernel.close_listener();
+        self.parts.control.listener_closed();
+        self.accept = Accept::Closed;
+    }
+}
