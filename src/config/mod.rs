@@ -1,32 +1,32 @@
 //! What the operator asked for: flag, else environment (`DISRUST_*`), else config file, else default.
 //!
-//! The only file that names clap, which reads the command line and checks single values. The environment and the file are
-//! read here, so that what is overridden does not count, and what is wrong is said of the source that it came from. It checks what can be checked without the machine; what the machine makes of it is
-//! [`crate::config::placement`]'s and [`crate::server`]'s.
+//! The only room that names clap, which reads the command line and checks single values. The environment and the file are
+//! read here, so that what is overridden does not count, and what is wrong is said of the source that it came from. It
+//! checks what can be checked without the machine; what the machine makes of it is [`placement`]'s and [`crate::server`]'s.
 #![forbid(unsafe_code)]
 
 pub mod cpu_list;
 pub mod placement;
+mod sources;
+mod values;
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser};
-use humantime::DurationError;
 use thiserror::Error;
 
-use crate::config::cpu_list::parse_cpu_list;
 use crate::config::placement::{Pin, PinPolicy, Wait};
-use crate::exchange::wait::WaitStrategy;
-use crate::kernel::read_regular_file;
-use crate::limits::{
-    BUFFER_MEMORY_BYTES, BUFFER_MEMORY_BYTES_MAX, BUFFER_MEMORY_BYTES_MIN, CONFIG_FILE_BYTES_MAX, CONNECTIONS_MAX,
-    FEATURE_DIM_MAX, IO_THREADS_MAX, TIME_MAX,
-};
+use crate::limits::BUFFER_MEMORY_BYTES;
 use crate::metrics::DETAILED;
+use sources::{name_variable, read_environment, read_file};
+use values::{
+    Timeout, parse_buffer_memory, parse_duration, parse_features, parse_io_threads, parse_max_connections, parse_pin,
+    parse_pin_policy, parse_port, parse_timeout, parse_truth, parse_wait,
+};
 
 /// A server's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -331,241 +331,14 @@ impl Arguments {
     }
 }
 
-/// The environment variable of a flag.
-fn variable_of(argument: &Arg) -> String {
-    format!("DISRUST_{}", key_of(argument).replace('-', "_").to_uppercase())
-}
-
-/// A flag without its dashes.
-fn key_of(argument: &Arg) -> &str {
-    argument.get_long().expect("all arguments are long flags")
-}
-
-/// Adds its variable to what `--help` says of a flag.
-fn name_variable(argument: Arg) -> Arg {
-    let help = argument.get_help().expect("all flags are documented");
-    let help = format!("{help} [env: {}]", variable_of(&argument));
-    argument.help(help)
-}
-
-/// Reads the environment, as far as it counts: what a flag has set is not even looked at.
-///
-/// Systemd units and Compose files say `DISRUST_PORT=` for a variable that is not set: so it is taken.
-fn read_environment(
-    counts: impl Fn(&Arg) -> bool,
-    environment: impl Fn(&str) -> Option<OsString>,
-) -> Result<Arguments, String> {
-    let mut read = Arguments::default();
-    for argument in Arguments::command().get_arguments().filter(|argument| counts(argument)) {
-        let (key, variable) = (key_of(argument), variable_of(argument));
-        let Some(value) = environment(&variable).filter(|value| !value.is_empty()) else { continue };
-        let setting = parse_setting(key, &value).map_err(|reason| {
-            format!("{variable} in the environment is {value:?}: {reason}; unset it, or give --{key}, which beats it")
-        })?;
-        read = read.or(setting);
-    }
-    Ok(read)
-}
-
-/// Reads a config file: each key as the flag of that name, so that both take the same values. All of it must be right,
-/// also what flags or the environment override.
-fn read_file(path: &Path) -> Result<Settings, ConfigError> {
-    let wrong = |message: String| ConfigError::File { path: path.to_owned(), message };
-    let bytes = read_regular_file(path, CONFIG_FILE_BYTES_MAX).map_err(|error| wrong(error.to_string()))?;
-    let text = str::from_utf8(&bytes).map_err(|error| wrong(format!("is not text in UTF-8: {error}")))?;
-    parse_file(text).map_err(wrong)
-}
-
-fn parse_file(text: &str) -> Result<Settings, String> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let known = Settings::command();
-    let mut read = Settings::default();
-    for (key, value) in &table {
-        if !known.get_arguments().any(|argument| key_of(argument) == key) {
-            return Err(format!("unknown key '{key}'; the keys are the long flags without their dashes"));
-        }
-        let value = match value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(truth) => truth.to_string(),
-            other => {
-                return Err(format!(
-                    "the value of '{key}' is of type {}, not a text, a number or a truth",
-                    other.type_str()
-                ));
-            }
-        };
-        let setting = parse_setting(key, value.as_ref())
-            .map_err(|reason| format!("the value of '{key}' is {value:?}: {reason}"))?;
-        read = read.or(setting.settings);
-    }
-    Ok(read)
-}
-
-/// Reads one value as that of the flag `--key`; an error is the reason alone.
-fn parse_setting(key: &str, value: &OsStr) -> Result<Arguments, String> {
-    let mut flag = OsString::from(format!("--{key}="));
-    flag.push(value);
-    // Without a program's name.
-    let command = Arguments::command().no_binary_name(true);
-    let matches = command.try_get_matches_from([flag]).map_err(|error| reason_of(&error))?;
-    Arguments::from_arg_matches(&matches).map_err(|error| reason_of(&error))
-}
-
-/// Why clap does not take a value, without the flag's name.
-fn reason_of(error: &clap::Error) -> String {
-    match (std::error::Error::source(error), error.kind()) {
-        (Some(reason), _) => reason.to_string(),
-        (None, ErrorKind::InvalidUtf8) => "not text in UTF-8".to_owned(),
-        // Of our flags' values, only an empty text is refused by clap itself.
-        (None, _) => "a value is missing".to_owned(),
-    }
-}
-
-// ---- One parser for each kind of value, whatever it comes from.
-
-/// A timeout that can be switched off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Timeout(Option<Duration>);
-
-fn parse_pin(text: &str) -> Result<Pin, String> {
-    match text {
-        "auto" => Ok(Pin::Auto),
-        "none" => Ok(Pin::None),
-        list => parse_cpu_list(list).map(Pin::List).map_err(|error| error.to_string()),
-    }
-}
-
-fn parse_pin_policy(text: &str) -> Result<PinPolicy, String> {
-    match text {
-        "best-effort" => Ok(PinPolicy::BestEffort),
-        "strict" => Ok(PinPolicy::Strict),
-        _ => Err("not best-effort or strict".to_owned()),
-    }
-}
-
-fn parse_wait(text: &str) -> Result<Wait, String> {
-    match text {
-        "auto" => Ok(Wait::Auto),
-        "spin" => Ok(Wait::As(WaitStrategy::Spin)),
-        "yield" => Ok(Wait::As(WaitStrategy::Yield)),
-        "park" => Ok(Wait::As(WaitStrategy::Park)),
-        _ => Err("not auto, spin, yield or park".to_owned()),
-    }
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    match parse_time(text) {
-        Ok(time) if time <= TIME_MAX => Ok(time),
-        Ok(_) | Err(DurationError::NumberOverflow) => Err(format!(
-            "longer than {} days, the longest time, or finer than 1ns",
-            TIME_MAX.as_secs() / (24 * 60 * 60)
-        )),
-        Err(error) => Err(format!("not a time such as 10s, 500ms or 2m: {error}")),
-    }
-}
-
-/// Adds the parts of a time such as `1m 30s`. Humantime could, but 2.4 panics where the sum is 2⁶⁴ seconds.
-fn parse_time(text: &str) -> Result<Duration, DurationError> {
-    let (mut sum, mut begin, mut in_unit) = (Duration::ZERO, 0, false);
-    let mut add = |part: &str| -> Result<(), DurationError> {
-        sum = sum.checked_add(humantime::parse_duration(part)?).ok_or(DurationError::NumberOverflow)?;
-        Ok(())
-    };
-    for (index, character) in text.char_indices() {
-        if in_unit && character.is_ascii_digit() {
-            add(&text[begin..index])?;
-            (begin, in_unit) = (index, false);
-        }
-        in_unit |= character.is_alphabetic();
-    }
-    add(&text[begin..])?;
-    Ok(sum)
-}
-
-fn parse_timeout(text: &str) -> Result<Timeout, String> {
-    match text {
-        "off" => Ok(Timeout(None)),
-        _ => match parse_duration(text)? {
-            Duration::ZERO => Err("a timeout is longer than 0; to have none, say off".to_owned()),
-            timeout => Ok(Timeout(Some(timeout))),
-        },
-    }
-}
-
-fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| {
-        if text.starts_with("tcp://") {
-            // https://kubernetes.io/docs/concepts/containers/container-environment/#cluster-information
-            "an address that Kubernetes sets for a service named disrust, not a port: say enableServiceLinks: false in \
-             the pod"
-                .to_owned()
-        } else {
-            format!("not a whole number in 0..={}", u16::MAX)
-        }
-    })
-}
-
-fn parse_truth(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "not true or false".to_owned())
-}
-
-fn parse_io_threads(text: &str) -> Result<usize, String> {
-    parse_number(text, IO_THREADS_MAX)
-}
-
-fn parse_features(text: &str) -> Result<usize, String> {
-    parse_number(text, FEATURE_DIM_MAX)
-}
-
-fn parse_max_connections(text: &str) -> Result<usize, String> {
-    parse_number(text, CONNECTIONS_MAX)
-}
-
-fn parse_number(text: &str, max: usize) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if 1 <= number && number <= max => Ok(number),
-        _ => Err(format!("not a whole number in 1..={max}")),
-    }
-}
-
-/// The units that a size may have, in bytes. A letter alone has none: to systemd and Docker `M` is 1024², to Kubernetes 1000².
-const SIZE_UNITS: [(&str, u64); 10] = [
-    ("", 1),
-    ("B", 1),
-    ("kB", 1000),
-    ("MB", 1000_u64.pow(2)),
-    ("GB", 1000_u64.pow(3)),
-    ("TB", 1000_u64.pow(4)),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-];
-
-fn parse_buffer_memory(text: &str) -> Result<usize, String> {
-    match parse_size(text).and_then(|bytes| usize::try_from(bytes).ok()) {
-        Some(bytes) if (BUFFER_MEMORY_BYTES_MIN..=BUFFER_MEMORY_BYTES_MAX).contains(&bytes) => Ok(bytes),
-        Some(_) => {
-            Err(format!("a size from {}MiB to {}TiB", BUFFER_MEMORY_BYTES_MIN >> 20, BUFFER_MEMORY_BYTES_MAX >> 40))
-        }
-        None => Err("not a size such as 256MiB, 64MB, 1GiB or a number of bytes".to_owned()),
-    }
-}
-
-/// A whole number of one of [`SIZE_UNITS`], in either case; nothing if it is not that, or more than 2⁶⁴ bytes.
-fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let (digits, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len()));
-    let (_, unit_bytes) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim_start()))?;
-    digits.parse::<u64>().ok()?.checked_mul(*unit_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
+    use std::path::Path;
 
+    use super::sources::{key_of, parse_file, parse_setting};
     use super::*;
+    use crate::exchange::wait::WaitStrategy;
 
     fn read(arguments: &[&str]) -> Result<Config, ConfigError> {
         read_in(&[], arguments)
@@ -772,24 +545,6 @@ mod tests {
     }
 
     #[test]
-    fn times_are_the_sum_of_their_parts() {
-        for (text, milliseconds) in [
-            ("10s", 10_000),
-            ("1m 30s", 90_000),
-            (" 1h1m1s1ms ", 3_661_001),
-            ("1.5s", 1500),
-            ("0s", 0),
-            ("1 0 ms", 10),
-            ("1000ms 1s", 2000),
-        ] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for text in ["", " ", "s", "10", "1s1", "-1s", "1s -1s", "1e3s", "1sm", "1,5s", "soon", "１s"] {
-            assert!(parse_duration(text).is_err_and(|error| error.contains("not a time such as")), "{text}");
-        }
-    }
-
-    #[test]
     fn a_list_must_name_a_cpu_for_each_thread() {
         let error = usage_error(&["--io-threads", "4", "--pin", "0-3"]);
         assert!(error.contains("names 4 CPUs") && error.contains("needs 5"), "{error}");
@@ -820,48 +575,6 @@ mod tests {
         ] {
             let message = usage_error(&arguments);
             assert!(message.contains(arguments[0]), "{message}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_exact_or_refused() {
-        for (text, bytes) in [
-            ("256MiB", 256 << 20),
-            ("64MB", 64_000_000),
-            ("1GiB", 1 << 30),
-            ("1048576", 1_048_576),
-            ("1048577B", 1_048_577),
-            (" 2 gib ", 2 << 30),
-            ("1TiB", 1 << 40),
-            ("1025kib", 1_049_600),
-            ("1049 KB", 1_049_000),
-        ] {
-            assert_eq!(parse_buffer_memory(text), Ok(bytes), "{text}");
-        }
-        for (text, said) in [
-            ("0", "from 1MiB to 1TiB"),
-            ("1048575", "from 1MiB to 1TiB"),
-            ("1MB", "from 1MiB to 1TiB"),
-            ("1099511627777", "from 1MiB to 1TiB"),
-            ("18446744073709551615", "from 1MiB to 1TiB"),
-            ("2TiB", "from 1MiB to 1TiB"),
-            ("18446744073709551616", "not a size"),
-            ("18446744073709551615 KiB", "not a size"),
-            ("16777216TiB", "not a size"),
-            ("-1MiB", "not a size"),
-            ("+1MiB", "not a size"),
-            ("1.5GiB", "not a size"),
-            ("2e9", "not a size"),
-            ("0x100000", "not a size"),
-            ("64M", "not a size"),
-            ("64 Mi B", "not a size"),
-            ("1GiB 1MiB", "not a size"),
-            ("MiB", "not a size"),
-            ("", "not a size"),
-            ("٣MiB", "not a size"),
-        ] {
-            let error = parse_buffer_memory(text).expect_err(text);
-            assert!(error.contains(said), "{text}: {error}");
         }
     }
 
