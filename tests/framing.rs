@@ -4,7 +4,7 @@
 mod common;
 
 use disrust::config::Config;
-use disrust::connections::{Connection, Drain, Step, Turn};
+use disrust::connections::{Arrival, Connection, Drain, Rules, Step, Timeouts, Turn};
 use disrust::exchange::blocks::BlockPool;
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
 use disrust::limits::ConnectionLimits;
@@ -51,7 +51,7 @@ fn bounded(cases: u32) -> ProptestConfig {
 /// A connection and the peer that it is to satisfy.
 struct Bench {
     connection: Connection<()>,
-    layout: RequestLayout,
+    rules: Rules,
     turn: Turn,
     blocks: BlockPool,
     in_flight: Vec<(InferenceEvent, Vec<u8>)>,
@@ -64,8 +64,8 @@ impl Bench {
         let layout = RequestLayout::new(features);
         Bench {
             connection: Connection::new(ConnectionId { slot: 1, generation: 1 }, (), 0),
-            layout,
-            turn: Turn { now_ns: 0, drain: Drain::No, limits },
+            rules: Rules { layout, limits, timeouts: Timeouts { request: None, idle: None } },
+            turn: Turn { now_ns: 0, drain: Drain::No },
             blocks: BlockPool::new(limits.block_sizes(layout, 1 << 20)),
             in_flight: Vec::new(),
             sent: Vec::new(),
@@ -74,14 +74,18 @@ impl Bench {
 
     /// Returns whether the framing was lost.
     fn receive(&mut self, piece: &[u8]) -> bool {
-        let headroom = self.layout.request_bytes_max();
+        let headroom = self.rules.layout.request_bytes_max();
         let mut buffer = vec![0xee; headroom];
         buffer.extend_from_slice(piece);
-        let received =
-            self.connection.received(self.layout, &mut buffer, headroom, piece.len(), self.turn, &mut self.blocks);
-        if let Some(burst) = received.burst {
-            let event = self.connection.publish(burst, 0, 0);
-            let answers = self.predict(&buffer[burst.offset..burst.offset + burst.request_bytes]);
+        let received = self.connection.received(
+            Arrival { buffer: &mut buffer, headroom, bytes: piece.len() },
+            &self.rules,
+            self.turn,
+            &mut self.blocks,
+        );
+        if let Some(framed) = received.framed {
+            let event = self.connection.event_for(framed, 0, 0);
+            let answers = self.predict(&buffer[framed.offset..framed.offset + framed.request_bytes]);
             self.in_flight.push((event, answers));
         }
         received.bad.is_some()
@@ -91,12 +95,12 @@ impl Bench {
     fn predict(&self, mut run: &[u8]) -> Vec<u8> {
         let mut answers = Vec::new();
         while let Some((header, rest)) = run.split_first_chunk::<4>() {
-            let (rows, rest) = rest.split_at(u32::from_le_bytes(*header) as usize * self.layout.row_bytes());
+            let (rows, rest) = rest.split_at(u32::from_le_bytes(*header) as usize * self.rules.layout.row_bytes());
             let sum = |row: &[u8]| {
                 let features = row.as_chunks::<4>().0.iter().map(|feature| f32::from_le_bytes(*feature));
                 features.reduce(|sum, feature| sum + feature).expect("a feature")
             };
-            let scores: Vec<f32> = rows.chunks(self.layout.row_bytes()).map(sum).collect();
+            let scores: Vec<f32> = rows.chunks(self.rules.layout.row_bytes()).map(sum).collect();
             let mut answer = [0; 257];
             let bytes = write_answer(&scores, &mut answer);
             answers.extend_from_slice(&answer[..bytes]);
@@ -118,9 +122,9 @@ impl Bench {
                 sequence: event.sequence,
                 published_at_ns: 0,
             };
-            assert!(self.connection.answered(self.layout, &response, &answers, self.turn, &mut self.blocks));
+            assert!(self.connection.answered(&response, &answers, &self.rules, self.turn, &mut self.blocks));
         }
-        while let Some(step) = self.connection.next_step(self.turn, &mut self.blocks) {
+        while let Some(step) = self.connection.next_step(&self.rules, self.turn, &mut self.blocks) {
             if let Step::Send(block) = step {
                 let bytes = block.content().len().min(bytes_max);
                 self.sent.extend_from_slice(&block.content()[..bytes]);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use disruptor::Producer;
-use disrust::connections::{Connection, Drain, Turn};
+use disrust::connections::{Arrival, Connection, Drain, Rules, Timeouts, Turn};
 use disrust::exchange::blocks::BlockPool;
 use disrust::exchange::buffer_pool::{Buffer, BufferPool};
 use disrust::exchange::event::{ConnectionId, InferenceEvent};
@@ -19,7 +19,11 @@ use disrust_protocol::{FEATURE_DIM, RequestLayout};
 pub const LAYOUT: RequestLayout = RequestLayout::new(FEATURE_DIM);
 
 /// The benches' time stands still: no deadline passes.
-pub const TURN: Turn = Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING };
+pub const TURN: Turn = Turn { now_ns: 0, drain: Drain::No };
+
+/// What the server holds connections to, without deadlines.
+pub const RULES: Rules =
+    Rules { layout: LAYOUT, limits: ConnectionLimits::SERVING, timeouts: Timeouts { request: None, idle: None } };
 
 /// What requests pass through on their way in.
 pub struct RequestSide {
@@ -54,7 +58,7 @@ impl RequestSide {
             io_thread,
             producer,
             batch_wake,
-            blocks: BlockPool::new(TURN.limits.block_sizes(LAYOUT, BUFFER_MEMORY_BYTES)),
+            blocks: BlockPool::new(RULES.limits.block_sizes(LAYOUT, BUFFER_MEMORY_BYTES)),
         }
     }
 
@@ -71,10 +75,10 @@ impl RequestSide {
         let connection = &mut self.connections[connection];
         let headroom = self.pool.geometry().headroom_bytes;
         let space = self.pool.bytes_mut(&mut buffer);
-        let received = connection.received(LAYOUT, space, headroom, bytes, TURN, &mut self.blocks);
+        let received = connection.received(Arrival { buffer: space, headroom, bytes }, &RULES, TURN, &mut self.blocks);
         assert!(received.bad.is_none() && received.refused == 0, "a bench sends good requests");
         let index = self.pool.ship(buffer);
-        Some(connection.publish(received.burst?, self.io_thread, index))
+        Some(connection.event_for(received.framed?, self.io_thread, index))
     }
 
     /// Publishes the events of a turn, and wakes the batch processor if it sleeps.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use disrust::exchange::blocks::{Block, BlockPool};
-use disrust::connections::{Connection, Drain, Shots, Step, Timeouts, Turn};
+use disrust::connections::{Arrival, Connection, Drain, Rules, Step, Timeouts, Turn};
+use disrust::kernel::Shots;
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
 use disrust::limits::ConnectionLimits;
 use disrust_protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout};
@@ -21,7 +22,11 @@ const HEADROOM: usize = LAYOUT.request_bytes_max();
 const RECEIVE_BYTES: usize = 256;
 /// So little that the pressure on the blocks changes.
 const BUDGET_BYTES: usize = 4096;
-const TIMEOUTS: Timeouts = Timeouts { request: Some(Duration::from_secs(3)), idle: Some(Duration::from_secs(2)) };
+const RULES: Rules = Rules {
+    layout: LAYOUT,
+    limits: ConnectionLimits::SERVING,
+    timeouts: Timeouts { request: Some(Duration::from_secs(3)), idle: Some(Duration::from_secs(2)) },
+};
 
 #[derive(Debug, Arbitrary)]
 enum Happening {
@@ -72,7 +77,7 @@ struct World {
 fuzz_target!(|happenings: Vec<Happening>| {
     let mut world = World {
         connection: Connection::new(ConnectionId { slot: 1, generation: 2 }, (), 0),
-        turn: Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING },
+        turn: Turn { now_ns: 0, drain: Drain::No },
         blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, BUDGET_BYTES)),
         in_flight: VecDeque::new(),
         sending: None,
@@ -108,7 +113,7 @@ impl World {
             Happening::Bytes(bytes) => self.receive(&bytes),
             Happening::PeerFinishes if self.receiving => {
                 self.connection.receive_ended();
-                self.connection.end_received(&mut self.blocks);
+                self.connection.peer_ended(&mut self.blocks);
                 (self.receiving, self.peer_finished, self.deaf) = (false, true, true);
             }
             Happening::ReceiveEnds if self.receiving => self.receive_ends(),
@@ -131,7 +136,7 @@ impl World {
             }
             Happening::Milliseconds(count) => self.turn.now_ns += u64::from(count) * 1_000_000,
             Happening::Deadlines => {
-                if let Some(expiry) = self.connection.expired(TIMEOUTS, self.turn) {
+                if let Some(expiry) = self.connection.expired(&RULES, self.turn) {
                     self.connection.expire(expiry, &mut self.blocks);
                     self.deaf = true;
                     self.abandoned |= self.connection.is_gone();
@@ -166,10 +171,15 @@ impl World {
             buffer.extend_from_slice(chunk);
             buffer.resize(HEADROOM + RECEIVE_BYTES, 0);
             let received =
-                self.connection.received(LAYOUT, &mut buffer, HEADROOM, chunk.len(), self.turn, &mut self.blocks);
+                self.connection.received(
+            Arrival { buffer: &mut buffer, headroom: HEADROOM, bytes: chunk.len() },
+            &RULES,
+            self.turn,
+            &mut self.blocks,
+        );
             let answers = self.expect(chunk);
-            if let Some(burst) = received.burst {
-                self.in_flight.push_back((self.connection.publish(burst, 0, 0), answers));
+            if let Some(framed) = received.framed {
+                self.in_flight.push_back((self.connection.event_for(framed, 0, 0), answers));
             } else {
                 assert!(answers.is_empty(), "requests are published");
             }
@@ -219,7 +229,7 @@ impl World {
             sequence: event.sequence,
             published_at_ns: 0,
         };
-        self.connection.answered(LAYOUT, &response, &answers, self.turn, &mut self.blocks);
+        self.connection.answered(&response, &answers, &RULES, self.turn, &mut self.blocks);
     }
 
     fn sent(&mut self, share: u8) {
@@ -232,7 +242,7 @@ impl World {
 
     fn carry_on(&mut self) {
         while !self.freed
-            && let Some(step) = self.connection.next_step(self.turn, &mut self.blocks)
+            && let Some(step) = self.connection.next_step(&RULES, self.turn, &mut self.blocks)
         {
             match step {
                 Step::Send(block) => {

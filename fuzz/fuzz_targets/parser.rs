@@ -27,8 +27,8 @@ fuzz_target!(|input: Input| {
         let mut buffer = vec![0xaa; headroom];
         buffer.extend_from_slice(&rest[..length]);
         rest = &rest[length..];
-        let (burst, outcome) = partial.join(layout, &mut buffer, headroom, length, &mut blocks);
-        found.extend_from_slice(&buffer[burst.offset..burst.offset + burst.request_bytes]);
+        let (framed, outcome) = partial.join(layout, &mut buffer, headroom, length, &mut blocks);
+        found.extend_from_slice(&buffer[framed.offset..framed.offset + framed.request_bytes]);
         lost = outcome.is_err();
     }
     partial.clear(&mut blocks);

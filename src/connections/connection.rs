@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use disrust_protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
 
-use super::framing::{Burst, PartialRequest};
+use super::framing::{Framed, PartialRequest};
 use super::send_buffer::SendBuffer;
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
@@ -65,15 +65,34 @@ pub struct Turn {
     pub now_ns: u64,
     /// How far the server's drain is.
     pub drain: Drain,
-    /// What a connection may take; the same in every turn.
+}
+
+/// What all connections of a thread are held to, for its life.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Sizes of requests.
+    pub layout: RequestLayout,
+    /// What a connection may take.
     pub limits: ConnectionLimits,
+    /// Its deadlines.
+    pub timeouts: Timeouts,
+}
+
+/// Bytes that arrived: `buffer[headroom..headroom + bytes]`. What lies before them is room for the beginning of a request.
+pub struct Arrival<'a> {
+    /// The whole buffer.
+    pub buffer: &'a mut [u8],
+    /// Where the bytes begin.
+    pub headroom: usize,
+    /// How many they are.
+    pub bytes: usize,
 }
 
 /// What a receive brought. A buffer without requests to take goes home at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Received {
     /// Whole requests for the batch processor, to be published.
-    pub burst: Option<Burst>,
+    pub framed: Option<Framed>,
     /// Requests that are answered with error 4 instead.
     pub refused: u32,
     /// The count with which the framing was lost.
@@ -202,53 +221,46 @@ impl<S: Copy> Connection<S> {
 
     // ---- A request comes in.
 
-    /// `buffer[headroom..headroom + received]` was received.
-    pub fn received(
-        &mut self,
-        layout: RequestLayout,
-        buffer: &mut [u8],
-        headroom: usize,
-        received: usize,
-        turn: Turn,
-        blocks: &mut BlockPool,
-    ) -> Received {
+    /// Bytes have come.
+    pub fn received(&mut self, arrival: Arrival<'_>, rules: &Rules, turn: Turn, blocks: &mut BlockPool) -> Received {
+        let Arrival { buffer, headroom, bytes } = arrival;
         self.received_at_ns = turn.now_ns;
-        self.fills_buffers = headroom + received == buffer.len();
+        self.fills_buffers = headroom + bytes == buffer.len();
         if self.discards() {
             return Received::default();
         }
         let had_begun = self.partial.has_begun();
-        let (burst, outcome) = self.partial.join(layout, buffer, headroom, received, blocks);
+        let (framed, outcome) = self.partial.join(rules.layout, buffer, headroom, bytes, blocks);
         let bad = outcome.err();
         if bad.is_some() {
             self.framing_lost = true;
             self.end_gracefully();
         }
-        if self.partial.has_begun() && !(had_begun && burst.requests == 0) {
+        if self.partial.has_begun() && !(had_begun && framed.requests == 0) {
             self.request_began_ns = turn.now_ns;
         }
         if turn.drain >= Drain::Refuse {
-            self.refused += burst.requests;
-            return Received { burst: None, refused: burst.requests, bad };
+            self.refused += framed.requests;
+            return Received { framed: None, refused: framed.requests, bad };
         }
-        Received { burst: (burst.requests > 0).then_some(burst), refused: 0, bad }
+        Received { framed: (framed.requests > 0).then_some(framed), refused: 0, bad }
     }
 
     /// The event for requests that [`Connection::received`] handed out; they are in flight from now on.
-    pub fn publish(&mut self, burst: Burst, io_thread: u16, buffer: u16) -> InferenceEvent {
+    pub fn event_for(&mut self, framed: Framed, io_thread: u16, buffer: u16) -> InferenceEvent {
         let narrow = |size: usize| u32::try_from(size).expect("a buffer's sizes fit 32 bits");
-        self.request_bytes_in_flight += burst.request_bytes;
-        self.answer_bytes_in_flight += answers(burst.requests, burst.rows as usize);
+        self.request_bytes_in_flight += framed.request_bytes;
+        self.answer_bytes_in_flight += answers(framed.requests, framed.rows as usize);
         let sequence = self.event_sequence;
         self.event_sequence = sequence.wrapping_add(1);
         InferenceEvent {
             connection: self.id,
             io_thread,
             buffer,
-            offset: narrow(burst.offset),
-            request_bytes: narrow(burst.request_bytes),
-            requests: u16::try_from(burst.requests).expect("a pool's geometry bounds the requests of a buffer"),
-            rows: burst.rows,
+            offset: narrow(framed.offset),
+            request_bytes: narrow(framed.request_bytes),
+            requests: u16::try_from(framed.requests).expect("a pool's geometry bounds the requests of a buffer"),
+            rows: framed.rows,
             sequence,
             published_at_ns: 0,
         }
@@ -261,7 +273,7 @@ impl<S: Copy> Connection<S> {
     }
 
     /// The peer has shut down its sending side. A request that it left unfinished is dropped.
-    pub fn end_received(&mut self, blocks: &mut BlockPool) {
+    pub fn peer_ended(&mut self, blocks: &mut BlockPool) {
         self.peer_finished = true;
         self.partial.clear(blocks);
     }
@@ -285,9 +297,9 @@ impl<S: Copy> Connection<S> {
     /// connection is gone.
     pub fn answered(
         &mut self,
-        layout: RequestLayout,
         response: &Response,
         answer_bytes: &[u8],
+        rules: &Rules,
         turn: Turn,
         blocks: &mut BlockPool,
     ) -> bool {
@@ -297,7 +309,7 @@ impl<S: Copy> Connection<S> {
         let request_bytes = response.request_bytes as usize;
         let requests = u32::from(response.requests);
         self.request_bytes_in_flight -= request_bytes;
-        self.answer_bytes_in_flight -= answers(requests, layout.rows_of(request_bytes, requests));
+        self.answer_bytes_in_flight -= answers(requests, rules.layout.rows_of(request_bytes, requests));
         if self.is_gone() {
             return false;
         }
@@ -366,12 +378,12 @@ impl<S: Copy> Connection<S> {
     }
 
     /// Which deadline has passed, if any. Ask when it is known what the peer has acknowledged.
-    pub fn expired(&self, timeouts: Timeouts, turn: Turn) -> Option<Expiry> {
-        self.deadline(timeouts, turn).filter(|(due_ns, _)| *due_ns < turn.now_ns).map(|(_, expiry)| expiry)
+    pub fn expired(&self, rules: &Rules, turn: Turn) -> Option<Expiry> {
+        self.deadline(rules).filter(|(due_ns, _)| *due_ns < turn.now_ns).map(|(_, expiry)| expiry)
     }
 
     /// The next deadline that passes if nothing happens, and which that is.
-    pub fn deadline(&self, timeouts: Timeouts, turn: Turn) -> Option<(u64, Expiry)> {
+    pub fn deadline(&self, rules: &Rules) -> Option<(u64, Expiry)> {
         let after = |since_ns: u64, limit: Duration| since_ns.saturating_add(nanoseconds(limit));
         let due = |since_ns: u64, limit: Option<Duration>, expiry| limit.map(|limit| (after(since_ns, limit), expiry));
         match self.ending {
@@ -379,7 +391,7 @@ impl<S: Copy> Connection<S> {
             Ending::HalfClosed { since_ns } => {
                 let acknowledged_ns = since_ns.max(self.progress_at_ns);
                 if self.unacknowledged_bytes() > 0 {
-                    return due(acknowledged_ns, timeouts.request, Expiry::Send);
+                    return due(acknowledged_ns, rules.timeouts.request, Expiry::Send);
                 }
                 // Acknowledged is not read. Whoever goes on sending has not read to the end yet, and would take it
                 // for lost if it were reset.
@@ -387,17 +399,17 @@ impl<S: Copy> Connection<S> {
                 Some((after(quiet_ns, LINGER).min(after(acknowledged_ns, LINGER_MAX)), Expiry::Linger))
             }
             Ending::No | Ending::Graceful => {
-                let waits_for_peer = self.receive_in_kernel() && self.wants_receive(turn.limits, Pressure::Low);
+                let waits_for_peer = self.receive_in_kernel() && self.wants_receive(rules.limits, Pressure::Low);
                 let send = (self.unacknowledged_bytes() > 0)
-                    .then(|| due(self.progress_at_ns, timeouts.request, Expiry::Send))
+                    .then(|| due(self.progress_at_ns, rules.timeouts.request, Expiry::Send))
                     .flatten();
                 let receive = if !waits_for_peer || self.sends.unsent_bytes() > 0 {
                     None
                 } else if self.partial.has_begun() {
-                    due(self.request_began_ns, timeouts.request, Expiry::Request)
+                    due(self.request_began_ns, rules.timeouts.request, Expiry::Request)
                 } else if self.owes_nothing() && self.unacknowledged_bytes() == 0 {
                     let since_ns = self.received_at_ns.max(self.sent_at_ns).max(self.progress_at_ns);
-                    due(since_ns, timeouts.idle, Expiry::Idle)
+                    due(since_ns, rules.timeouts.idle, Expiry::Idle)
                 } else {
                     None
                 };
@@ -414,7 +426,7 @@ impl<S: Copy> Connection<S> {
     // ---- What is due.
 
     /// The next operation that is due, marked as begun. Call it until there is none.
-    pub fn next_step(&mut self, turn: Turn, blocks: &mut BlockPool) -> Option<Step> {
+    pub fn next_step(&mut self, rules: &Rules, turn: Turn, blocks: &mut BlockPool) -> Option<Step> {
         self.refuse_when_due(turn, blocks);
         match self.ending {
             Ending::Gone { shut: false } if self.holds_kernel() => {
@@ -427,15 +439,17 @@ impl<S: Copy> Connection<S> {
             }
             Ending::Gone { .. } => None,
             Ending::Closed => (!self.has_in_flight()).then_some(Step::Free),
-            Ending::No | Ending::Graceful | Ending::HalfClosed { .. } => self.next_open_step(turn, blocks.pressure()),
+            Ending::No | Ending::Graceful | Ending::HalfClosed { .. } => {
+                self.next_open_step(rules.limits, turn, blocks.pressure())
+            }
         }
     }
 
-    fn next_open_step(&mut self, turn: Turn, pressure: Pressure) -> Option<Step> {
+    fn next_open_step(&mut self, limits: ConnectionLimits, turn: Turn, pressure: Pressure) -> Option<Step> {
         if self.sends.can_send() {
             return Some(Step::Send(self.sends.send()));
         }
-        let wants_receive = self.wants_receive(turn.limits, pressure);
+        let wants_receive = self.wants_receive(limits, pressure);
         if turn.drain == Drain::Refuse && wants_receive && self.receive != Receive::Starved {
             self.refusing_since_ns.get_or_insert(turn.now_ns);
         }
@@ -554,7 +568,11 @@ mod tests {
 
     const LAYOUT: RequestLayout = RequestLayout::new(1);
     const HEADROOM: usize = LAYOUT.request_bytes_max();
-    const TIMEOUTS: Timeouts = Timeouts { request: Some(Duration::from_secs(30)), idle: Some(Duration::from_secs(5)) };
+    const RULES: Rules = Rules {
+        layout: LAYOUT,
+        limits: ConnectionLimits::SERVING,
+        timeouts: Timeouts { request: Some(Duration::from_secs(30)), idle: Some(Duration::from_secs(5)) },
+    };
 
     /// A connection with what its thread would lend it; the test plays the thread and the batch processor.
     struct Bench {
@@ -568,7 +586,7 @@ mod tests {
             let id = ConnectionId { slot: 3, generation: 7 };
             Bench {
                 connection: Connection::new(id, (), 0),
-                turn: Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING },
+                turn: Turn { now_ns: 0, drain: Drain::No },
                 blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, 1 << 20)),
             }
         }
@@ -577,9 +595,9 @@ mod tests {
             let mut buffer = vec![0; HEADROOM];
             buffer.extend_from_slice(bytes);
             buffer.push(0);
-            let received =
-                self.connection.received(LAYOUT, &mut buffer, HEADROOM, bytes.len(), self.turn, &mut self.blocks);
-            received.burst.map(|burst| self.connection.publish(burst, 0, 0))
+            let arrival = Arrival { buffer: &mut buffer, headroom: HEADROOM, bytes: bytes.len() };
+            let received = self.connection.received(arrival, &RULES, self.turn, &mut self.blocks);
+            received.framed.map(|framed| self.connection.event_for(framed, 0, 0))
         }
 
         /// Receives requests and answers them, until so many bytes of answers or a few more have not been sent.
@@ -602,11 +620,11 @@ mod tests {
                 sequence: event.sequence,
                 published_at_ns: event.published_at_ns,
             };
-            self.connection.answered(LAYOUT, &response, &bytes, self.turn, &mut self.blocks)
+            self.connection.answered(&response, &bytes, &RULES, self.turn, &mut self.blocks)
         }
 
         fn step(&mut self) -> Option<Step> {
-            self.connection.next_step(self.turn, &mut self.blocks)
+            self.connection.next_step(&RULES, self.turn, &mut self.blocks)
         }
 
         /// Carries out one send whole and returns its bytes.
@@ -619,7 +637,7 @@ mod tests {
 
         fn end_of_stream(&mut self) {
             self.connection.receive_ended();
-            self.connection.end_received(&mut self.blocks);
+            self.connection.peer_ended(&mut self.blocks);
         }
 
         fn assert_freed(&mut self) {
@@ -776,17 +794,17 @@ mod tests {
         let mut bench = Bench::new();
         assert!(matches!(bench.step(), Some(Step::Receive(_))));
         let at = |seconds: u64| Turn { now_ns: seconds * 1_000_000_000 + 1, ..Bench::new().turn };
-        assert_eq!(bench.connection.expired(TIMEOUTS, at(4)), None);
-        assert_eq!(bench.connection.expired(TIMEOUTS, at(5)), Some(Expiry::Idle));
+        assert_eq!(bench.connection.expired(&RULES, at(4)), None);
+        assert_eq!(bench.connection.expired(&RULES, at(5)), Some(Expiry::Idle));
         assert!(bench.receive(&requests(1)[..5]).is_none());
-        assert_eq!(bench.connection.expired(TIMEOUTS, at(29)), None);
-        assert_eq!(bench.connection.expired(TIMEOUTS, at(30)), Some(Expiry::Request));
+        assert_eq!(bench.connection.expired(&RULES, at(29)), None);
+        assert_eq!(bench.connection.expired(&RULES, at(30)), Some(Expiry::Request));
         bench.turn = at(29);
         let Some(event) = bench.receive(&requests(1)[5..]) else { panic!("a whole request") };
-        assert_eq!(bench.connection.expired(TIMEOUTS, at(100)), None, "the model is slow, not the peer");
+        assert_eq!(bench.connection.expired(&RULES, at(100)), None, "the model is slow, not the peer");
         assert!(bench.answer(event));
-        assert_eq!(bench.connection.expired(TIMEOUTS, at(59)), None);
-        assert_eq!(bench.connection.expired(TIMEOUTS, at(60)), Some(Expiry::Send));
+        assert_eq!(bench.connection.expired(&RULES, at(59)), None);
+        assert_eq!(bench.connection.expired(&RULES, at(60)), Some(Expiry::Send));
     }
 
     #[test]
@@ -796,10 +814,10 @@ mod tests {
         bench.connection.receive_ended();
         bench.connection.starve();
         bench.turn.now_ns = 100_000_000_000;
-        assert_eq!(bench.connection.expired(TIMEOUTS, bench.turn), None);
+        assert_eq!(bench.connection.expired(&RULES, bench.turn), None);
         bench.connection.feed();
         assert!(matches!(bench.step(), Some(Step::Receive(_))));
-        assert_eq!(bench.connection.expired(TIMEOUTS, bench.turn), Some(Expiry::Idle));
+        assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Idle));
     }
 
     #[test]
@@ -809,9 +827,9 @@ mod tests {
         bench.connection.end_gracefully();
         assert!(matches!(bench.step(), Some(Step::HalfClose)));
         bench.turn.now_ns = nanoseconds(LINGER);
-        assert_eq!(bench.connection.expired(TIMEOUTS, bench.turn), None);
+        assert_eq!(bench.connection.expired(&RULES, bench.turn), None);
         bench.turn.now_ns += 1;
-        assert_eq!(bench.connection.expired(TIMEOUTS, bench.turn), Some(Expiry::Linger));
+        assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Linger));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::exchange::blocks::{Block, BlockPool};
 
 /// The whole requests of one receive: where they lie in its buffer, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Burst {
+pub struct Framed {
     /// Where the first request starts, in bytes from the buffer's beginning.
     pub offset: usize,
     /// Bytes of all requests together.
@@ -52,7 +52,7 @@ impl PartialRequest {
         headroom: usize,
         received: usize,
         blocks: &mut BlockPool,
-    ) -> (Burst, Result<(), BadVectorCount>) {
+    ) -> (Framed, Result<(), BadVectorCount>) {
         let end = headroom + received;
         let mut offset = headroom;
         if let Some(block) = self.block.take() {
@@ -64,23 +64,23 @@ impl PartialRequest {
                 }
                 Ok(None) => {
                     self.block = Some(grow(block, &buffer[headroom..end], layout, blocks));
-                    return (Burst::default(), Ok(()));
+                    return (Framed::default(), Ok(()));
                 }
                 Err(bad) => {
                     blocks.give(block);
-                    return (Burst::default(), Err(bad));
+                    return (Framed::default(), Err(bad));
                 }
             }
         }
-        let (burst, outcome) = scan(layout, &buffer[offset..end], offset);
-        let rest = &buffer[offset + burst.request_bytes..end];
+        let (framed, outcome) = scan(layout, &buffer[offset..end], offset);
+        let rest = &buffer[offset + framed.request_bytes..end];
         if outcome.is_ok() && !rest.is_empty() {
             let mut block = blocks.take_for_request(rest.len());
             let taken = block.append(rest);
             assert!(taken == rest.len(), "the block fits");
             self.block = Some(block);
         }
-        (burst, outcome)
+        (framed, outcome)
     }
 
     /// Drops the begun request.
@@ -122,22 +122,22 @@ fn first_request(layout: RequestLayout, head: &[u8], tail: &[u8]) -> Result<Opti
 }
 
 /// Walks over whole requests from the front of `bytes`, which lie at `offset` of their buffer.
-fn scan(layout: RequestLayout, bytes: &[u8], offset: usize) -> (Burst, Result<(), BadVectorCount>) {
-    let mut burst = Burst { offset, ..Burst::default() };
+fn scan(layout: RequestLayout, bytes: &[u8], offset: usize) -> (Framed, Result<(), BadVectorCount>) {
+    let mut framed = Framed { offset, ..Framed::default() };
     loop {
-        let rest = &bytes[burst.request_bytes..];
-        let Some(header) = rest.first_chunk::<REQUEST_HEADER_BYTES>() else { return (burst, Ok(())) };
+        let rest = &bytes[framed.request_bytes..];
+        let Some(header) = rest.first_chunk::<REQUEST_HEADER_BYTES>() else { return (framed, Ok(())) };
         let num_vectors = match read_vector_count(*header) {
             Ok(num_vectors) => num_vectors,
-            Err(bad) => return (burst, Err(bad)),
+            Err(bad) => return (framed, Err(bad)),
         };
         let request_bytes = layout.request_bytes(num_vectors);
         if rest.len() < request_bytes {
-            return (burst, Ok(()));
+            return (framed, Ok(()));
         }
-        burst.request_bytes += request_bytes;
-        burst.requests += 1;
-        burst.rows += num_vectors;
+        framed.request_bytes += request_bytes;
+        framed.requests += 1;
+        framed.rows += num_vectors;
     }
 }
 
@@ -178,9 +178,9 @@ mod tests {
         for piece in pieces {
             let mut buffer = vec![0xee; HEADROOM];
             buffer.extend_from_slice(piece);
-            let (burst, outcome) = partial.join(LAYOUT, &mut buffer, HEADROOM, piece.len(), &mut blocks);
-            found.extend_from_slice(&buffer[burst.offset..burst.offset + burst.request_bytes]);
-            requests += burst.requests;
+            let (framed, outcome) = partial.join(LAYOUT, &mut buffer, HEADROOM, piece.len(), &mut blocks);
+            found.extend_from_slice(&buffer[framed.offset..framed.offset + framed.request_bytes]);
+            requests += framed.requests;
             if outcome.is_err() {
                 assert!(!partial.has_begun());
                 return (found, requests, outcome);
@@ -232,8 +232,8 @@ mod tests {
         for (index, byte) in largest[..largest.len() - 1].iter().enumerate() {
             let mut buffer = vec![0; HEADROOM];
             buffer.push(*byte);
-            let (burst, outcome) = partial.join(LAYOUT, &mut buffer, HEADROOM, 1, &mut blocks);
-            assert_eq!((burst.requests, outcome), (0, Ok(())));
+            let (framed, outcome) = partial.join(LAYOUT, &mut buffer, HEADROOM, 1, &mut blocks);
+            assert_eq!((framed.requests, outcome), (0, Ok(())));
             assert!(partial.held_bytes() <= 2 * (index + 1) + 120, "{} bytes for {index}", partial.held_bytes());
             assert_eq!(partial.held_bytes(), blocks.lent_bytes());
         }

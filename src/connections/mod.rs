@@ -8,4 +8,4 @@ mod connection;
 pub mod framing;
 mod send_buffer;
 
-pub use connection::{Connection, Drain, Expiry, Received, Step, Timeouts, Turn};
+pub use connection::{Arrival, Connection, Drain, Expiry, Received, Rules, Step, Timeouts, Turn};

@@ -84,7 +84,7 @@ impl<K: Kernel> IoThread<K> {
             self.judge(key, as_of, cut);
             self.carry_on(key as u32);
             let Some(connection) = self.connections.get(key) else { continue };
-            let deadline_ns = connection.deadline(self.parts.timeouts, as_of).map(|(due_ns, _)| due_ns + 1);
+            let deadline_ns = connection.deadline(&self.parts.rules).map(|(due_ns, _)| due_ns + 1);
             // Whether the peer takes what it is owed, no completion may tell.
             let look_ns = (connection.unacknowledged_bytes() > 0).then_some(as_of_ns + self.sweep_interval_ns);
             self.deadline_ns = self.deadline_ns.into_iter().chain(deadline_ns).chain(look_ns).min();
@@ -109,7 +109,7 @@ impl<K: Kernel> IoThread<K> {
         if cut && !connection.is_gone() {
             connection.abandon(&mut self.blocks);
             metrics.cut.add(1);
-        } else if let Some(expiry) = connection.expired(self.parts.timeouts, as_of) {
+        } else if let Some(expiry) = connection.expired(&self.parts.rules, as_of) {
             connection.expire(expiry, &mut self.blocks);
             metrics.expired.add(1);
             if as_of.drain > Drain::No && matches!(expiry, Expiry::Request | Expiry::Send) {

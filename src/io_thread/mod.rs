@@ -28,10 +28,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disruptor::{MultiProducer, Producer, SingleConsumerBarrier};
-use disrust_protocol::RequestLayout;
 use slab::Slab;
 
-use crate::connections::{Connection, Drain, Step, Timeouts, Turn};
+use crate::connections::{Arrival, Connection, Drain, Rules, Step, Turn};
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::control::Control;
@@ -39,7 +38,7 @@ use crate::exchange::event::{ConnectionId, InferenceEvent};
 use crate::exchange::response_queue::ResponseConsumer;
 use crate::exchange::wake::Wake;
 use crate::kernel::{Completion, Kernel, ReceiveOutcome};
-use crate::limits::{COMPLETION_ENTRIES, ConnectionLimits, STOP_MIN};
+use crate::limits::{COMPLETION_ENTRIES, STOP_MIN};
 use crate::log_gate::LogGate;
 use crate::metrics::{DETAILED, IoMetrics, stage_clock_ns};
 use accepting::Accept;
@@ -54,8 +53,6 @@ pub struct IoThreadParts {
     pub index: u16,
     /// How many there are.
     pub io_threads: usize,
-    /// Sizes of requests.
-    pub layout: RequestLayout,
     /// The thread's buffers; the kernel lends them.
     pub pool: Arc<BufferPool>,
     /// Where events go.
@@ -70,10 +67,8 @@ pub struct IoThreadParts {
     pub control: Arc<Control>,
     /// What this thread counts.
     pub metrics: Arc<IoMetrics>,
-    /// What connections may take.
-    pub limits: ConnectionLimits,
-    /// Deadlines of connections.
-    pub timeouts: Timeouts,
+    /// What connections are held to.
+    pub rules: Rules,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Connections that there can be at once, on all threads together.
@@ -138,8 +133,7 @@ impl<K: Kernel> IoThread<K> {
         let clock_ns = kernel.now_ns();
         let buffers = usize::from(parts.pool.geometry().buffers);
         let completions = COMPLETION_ENTRIES as usize;
-        let limits = parts.limits;
-        let blocks = BlockPool::new(limits.block_sizes(parts.layout, parts.budget_bytes));
+        let blocks = BlockPool::new(parts.rules.limits.block_sizes(parts.rules.layout, parts.budget_bytes));
         IoThread {
             kernel,
             // By use: what a descriptor limit allows may be a thousand times what there will ever be.
@@ -147,7 +141,7 @@ impl<K: Kernel> IoThread<K> {
             slots_end: 0,
             generation: 0,
             clock_ns,
-            turn: Turn { now_ns: 0, drain: Drain::No, limits },
+            turn: Turn { now_ns: 0, drain: Drain::No },
             events: Vec::with_capacity(buffers),
             touched: Vec::with_capacity(2 * completions + buffers),
             starved: VecDeque::new(),
@@ -161,7 +155,7 @@ impl<K: Kernel> IoThread<K> {
             events_in_flight: 0,
             eventful: false,
             deadline_ns: None,
-            sweep_interval_ns: nanoseconds(sweep_interval(parts.timeouts)),
+            sweep_interval_ns: nanoseconds(sweep_interval(parts.rules.timeouts)),
             swept_at_ns: 0,
             sweep_due_at_ns: None,
             trimmed_at_ns: 0,
@@ -287,7 +281,7 @@ impl<K: Kernel> IoThread<K> {
         }
         match outcome {
             ReceiveOutcome::Bytes { buffer, bytes } => self.received(id, buffer, bytes),
-            ReceiveOutcome::End => connection.end_received(&mut self.blocks),
+            ReceiveOutcome::End => connection.peer_ended(&mut self.blocks),
             ReceiveOutcome::NoBuffers => {
                 connection.starve();
                 self.starved.push_back(id);
@@ -309,7 +303,12 @@ impl<K: Kernel> IoThread<K> {
         let pool = &self.parts.pool;
         let headroom = pool.geometry().headroom_bytes;
         let space = pool.bytes_mut(&mut buffer);
-        let received = connection.received(self.parts.layout, space, headroom, bytes, self.turn, &mut self.blocks);
+        let received = connection.received(
+            Arrival { buffer: space, headroom, bytes },
+            &self.parts.rules,
+            self.turn,
+            &mut self.blocks,
+        );
         if let Some(bad) = received.bad {
             self.parts.metrics.framing_errors.add(1);
             if let Some(suppressed) = self.framing_log.pass(self.turn.now_ns) {
@@ -317,11 +316,11 @@ impl<K: Kernel> IoThread<K> {
             }
         }
         self.parts.metrics.refused.add(u64::from(received.refused));
-        match received.burst {
-            Some(burst) => {
+        match received.framed {
+            Some(framed) => {
                 let index = pool.ship(buffer);
-                self.events.push(connection.publish(burst, self.parts.index, index));
-                self.parts.metrics.requests.add(u64::from(burst.requests));
+                self.events.push(connection.event_for(framed, self.parts.index, index));
+                self.parts.metrics.requests.add(u64::from(framed.requests));
             }
             None => self.provide(buffer),
         }
@@ -369,7 +368,7 @@ impl<K: Kernel> IoThread<K> {
             let start = response.offset as usize;
             let answers = &self.parts.pool.bytes(&buffer)[start..start + response.answer_bytes as usize];
             let connection = connection(&mut self.connections, response.connection);
-            let kept = connection.answered(self.parts.layout, &response, answers, self.turn, &mut self.blocks);
+            let kept = connection.answered(&response, answers, &self.parts.rules, self.turn, &mut self.blocks);
             let counter = if kept { &self.parts.metrics.answered } else { &self.parts.metrics.discarded };
             counter.add(u64::from(response.requests));
             self.provide(buffer);
@@ -409,7 +408,7 @@ impl<K: Kernel> IoThread<K> {
     fn carry_on(&mut self, slot: u32) {
         let key = slot as usize;
         while let Some(connection) = self.connections.get_mut(key)
-            && let Some(step) = connection.next_step(self.turn, &mut self.blocks)
+            && let Some(step) = connection.next_step(&self.parts.rules, self.turn, &mut self.blocks)
         {
             let (id, socket) = (connection.id, connection.socket);
             match step {

@@ -17,7 +17,7 @@ use super::{Core, ReadyServer, ServerHandle, StartError};
 use crate::batch::{BatchProcessor, IoThreadPort};
 use crate::config::Config;
 use crate::config::placement::{BATCH_THREAD_NAME, PinError, PinPolicy, Placement, io_thread_name};
-use crate::connections::Timeouts;
+use crate::connections::{Rules, Timeouts};
 use crate::exchange::buffer_pool::BufferPool;
 use crate::exchange::control::Control;
 use crate::exchange::event::InferenceEvent;
@@ -60,6 +60,8 @@ impl Assembly {
         let builder = build_multi_producer(ring_slots, InferenceEvent::default, BusySpin);
         let (consumer, builder) = builder.new_event_poller();
         let producer = builder.build();
+        let timeouts = Timeouts { request: config.request_timeout, idle: config.idle_timeout };
+        let rules = Rules { layout, limits: ConnectionLimits::SERVING, timeouts };
         let (mut ports, mut io_parts) = (Vec::new(), Vec::new());
         for index in 0..io_threads {
             let pool = Arc::new(BufferPool::new(geometry));
@@ -70,7 +72,6 @@ impl Assembly {
             let parts = IoThreadParts {
                 index: u16::try_from(index).expect("at most 64 I/O threads"),
                 io_threads,
-                layout,
                 pool,
                 producer: producer.clone(),
                 responses: responses_out,
@@ -78,8 +79,7 @@ impl Assembly {
                 batch_wake: Arc::clone(&batch_wake),
                 control: Arc::clone(&control),
                 metrics: Arc::new(IoMetrics::default()),
-                limits: ConnectionLimits::SERVING,
-                timeouts: Timeouts { request: config.request_timeout, idle: config.idle_timeout },
+                rules,
                 drain_timeout: config.drain_timeout,
                 connections_max,
                 budget_bytes: thread_budget_bytes(config.buffer_memory, io_threads, layout),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use disruptor::{BusySpin, build_multi_producer};
 use disrust::batch::{BatchProcessor, IoThreadPort};
+use disrust::connections::Rules;
 use disrust::exchange::buffer_pool::BufferPool;
 use disrust::exchange::control::Control;
 use disrust::exchange::event::InferenceEvent;
@@ -139,7 +140,6 @@ impl World {
             let parts = IoThreadParts {
                 index: index as u16,
                 io_threads: swarm.io_threads,
-                layout: swarm.layout,
                 pool,
                 producer: producer.clone(),
                 responses,
@@ -147,8 +147,7 @@ impl World {
                 batch_wake: Arc::clone(&batch_wake),
                 control: Arc::clone(&control),
                 metrics: Arc::clone(&metrics),
-                limits: swarm.limits,
-                timeouts: swarm.timeouts,
+                rules: Rules { layout: swarm.layout, limits: swarm.limits, timeouts: swarm.timeouts },
                 drain_timeout: swarm.drain_timeout,
                 connections_max: swarm.clients,
                 budget_bytes: swarm.budget_bytes,
