@@ -33,6 +33,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
+use disrust::exchange::clock::Clock;
 use disrust::exchange::event::InferenceEvent;
 use disrust::exchange::wait::{Pause, WaitStrategy, Waiter};
 use disrust::exchange::wake::Wake;
@@ -157,7 +158,7 @@ impl Setting {
             scope.spawn(move || {
                 self.pin(self.producers);
                 batch_alarm.attach_current_thread();
-                run_batch_processor(processor, Waiter::new(self.wait), batch_wake);
+                run_batch_processor(processor, Waiter::new(self.wait), batch_wake, Clock::starting());
             });
             let threads: Vec<_> = sides
                 .into_iter()

@@ -12,7 +12,6 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use disruptor::{EventPoller, MultiProducerBarrier, Polling};
 use disrust_model::Model;
@@ -28,7 +27,7 @@ use crate::exchange::response_queue::ResponseProducer;
 use crate::exchange::wake::Wake;
 use crate::limits::request_ring_slots;
 use crate::log_gate::LogGate;
-use crate::metrics::{BatchMetrics, DETAILED, stage_clock_ns};
+use crate::metrics::{BatchMetrics, DETAILED};
 
 /// The batch processor's end of the disruptor.
 pub type EventConsumer = EventPoller<InferenceEvent, MultiProducerBarrier>;
@@ -82,8 +81,6 @@ pub struct BatchProcessor {
     /// Which of this step's requests the model failed on, counted over all bursts, ascending.
     failed: Vec<usize>,
     failure_log: LogGate,
-    /// Where the log's time starts.
-    epoch: Instant,
 }
 
 impl BatchProcessor {
@@ -112,12 +109,12 @@ impl BatchProcessor {
             scores: vec![0.0; scores_max],
             failed: Vec::new(),
             failure_log: LogGate::default(),
-            epoch: Instant::now(),
         }
     }
 
-    /// Answers everything that has been published until now.
-    pub fn step(&mut self) -> Found {
+    /// Answers everything that has been published until now. `now_ns` reads the process's clock, which is asked only where
+    /// somebody looks at the answer.
+    pub fn step(&mut self, now_ns: impl Fn() -> u64) -> Found {
         match self.consumer.poll() {
             Err(Polling::NoEvents) => {
                 self.metrics.polls_empty.add(1);
@@ -132,13 +129,14 @@ impl BatchProcessor {
             }
         }
         self.metrics.steps_begun.add(1);
-        let begun_at_ns = stage_clock_ns();
+        let stage_ns = || if DETAILED { now_ns() } else { 0 };
+        let begun_at_ns = stage_ns();
         self.count_events(begun_at_ns);
-        let rows = self.predict();
-        let predicted_at_ns = stage_clock_ns();
+        let rows = self.predict(&now_ns);
+        let predicted_at_ns = stage_ns();
         self.metrics.predict_ns.record(predicted_at_ns - begun_at_ns);
         self.respond(rows);
-        self.metrics.respond_ns.record(stage_clock_ns() - predicted_at_ns);
+        self.metrics.respond_ns.record(stage_ns() - predicted_at_ns);
         self.metrics.steps_finished.add(1);
         Found::Events
     }
@@ -167,7 +165,7 @@ impl BatchProcessor {
     }
 
     /// Scores all rows of the step. Returns how many.
-    fn predict(&mut self) -> usize {
+    fn predict(&mut self, now_ns: impl Fn() -> u64) -> usize {
         let (bursts, ports) = (&self.bursts, &self.ports);
         let rows = bursts.iter().map(|burst| burst.event.rows as usize).sum();
         let requests = bursts.iter().map(|burst| usize::from(burst.event.requests)).sum();
@@ -176,7 +174,7 @@ impl BatchProcessor {
             Some(burst.requests(&ports[usize::from(burst.event.io_thread)].pool))
         };
         let end = Place { run: bursts.len(), byte: 0, request: requests, row: rows };
-        let (log, epoch) = (&mut self.failure_log, self.epoch);
+        let log = &mut self.failure_log;
         self.failed.clear();
         let scores = &mut self.scores[..rows * self.model.outputs()];
         let scoring = Scoring {
@@ -185,7 +183,7 @@ impl BatchProcessor {
             failed: &mut self.failed,
             calls: &self.metrics.model_calls,
             report: &mut |error| {
-                if let Some(suppressed) = log.pass(epoch.elapsed().as_nanos() as u64) {
+                if let Some(suppressed) = log.pass(now_ns()) {
                     tracing::warn!(%error, suppressed, "the model failed on a request, which gets error 2");
                 }
             },

@@ -33,7 +33,7 @@ pub struct InferenceEvent {
     pub rows: u32,
     /// Counts the connection's events, modulo 2³²; its responses come back in this order.
     pub sequence: u32,
-    /// When it was published, by the clock of the stage times (`metrics::stage_clock_ns`).
+    /// When it was published, by the process's clock; 0 unless stage times are taken.
     pub published_at_ns: u64,
 }
 

@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod buffer_pool;
+pub mod clock;
 pub mod control;
 pub mod event;
 pub mod response_queue;

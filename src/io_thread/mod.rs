@@ -40,7 +40,7 @@ use crate::exchange::wake::Wake;
 use crate::kernel::{Completion, Kernel, ReceiveOutcome};
 use crate::limits::{COMPLETION_ENTRIES, STOP_MIN};
 use crate::log_gate::LogGate;
-use crate::metrics::{DETAILED, IoMetrics, stage_clock_ns};
+use crate::metrics::{DETAILED, IoMetrics};
 use accepting::Accept;
 use deadlines::sweep_interval;
 
@@ -331,7 +331,7 @@ impl<K: Kernel> IoThread<K> {
             return;
         }
         if DETAILED {
-            let now_ns = stage_clock_ns();
+            let now_ns = self.kernel.now_ns();
             self.events.iter_mut().for_each(|event| event.published_at_ns = now_ns);
         }
         let events = &self.events;
@@ -359,7 +359,7 @@ impl<K: Kernel> IoThread<K> {
         if self.parts.responses.is_empty() {
             return false;
         }
-        let now_ns = stage_clock_ns();
+        let now_ns = if DETAILED { self.kernel.now_ns() } else { 0 };
         let mut taken = 0;
         while let Some(response) = self.parts.responses.pop() {
             taken += 1;

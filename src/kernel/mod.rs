@@ -31,7 +31,7 @@ pub use process::{
     explain_thread_refusal, give_up_system_calls, pin_current_thread, raise_descriptor_limit, read_regular_file,
     release_free_memory, spare_address_space, write_to_stderr,
 };
-pub use uring::{RingSizes, UringKernel, probe_ring};
+pub use uring::{RingSizes, RingSocket, UringKernel, probe_ring};
 
 /// The running kernel's release, such as `6.1.0`; empty if /proc does not say.
 pub fn kernel_release() -> String {

@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
@@ -33,6 +33,7 @@ use super::progress::{peer_has_vanished, unacknowledged_bytes};
 use super::{Completion, Kernel, Queued, ReceiveOutcome};
 use crate::exchange::blocks::Block;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
+use crate::exchange::clock::Clock;
 use crate::exchange::event::ConnectionId;
 
 /// Sizes of a ring.
@@ -43,6 +44,10 @@ pub struct RingSizes {
     /// Entries of the completion queue.
     pub completions: u32,
 }
+
+/// A socket that this ring has accepted. Only the ring can make one, so that nobody can name a descriptor that is not his.
+#[derive(Debug, Clone, Copy)]
+pub struct RingSocket(RawFd);
 
 /// An I/O thread's ring, listener and alarm.
 pub struct UringKernel {
@@ -64,7 +69,7 @@ pub struct UringKernel {
     backlog: VecDeque<squeue::Entry>,
     /// Submissions whose final completion has not come.
     operations_in_kernel: usize,
-    epoch: Instant,
+    clock: Clock,
 }
 
 /// A ring on the heap, so that its queues can point to it.
@@ -72,7 +77,7 @@ struct OwnedRing(NonNull<IoUring>);
 
 impl Drop for OwnedRing {
     fn drop(&mut self) {
-        // SAFETY: made by `Box::into_raw` in `UringKernel::new`, freed only here; the queues that point into it are
+        // SAFETY: a leaked box, made in `UringKernel::new`, freed only here; the queues that point into it are
         // fields before this one and are gone.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
@@ -146,9 +151,17 @@ impl UringKernel {
     ///
     /// # Errors
     /// io_uring is unavailable, too old, or out of memory or descriptors; [`super::explain_refusal`] tells which.
-    pub fn new(sizes: RingSizes, pool: Arc<BufferPool>, listener: Listener, alarm: EventFd) -> io::Result<UringKernel> {
+    pub fn new(
+        sizes: RingSizes,
+        pool: Arc<BufferPool>,
+        listener: Listener,
+        alarm: EventFd,
+        clock: Clock,
+    ) -> io::Result<UringKernel> {
         let ring = build_ring(sizes.submissions, sizes.completions)?;
         let ring = OwnedRing(NonNull::from(Box::leak(Box::new(ring))));
+        // Its queues are split off once, for as long as the kernel lives, since a field cannot borrow from another one, and to split
+        // anew each turn would read the heads and tails that the kernel writes over and over.
         // SAFETY: the ring lives until `OwnedRing` is dropped, which the field order puts after everything that borrows
         // from it here; no other reference to it is made.
         let (mut submitter, submissions, completions) = unsafe { &mut *ring.0.as_ptr() }.split();
@@ -168,7 +181,7 @@ impl UringKernel {
             listener: Some(listener),
             backlog: VecDeque::with_capacity(sizes.completions as usize),
             operations_in_kernel: 0,
-            epoch: Instant::now(),
+            clock,
         })
     }
 
@@ -204,7 +217,7 @@ impl UringKernel {
         self.submissions.sync();
     }
 
-    fn received(&mut self, id: ConnectionId, entry: &cqueue::Entry, more: bool) -> Completion<RawFd> {
+    fn received(&mut self, id: ConnectionId, entry: &cqueue::Entry, more: bool) -> Completion<RingSocket> {
         let buffer = cqueue::buffer_select(entry.flags()).map(|index| self.buffers.pool().adopt(index));
         let outcome = match (entry.result(), buffer) {
             (bytes @ 1.., Some(buffer)) => ReceiveOutcome::Bytes { buffer, bytes: bytes as usize },
@@ -224,7 +237,7 @@ impl UringKernel {
         Completion::Received { id, outcome, more }
     }
 
-    fn sent(&mut self, id: ConnectionId, result: i32) -> Completion<RawFd> {
+    fn sent(&mut self, id: ConnectionId, result: i32) -> Completion<RingSocket> {
         let block = self.sends[id.slot as usize].take().expect("a send completes once");
         let result = match result {
             0.. => Ok(result as usize),
@@ -237,10 +250,10 @@ impl UringKernel {
 }
 
 impl Kernel for UringKernel {
-    type Socket = RawFd;
+    type Socket = RingSocket;
 
     fn now_ns(&mut self) -> u64 {
-        self.epoch.elapsed().as_nanos() as u64
+        self.clock.now_ns()
     }
 
     fn accept(&mut self) {
@@ -256,7 +269,7 @@ impl Kernel for UringKernel {
         unsafe { self.submit(entry.user_data(token(Operation::Cancel, ConnectionId::default()))) }
     }
 
-    fn accept_queued(&mut self) -> Queued<RawFd> {
+    fn accept_queued(&mut self) -> Queued<RingSocket> {
         let Some(listener) = &self.listener else { return Queued::Nothing };
         let listener = listener.0.as_raw_fd();
         // A listener that does not block; it has blocked until now because io_uring fails rather than waits otherwise.
@@ -265,7 +278,7 @@ impl Kernel for UringKernel {
         // SAFETY: accept4(2) with null pointers asks for no address and touches no memory.
         let socket = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
         if socket >= 0 {
-            return Queued::Connection(socket);
+            return Queued::Connection(RingSocket(socket));
         }
         match io::Error::last_os_error().raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Queued::NoDescriptor,
@@ -279,10 +292,10 @@ impl Kernel for UringKernel {
         self.listener = None;
     }
 
-    fn receive(&mut self, socket: RawFd, id: ConnectionId, shots: Shots) {
+    fn receive(&mut self, socket: RingSocket, id: ConnectionId, shots: Shots) {
         let entry = match shots {
-            Shots::Many => opcode::RecvMulti::new(Fd(socket), GROUP).build(),
-            Shots::One => opcode::Recv::new(Fd(socket), std::ptr::null_mut(), 0)
+            Shots::Many => opcode::RecvMulti::new(Fd(socket.0), GROUP).build(),
+            Shots::One => opcode::Recv::new(Fd(socket.0), std::ptr::null_mut(), 0)
                 .buf_group(GROUP)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT),
@@ -297,10 +310,10 @@ impl Kernel for UringKernel {
         unsafe { self.submit(entry.user_data(token(Operation::Cancel, id))) }
     }
 
-    fn send(&mut self, socket: RawFd, id: ConnectionId, block: Box<Block>) {
+    fn send(&mut self, socket: RingSocket, id: ConnectionId, block: Box<Block>) {
         let content = block.content();
         let bytes = u32::try_from(content.len()).expect("a block's size fits 32 bits");
-        let entry = opcode::Send::new(Fd(socket), content.as_ptr(), bytes).flags(libc::MSG_NOSIGNAL).build();
+        let entry = opcode::Send::new(Fd(socket.0), content.as_ptr(), bytes).flags(libc::MSG_NOSIGNAL).build();
         let slot = id.slot as usize;
         if self.sends.len() <= slot {
             self.sends.resize_with(slot + 1, || None);
@@ -312,29 +325,29 @@ impl Kernel for UringKernel {
         unsafe { self.submit(entry.user_data(token(Operation::Send, id))) }
     }
 
-    fn unacknowledged_bytes(&mut self, socket: RawFd) -> usize {
-        unacknowledged_bytes(socket)
+    fn unacknowledged_bytes(&mut self, socket: RingSocket) -> usize {
+        unacknowledged_bytes(socket.0)
     }
 
-    fn peer_has_vanished(&mut self, socket: RawFd) -> bool {
-        peer_has_vanished(socket)
+    fn peer_has_vanished(&mut self, socket: RingSocket) -> bool {
+        peer_has_vanished(socket.0)
     }
 
-    fn half_close(&mut self, socket: RawFd) {
+    fn half_close(&mut self, socket: RingSocket) {
         // A socket that is broken already can't be shut down, and needs no FIN.
         // SAFETY: shutdown(2) takes two integers and touches no memory.
-        unsafe { libc::shutdown(socket, libc::SHUT_WR) };
+        unsafe { libc::shutdown(socket.0, libc::SHUT_WR) };
     }
 
-    fn abort(&mut self, socket: RawFd) {
+    fn abort(&mut self, socket: RingSocket) {
         // Fails likewise for a broken socket, whose operations complete by themselves.
         // SAFETY: shutdown(2) takes two integers and touches no memory.
-        unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+        unsafe { libc::shutdown(socket.0, libc::SHUT_RDWR) };
     }
 
-    fn close(&mut self, socket: RawFd) {
+    fn close(&mut self, socket: RingSocket) {
         // SAFETY: the descriptor came from an accept, the connection owned it, and closes it once.
-        let result = unsafe { libc::close(socket) };
+        let result = unsafe { libc::close(socket.0) };
         assert!(
             result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EBADF),
             "a socket is closed once"
@@ -348,8 +361,8 @@ impl Kernel for UringKernel {
     fn start_timer(&mut self, after: Duration) {
         *self.timer = Timespec::from(after);
         let entry = opcode::Timeout::new(&raw const *self.timer).build();
-        // SAFETY: the time is on the heap and outlives the ring. The kernel copies it while submitting; should that not have
-        // come yet when another timer is started, both get the other's time, which is sooner: a timer is only started for
+        // SAFETY: the time is on the heap and outlives the ring, so it may wait in the backlog for as long as it must. The kernel
+        // copies it while submitting; should that not have come yet when another timer is started, both get the other's time, which is sooner: a timer is only started for
         // what is due before all others.
         unsafe { self.submit(entry.user_data(token(Operation::Timer, ConnectionId::default()))) }
     }
@@ -379,7 +392,7 @@ impl Kernel for UringKernel {
         }
     }
 
-    fn next_completion(&mut self) -> Option<Completion<RawFd>> {
+    fn next_completion(&mut self) -> Option<Completion<RingSocket>> {
         loop {
             let entry = match self.completions.next() {
                 Some(entry) => entry,
@@ -397,7 +410,7 @@ impl Kernel for UringKernel {
             match operation {
                 Operation::Accept => {
                     let result = match entry.result() {
-                        socket @ 0.. => Ok(socket),
+                        socket @ 0.. => Ok(RingSocket(socket)),
                         errno => Err(io::Error::from_raw_os_error(-errno)),
                     };
                     return Some(Completion::Accepted { result, more });

@@ -13,20 +13,12 @@
 mod histogram;
 pub mod report;
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 pub use histogram::{Histogram, HistogramSnapshot};
 
 /// Whether stage times and peaks are taken: `cargo build --features metrics`.
 pub const DETAILED: bool = cfg!(feature = "metrics");
-
-/// The clock of the stage times, the same for all threads, in nanoseconds; 0 unless they are taken.
-pub fn stage_clock_ns() -> u64 {
-    static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
-    if DETAILED { EPOCH.elapsed().as_nanos() as u64 } else { 0 }
-}
 
 /// A count that one thread raises.
 #[derive(Debug, Default)]

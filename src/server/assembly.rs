@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::config::placement::{BATCH_THREAD_NAME, PinError, PinPolicy, Placement, io_thread_name};
 use crate::connections::{Rules, Timeouts};
 use crate::exchange::buffer_pool::BufferPool;
+use crate::exchange::clock::Clock;
 use crate::exchange::control::Control;
 use crate::exchange::event::InferenceEvent;
 use crate::exchange::response_queue::response_queue;
@@ -108,6 +109,7 @@ impl Assembly {
         let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
         let (policy, batch_metrics) = (self.pin_policy, self.batch_metrics);
         let mut crew = Crew::new(requests.clone());
+        let clock = Clock::starting();
 
         let (cpu, waiter, processor) = (self.placement.batch_cpu, Waiter::new(self.placement.wait), self.processor);
         let (alarm, wake) = (self.batch_alarm, Arc::clone(&self.batch_wake));
@@ -116,7 +118,7 @@ impl Assembly {
             alarm.attach_current_thread();
             Ok(processor)
         };
-        let run = move |processor| run_batch_processor(processor, waiter, &wake);
+        let run = move |processor| run_batch_processor(processor, waiter, &wake, clock);
         crew.spawn(BATCH_THREAD_NAME.to_owned(), prepare, run)?;
 
         for (index, ((parts, alarm), listener)) in self.io_parts.into_iter().zip(bound.take_listeners()).enumerate() {
@@ -126,7 +128,7 @@ impl Assembly {
             let name = io_thread_name(index);
             let prepare = move || {
                 pin(&io_thread_name(index), cpu, policy)?;
-                let kernel = UringKernel::new(sizes, Arc::clone(&parts.pool), listener, alarm);
+                let kernel = UringKernel::new(sizes, Arc::clone(&parts.pool), listener, alarm, clock);
                 let kernel = kernel.map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
                 Ok(IoThread::new(kernel, parts))
             };

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use disrust_model::Model;
@@ -11,7 +10,7 @@ use disrust_protocol::RequestLayout;
 use crate::config::Config;
 use crate::config::placement::{BATCH_THREAD_NAME, Placement, io_thread_name};
 use crate::connections::Connection;
-use crate::kernel::kernel_release;
+use crate::kernel::{RingSocket, kernel_release};
 use crate::limits::{PoolGeometry, beyond_budget_bytes, request_ring_slots, thread_budget_bytes};
 
 /// Its lines. `address` is where it listens, and so many connections it serves at most.
@@ -57,7 +56,7 @@ pub(super) fn banner(
         ring = request_ring_slots(io_count, geometry.buffers),
         budget = (io_count * thread_budget_bytes(config.buffer_memory, io_count, layout)).div_ceil(1 << 20),
         beyond = (io_count * beyond_budget_bytes(geometry)).div_ceil(1 << 20),
-        state = size_of::<Connection<RawFd>>(),
+        state = size_of::<Connection<RingSocket>>(),
         request = time(config.request_timeout),
         idle = time(config.idle_timeout),
         drain = time(Some(config.drain_timeout)),

@@ -4,9 +4,10 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::batch::{BatchProcessor, Found};
+use crate::exchange::clock::Clock;
 use crate::exchange::wait::{Pause, Waiter};
 use crate::exchange::wake::Wake;
 use crate::io_thread::IoThread;
@@ -41,11 +42,10 @@ pub fn run_io_thread<K: Kernel>(mut thread: IoThread<K>, mut waiter: Waiter) {
 }
 
 /// Runs the batch processor until all I/O threads have ended. `wake` is the calling thread's own.
-pub fn run_batch_processor(mut processor: BatchProcessor, mut waiter: Waiter, wake: &Arc<Wake>) {
-    let epoch = Instant::now();
-    let now_ns = |waiter: &Waiter| if waiter.needs_clock() { epoch.elapsed().as_nanos() as u64 } else { 0 };
+pub fn run_batch_processor(mut processor: BatchProcessor, mut waiter: Waiter, wake: &Arc<Wake>, clock: Clock) {
+    let now_ns = |waiter: &Waiter| if waiter.needs_clock() { clock.now_ns() } else { 0 };
     loop {
-        let worked = match processor.step() {
+        let worked = match processor.step(|| clock.now_ns()) {
             Found::Events => true,
             Found::Nothing => false,
             Found::End => return,

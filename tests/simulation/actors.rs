@@ -136,7 +136,7 @@ impl BatchActor {
         let BatchActor { processor, wake, token, waiter, phase } = self;
         match *phase {
             Phase::Look => {
-                let found = processor.step();
+                let found = processor.step(|| now_ns);
                 *phase = match found {
                     Found::Events => Phase::Pause { worked: true },
                     Found::Nothing => Phase::Pause { worked: false },

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use disrust::exchange::blocks::BlockPool;
 use disrust::exchange::buffer_pool::{Buffer, BufferPool};
+use disrust::exchange::clock::Clock;
 use disrust::exchange::event::ConnectionId;
 use disrust::exchange::wake::Alarm;
-use disrust::kernel::Shots;
-use disrust::kernel::{Completion, EventFd, Kernel, Queued, ReceiveOutcome, RingSizes, UringKernel, bind_port};
+use disrust::kernel::{Completion, EventFd, Kernel, Queued, ReceiveOutcome, RingSizes, Shots, UringKernel, bind_port};
 use disrust::limits::{BlockSizes, PoolGeometry};
 use fastrand::Rng;
 use socket2::SockRef;
@@ -445,7 +445,8 @@ fn on_the_real_kernel(script: &[Do]) -> Vec<String> {
     let pool = Arc::new(BufferPool::new(GEOMETRY));
     let alarm = EventFd::new().expect("a descriptor");
     let sizes = RingSizes { submissions: 2, completions: 256 };
-    let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm.clone()).expect("io_uring is available");
+    let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm.clone(), Clock::starting())
+        .expect("io_uring is available");
     let peers = TcpPeers { address, streams: Vec::new() };
     Side::new(kernel, peers, pool, alarm).run(script)
 }
