@@ -2,7 +2,7 @@
 //!
 //! Each counter has one writer, its thread, and any readers. They are for people and tests; no decision of the server
 //! depends on one. Each thread's counters have cache lines of their own. Counting is always on; what needs a clock or
-//! a look at every turn is [`DETAILED`], and compiled out without the feature. [`report`] prints all of it.
+//! a look at every turn is [`DETAILED`], and compiled out without the feature. [`catalogue`] names all of it, and [`report`] prints it.
 //!
 //! | atomic | writer | readers | guards | ordering |
 //! |---|---|---|---|---|
@@ -10,6 +10,7 @@
 //! | every [`Peak`] | its thread raises it, the reporter takes it | the reporter | nothing | Relaxed read-modify-write: a peak is reported once, in one of two adjoining intervals |
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 mod histogram;
 pub mod report;
 
@@ -108,8 +109,6 @@ pub struct IoMetrics {
     pub responses: Counter,
     /// Times that the request ring had no place. Cannot happen; asserted.
     pub request_ring_full: Counter,
-    /// Requests larger than a buffer. Cannot happen; asserted by the pool's geometry.
-    pub request_too_large: Counter,
     /// The most responses taken in one turn.
     pub responses_peak: Peak,
     /// The most buffers that were not lent to the kernel at the end of a turn.
@@ -144,8 +143,6 @@ pub struct BatchMetrics {
     pub events: Counter,
     /// Responses sent back.
     pub responses: Counter,
-    /// Times that a response queue had no place. Cannot happen; asserted.
-    pub response_queue_full: Counter,
     /// The most events taken in one step.
     pub events_peak: Peak,
     /// Vectors of one step.

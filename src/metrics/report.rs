@@ -1,7 +1,7 @@
 //! Prints what was counted since the last time, as one line of `name=value` pairs on stdout.
 //!
-//! Only a reader: it stops nobody and may miss what happens while it reads, never twice count it. The names are part of
-//! the interface; PERFORMANCE.md explains them.
+//! Only a reader: it stops nobody and may miss what happens while it reads, never twice count it. What the names mean is in
+//! [`super::catalogue`].
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -10,63 +10,28 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::{BatchMetrics, Counter, Histogram, HistogramSnapshot, IoMetrics, Peak};
+use super::catalogue::{METRICS, QUANTILES, Read, State};
+use super::{BatchMetrics, HistogramSnapshot, IoMetrics};
 
 /// Reads all threads' metrics, interval by interval.
 pub struct Reporter {
     io: Vec<Arc<IoMetrics>>,
     batch: Arc<BatchMetrics>,
-    counts: Vec<u64>,
-    times: Vec<HistogramSnapshot>,
+    before: Reading,
     at: Instant,
 }
 
-/// A counter of all I/O threads together, by its name in the report.
-type IoCount = (&'static str, fn(&IoMetrics) -> &Counter);
-/// A counter of the batch processor.
-type BatchCount = (&'static str, fn(&BatchMetrics) -> &Counter);
-
-const IO_COUNTS: [IoCount; 22] = [
-    ("published", |io| &io.requests),
-    ("sent", |io| &io.answered),
-    ("discarded", |io| &io.discarded),
-    ("refused", |io| &io.refused),
-    ("req_ring_full", |io| &io.request_ring_full),
-    ("pool_exh", |io| &io.starved),
-    ("pool_too_large", |io| &io.request_too_large),
-    ("accepted", |io| &io.accepted),
-    ("closed", |io| &io.closed),
-    ("rejected", |io| &io.rejected),
-    ("received_bytes", |io| &io.received_bytes),
-    ("sent_bytes", |io| &io.sent_bytes),
-    ("partial_sends", |io| &io.partial_sends),
-    ("err_accept", |io| &io.accept_failures),
-    ("err_framing", |io| &io.framing_errors),
-    ("err_broken", |io| &io.broken),
-    ("err_expired", |io| &io.expired),
-    ("err_evicted", |io| &io.evicted),
-    ("cut", |io| &io.cut),
-    ("trimmed_bytes", |io| &io.trimmed_bytes),
-    ("batch_wakes", |io| &io.wakes),
-    ("batch_wakes_coalesced", |io| &io.wakes_coalesced),
-];
-
-const BATCH_COUNTS: [BatchCount; 7] = [
-    ("resp_ring_full", |batch| &batch.response_queue_full),
-    ("err_model", |batch| &batch.model_failures),
-    ("rows", |batch| &batch.rows),
-    ("io_wakes", |batch| &batch.wakes),
-    ("io_wakes_coalesced", |batch| &batch.wakes_coalesced),
-    ("poll_events", |batch| &batch.steps_begun),
-    ("poll_no_events", |batch| &batch.polls_empty),
-];
+/// All that only grows, at a moment; each in the order of [`METRICS`].
+struct Reading {
+    counts: Vec<(&'static str, u64)>,
+    histograms: Vec<HistogramSnapshot>,
+}
 
 impl Reporter {
     /// A reporter whose first interval begins now.
     pub fn new(io: Vec<Arc<IoMetrics>>, batch: Arc<BatchMetrics>) -> Reporter {
-        let mut reporter = Reporter { io, batch, counts: Vec::new(), times: Vec::new(), at: Instant::now() };
-        (reporter.counts, reporter.times) = (reporter.read_counts(), reporter.read_times());
-        reporter
+        let before = Reading::of(&io, &batch);
+        Reporter { io, batch, before, at: Instant::now() }
     }
 
     /// Prints a line every `interval` until the other end of `stop` is gone, and a last one then.
@@ -84,63 +49,62 @@ impl Reporter {
 
     /// The line for the interval that ends now; the next one begins.
     pub fn line(&mut self) -> String {
-        let (counts, times, at) = (self.read_counts(), self.read_times(), Instant::now());
-        let seconds = (at - self.at).as_secs_f64();
-        let names = IO_COUNTS.iter().map(|(name, _)| *name).chain(BATCH_COUNTS.iter().map(|(name, _)| *name));
-        let deltas: Vec<_> =
-            names.zip(counts.iter().zip(&self.counts)).map(|(name, (now, before))| (name, now - before)).collect();
-        let delta = |wanted| deltas.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, delta)| *delta);
+        let (now, at) = (Reading::of(&self.io, &self.batch), Instant::now());
+        let before = std::mem::replace(&mut self.before, now);
+        let seconds = (at - std::mem::replace(&mut self.at, at)).as_secs_f64();
+        let (now, io, batch) = (&self.before, &self.io[..], &*self.batch);
+        let counts: Vec<_> =
+            now.counts.iter().zip(&before.counts).map(|((name, now), (_, before))| (*name, now - before)).collect();
+        let mut histograms = now.histograms.iter().zip(&before.histograms).map(|(now, before)| now.since(before));
+        let mut next_count = counts.iter();
+        let state = State { io, batch, counts: &counts, seconds };
 
-        let mut line =
-            format!("metrics interval_s={seconds:.3} requests_per_s={:.0}", delta("published") as f64 / seconds);
+        let mut line = format!("metrics interval_s={seconds:.3}");
         let mut put = |name: &str, value: u64| {
             // Writing to a String cannot fail.
             let _ = write!(line, " {name}={value}");
         };
-        deltas.iter().for_each(|(name, delta)| put(name, *delta));
-        let polls = delta("poll_events") + delta("poll_no_events");
-        put("stall_pct", (100 * delta("poll_no_events")).checked_div(polls).unwrap_or(0));
-        put("connections", self.io_sum(|io| &io.accepted).saturating_sub(self.io_sum(|io| &io.closed)));
-        put("req_occ", self.io_sum(|io| &io.events).saturating_sub(self.batch.events.get()));
-        put("resp_occ", self.batch.responses.get().saturating_sub(self.io_sum(|io| &io.responses)));
-        put("req_max", self.batch.events_peak.take());
-        put("resp_max", self.io_peak(|io| &io.responses_peak));
-        put("pool_max_in_use", self.io_peak(|io| &io.buffers_in_use_peak));
-        for (name, (now, before)) in TIMES.iter().zip(times.iter().zip(&self.times)) {
-            let interval = now.since(before);
-            for (quantile, label) in [(0.5, "p50"), (0.99, "p99"), (0.999, "p999")] {
-                put(&format!("{name}_{label}"), interval.quantile(quantile));
+        for metric in &METRICS {
+            match metric.read {
+                Read::Io(_) | Read::Batch(_) => {
+                    put(metric.name, next_count.next().expect("as many as there are metrics of this kind").1);
+                }
+                Read::Never => put(metric.name, 0),
+                Read::State(value) => put(metric.name, value(&state)),
+                Read::IoPeak(peak) => put(metric.name, io.iter().map(|io| peak(io).take()).max().unwrap_or(0)),
+                Read::BatchPeak(peak) => put(metric.name, peak(batch).take()),
+                Read::IoTimes(_) | Read::BatchTimes(_) => {
+                    let interval = histograms.next().expect("as many as there are metrics of this kind");
+                    for (quantile, label) in QUANTILES {
+                        put(&format!("{}_{label}", metric.name), interval.quantile(quantile));
+                    }
+                }
             }
         }
         line.push('\n');
-        (self.counts, self.times, self.at) = (counts, times, at);
         line
-    }
-
-    fn read_counts(&self) -> Vec<u64> {
-        let io = IO_COUNTS.iter().map(|(_, counter)| self.io_sum(*counter));
-        io.chain(BATCH_COUNTS.iter().map(|(_, counter)| counter(&self.batch).get())).collect()
-    }
-
-    fn read_times(&self) -> Vec<HistogramSnapshot> {
-        let rounds = self.io.iter().map(|io| io.round_ns.snapshot());
-        let rounds = rounds.reduce(|all, one| all.merge(&one)).unwrap_or_default();
-        let batch: [&Histogram; 4] =
-            [&self.batch.queue_ns, &self.batch.predict_ns, &self.batch.respond_ns, &self.batch.batch_rows];
-        std::iter::once(rounds).chain(batch.map(Histogram::snapshot)).collect()
-    }
-
-    fn io_sum(&self, counter: impl Fn(&IoMetrics) -> &Counter) -> u64 {
-        self.io.iter().map(|io| counter(io).get()).sum()
-    }
-
-    fn io_peak(&self, peak: fn(&IoMetrics) -> &Peak) -> u64 {
-        self.io.iter().map(|io| peak(io).take()).max().unwrap_or(0)
     }
 }
 
-/// Names of the histograms, in the order of [`Reporter::read_times`].
-const TIMES: [&str; 5] = ["round_ns", "queue_ns", "predict_ns", "respond_ns", "batch_rows"];
+impl Reading {
+    fn of(io: &[Arc<IoMetrics>], batch: &BatchMetrics) -> Reading {
+        let (mut counts, mut histograms) = (Vec::new(), Vec::new());
+        for metric in &METRICS {
+            match metric.read {
+                Read::Io(counter) => counts.push((metric.name, io.iter().map(|io| counter(io).get()).sum())),
+                Read::Batch(counter) => counts.push((metric.name, counter(batch).get())),
+                Read::IoTimes(histogram) => {
+                    let threads = io.iter().map(|io| histogram(io).snapshot());
+                    let all = threads.reduce(|all, one| all.merge(&one)).unwrap_or_default();
+                    histograms.push(all);
+                }
+                Read::BatchTimes(histogram) => histograms.push(histogram(batch).snapshot()),
+                Read::Never | Read::State(_) | Read::IoPeak(_) | Read::BatchPeak(_) => {}
+            }
+        }
+        Reading { counts, histograms }
+    }
+}
 
 #[cfg(test)]
 mod tests {
