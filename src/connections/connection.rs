@@ -832,6 +832,27 @@ mod tests {
         assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Linger));
     }
 
+    /// The linger time is for reading to the end; before that, what is owed has to be acknowledged, in a time of its own.
+    #[test]
+    fn a_half_closed_peer_has_the_request_timeout_to_acknowledge() {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        let Some(event) = bench.receive(&requests(1)) else { panic!("a request") };
+        assert!(bench.answer(event));
+        bench.connection.end_gracefully();
+        assert_eq!(bench.send().len(), 5);
+        assert!(matches!(bench.step(), Some(Step::HalfClose)));
+        bench.turn.now_ns = nanoseconds(LINGER_MAX) + 1;
+        bench.connection.acknowledged(6, bench.turn);
+        assert_eq!(bench.connection.expired(&RULES, bench.turn), None, "5 bytes and the FIN are on their way");
+        bench.turn.now_ns = 30_000_000_001;
+        assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Send));
+        bench.connection.acknowledged(0, bench.turn);
+        assert_eq!(bench.connection.expired(&RULES, bench.turn), None);
+        bench.turn.now_ns += nanoseconds(LINGER) + 1;
+        assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Linger));
+    }
+
     #[test]
     fn an_idle_connection_is_small() {
         assert!(size_of::<Connection<i32>>() <= 256, "{} bytes", size_of::<Connection<i32>>());

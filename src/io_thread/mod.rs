@@ -474,3 +474,6 @@ fn connection<S: Copy>(connections: &mut Slab<Connection<S>>, id: ConnectionId) 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

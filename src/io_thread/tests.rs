@@ -1,0 +1,239 @@
+//! An I/O thread on a kernel that does what a test says, for what depends on a moment.
+
+use std::time::Duration;
+
+use disruptor::{BusySpin, build_multi_producer};
+use disrust_protocol::{RequestLayout, write_request};
+
+use super::*;
+use crate::connections::Timeouts;
+use crate::exchange::response_queue::{ResponseProducer, response_queue};
+use crate::exchange::wake::Alarm;
+use crate::kernel::{Queued, Shots};
+use crate::limits::{ConnectionLimits, PoolGeometry, TICK};
+
+const LAYOUT: RequestLayout = RequestLayout::new(1);
+const GEOMETRY: PoolGeometry =
+    PoolGeometry { buffers: 2, headroom_bytes: LAYOUT.request_bytes_max(), receive_bytes: 1024 };
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the kernel was told, and what it has to say.
+#[derive(Default)]
+struct Script {
+    now_ns: u64,
+    completions: VecDeque<Completion<u32>>,
+    queued: VecDeque<Queued<u32>>,
+    lent: Vec<Buffer>,
+    armed: Vec<ConnectionId>,
+    closed: Vec<u32>,
+    listener_closed: bool,
+    timers: Vec<u64>,
+    /// Whether the last enter was one that waits.
+    waited: bool,
+}
+
+impl Kernel for Script {
+    type Socket = u32;
+
+    fn now_ns(&mut self) -> u64 {
+        self.now_ns
+    }
+    fn accept(&mut self) {}
+    fn cancel_accept(&mut self) {
+        self.completions.push_back(Completion::Accepted { result: Err(io::ErrorKind::Other.into()), more: false });
+    }
+    fn accept_queued(&mut self) -> Queued<u32> {
+        self.queued.pop_front().unwrap_or(Queued::Nothing)
+    }
+    fn close_listener(&mut self) {
+        self.listener_closed = true;
+    }
+    fn receive(&mut self, _socket: u32, id: ConnectionId, _shots: Shots) {
+        self.armed.push(id);
+    }
+    fn cancel_receive(&mut self, _id: ConnectionId) {}
+    fn send(&mut self, _socket: u32, id: ConnectionId, block: Box<Block>) {
+        let sent = block.content().len();
+        self.completions.push_back(Completion::Sent { id, block, result: Ok(sent) });
+    }
+    fn unacknowledged_bytes(&mut self, _socket: u32) -> usize {
+        0
+    }
+    fn peer_has_vanished(&mut self, _socket: u32) -> bool {
+        false
+    }
+    fn half_close(&mut self, _socket: u32) {}
+    fn abort(&mut self, _socket: u32) {}
+    fn close(&mut self, socket: u32) {
+        self.closed.push(socket);
+    }
+    fn provide(&mut self, buffer: Buffer) {
+        self.lent.push(buffer);
+    }
+    fn start_timer(&mut self, after: Duration) {
+        self.timers.push(self.now_ns + nanoseconds(after));
+    }
+    fn await_alarm(&mut self) {}
+    fn enter(&mut self, wait: bool) {
+        self.waited = wait;
+    }
+    fn next_completion(&mut self) -> Option<Completion<u32>> {
+        self.completions.pop_front()
+    }
+}
+
+struct Nobody;
+
+impl Alarm for Nobody {
+    fn ring(&self) {}
+}
+
+/// A thread of a server with one; the batch processor's end of the disruptor and of the responses stay here, unused.
+struct Bench {
+    thread: IoThread<Script>,
+    _consumer: disruptor::EventPoller<InferenceEvent, disruptor::MultiProducerBarrier>,
+    _responses: ResponseProducer,
+}
+
+impl Bench {
+    fn new(budget_bytes: usize) -> Bench {
+        let (consumer, builder) = build_multi_producer(64, InferenceEvent::default, BusySpin).new_event_poller();
+        let (responses_in, responses) = response_queue(usize::from(GEOMETRY.buffers));
+        let pool = Arc::new(BufferPool::new(GEOMETRY));
+        let lent = (0..GEOMETRY.buffers).map(|index| pool.adopt(index)).collect();
+        let limits = ConnectionLimits { blocks_retained: 0, ..ConnectionLimits::SERVING };
+        let parts = IoThreadParts {
+            index: 0,
+            io_threads: 1,
+            pool,
+            producer: builder.build(),
+            responses,
+            wake: Arc::new(Wake::new(Nobody)),
+            batch_wake: Arc::new(Wake::new(Nobody)),
+            control: Arc::new(Control::new(100)),
+            metrics: Arc::new(IoMetrics::default()),
+            rules: Rules { layout: LAYOUT, limits, timeouts: Timeouts { request: Some(REQUEST_TIMEOUT), idle: None } },
+            drain_timeout: Duration::from_secs(10),
+            connections_max: 100,
+            budget_bytes,
+        };
+        let thread = IoThread::new(Script { lent, ..Script::default() }, parts);
+        Bench { thread, _consumer: consumer, _responses: responses_in }
+    }
+
+    fn kernel(&mut self) -> &mut Script {
+        &mut self.thread.kernel
+    }
+
+    /// A turn, and what follows it. Returns whether the thread sleeps until something comes.
+    fn turn(&mut self) -> bool {
+        self.thread.turn();
+        self.thread.sleep();
+        self.kernel().waited
+    }
+
+    /// So much time passes; timers that come due complete.
+    fn pass(&mut self, time: Duration) {
+        let kernel = self.kernel();
+        kernel.now_ns += nanoseconds(time);
+        let now_ns = kernel.now_ns;
+        let due = kernel.timers.extract_if(.., |due_ns| *due_ns <= now_ns).count();
+        kernel.completions.extend((0..due).map(|_| Completion::Timer));
+    }
+
+    fn accept(&mut self, sockets: std::ops::Range<u32>) {
+        for socket in sockets {
+            self.kernel().completions.push_back(Completion::Accepted { result: Ok(socket), more: true });
+        }
+        self.turn();
+    }
+
+    /// The connection's receive brings these bytes, in a buffer that was lent.
+    fn arrive(&mut self, place: usize, bytes: &[u8]) {
+        let pool = Arc::clone(&self.thread.parts.pool);
+        let kernel = self.kernel();
+        let id = kernel.armed[place];
+        let mut buffer = kernel.lent.pop().expect("a buffer is lent");
+        pool.bytes_mut(&mut buffer)[GEOMETRY.headroom_bytes..][..bytes.len()].copy_from_slice(bytes);
+        let outcome = ReceiveOutcome::Bytes { buffer, bytes: bytes.len() };
+        kernel.completions.push_back(Completion::Received { id, outcome, more: true });
+    }
+}
+
+/// The beginning of a request of 64 vectors.
+fn beginning() -> Vec<u8> {
+    let mut request = Vec::new();
+    write_request(LAYOUT, &[1.0; 64], &mut request);
+    request.truncate(100);
+    request
+}
+
+/// A drain goes on to take what waits in the listener after a try for which there was no descriptor.
+#[test]
+fn a_queued_connection_waits_for_a_descriptor() {
+    let mut bench = Bench::new(1 << 20);
+    bench.turn();
+    bench.kernel().queued.extend([Queued::NoDescriptor, Queued::Connection(7)]);
+    bench.thread.parts.control.request_drain();
+    bench.turn();
+    bench.turn();
+    assert!(!bench.kernel().listener_closed, "one waits in it");
+    for _ in 0..10 {
+        bench.pass(TICK);
+        bench.turn();
+    }
+    assert!(bench.kernel().listener_closed);
+    assert_eq!(bench.thread.parts.metrics.accepted.get(), 1);
+}
+
+/// However long the process was stopped, a request that had begun may still come to its end.
+#[test]
+fn a_stop_is_not_the_peers_time() {
+    let mut bench = Bench::new(1 << 20);
+    bench.accept(0..1);
+    bench.arrive(0, &beginning());
+    bench.turn();
+    bench.pass(Duration::from_secs(3600));
+    for _ in 0..3 {
+        bench.turn();
+        bench.pass(Duration::from_micros(1));
+    }
+    assert_eq!(bench.thread.parts.metrics.expired.get(), 0, "it had hardly any time");
+    for _ in 0..40 {
+        bench.pass(TICK);
+        bench.turn();
+    }
+    assert_eq!(bench.thread.parts.metrics.expired.get(), 1, "and now it had two seconds");
+}
+
+/// A thread whose budget is lent keeps the buffers that come home, and lends them when a block has come back.
+#[test]
+fn buffers_stay_at_home_while_the_budget_is_lent() {
+    let mut bench = Bench::new(1);
+    bench.accept(0..1);
+    bench.arrive(0, &beginning());
+    bench.turn();
+    assert_eq!((bench.kernel().lent.len(), bench.thread.buffers_kept.len()), (1, 1));
+    let id = bench.kernel().armed[0];
+    bench.kernel().completions.push_back(Completion::Received { id, outcome: ReceiveOutcome::End, more: false });
+    bench.turn();
+    assert_eq!((bench.kernel().lent.len(), bench.thread.buffers_kept.len()), (2, 0));
+}
+
+/// While more connections wait for buffers than could be fed in a turn, and there are buffers, the thread does not sleep.
+#[test]
+fn whoever_waits_for_a_buffer_is_fed_before_the_thread_sleeps() {
+    let mut bench = Bench::new(1 << 20);
+    bench.accept(0..5);
+    for place in 0..5 {
+        let id = bench.kernel().armed[place];
+        let starved = Completion::Received { id, outcome: ReceiveOutcome::NoBuffers, more: false };
+        bench.kernel().completions.push_back(starved);
+    }
+    bench.kernel().armed.clear();
+    assert!(!bench.turn(), "two were fed, three wait, and there are buffers");
+    assert_eq!(bench.kernel().armed.len(), 2);
+    assert!(!bench.turn());
+    assert!(bench.turn(), "all are fed");
+    assert_eq!(bench.kernel().armed.len(), 5);
+}
