@@ -1,6 +1,8 @@
-//! Every bound of the server, in one place: what breaks if it is larger, what if it is smaller.
+//! Every bound that a request meets, and of what peers can make the server hold or wait for: what breaks if it is larger, what
+//! if it is smaller.
 //!
-//! Not here: what the wire format fixes ([`disrust_protocol`]), and what a flag sets ([`crate::config`]).
+//! Not here: what the wire format fixes ([`disrust_protocol`]), what a flag sets ([`crate::config`]), and the patience of one
+//! mechanism that no request meets (a lock on a port, a probe, the log's queue, a spinning thread), which stands beside it.
 //!
 //! The bounds prove each other. Every event in flight holds a buffer, so a thread has at most its pool's count of
 //! events in flight; the request ring holds that many of every thread and each response queue that many of its own

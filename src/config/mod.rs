@@ -63,7 +63,16 @@ pub struct Config {
     pub seccomp: bool,
     /// How often metrics are printed, if they are.
     pub metrics_interval: Option<Duration>,
+    /// The file that some of this came from.
+    pub file: Option<PathBuf>,
 }
+
+/// The version, the commit that it was built of, and what was built in.
+pub const VERSION: &str = if DETAILED {
+    concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("DISRUST_COMMIT"), ", with metrics)")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("DISRUST_COMMIT"), ")")
+};
 
 impl Default for Config {
     fn default() -> Config {
@@ -84,6 +93,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(10),
             seccomp: false,
             metrics_interval: DETAILED.then_some(Duration::from_secs(10)),
+            file: None,
         }
     }
 }
@@ -139,7 +149,7 @@ impl Config {
             Some(path) => read_file(path)?,
             None => Settings::default(),
         };
-        let config = asked.settings.or(file).into_config();
+        let config = Config { file: asked.config, ..asked.settings.or(file).into_config() };
         config.check_threads().map_err(usage)?;
         Ok(config)
     }
@@ -177,7 +187,7 @@ fn usage(message: String) -> clap::Error {
 
 /// A TCP inference server that answers small feature vectors in tens of microseconds.
 #[derive(Debug, Default, Parser)]
-#[command(name = "disrust", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "disrust", version = VERSION, about, max_term_width = 100, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(flatten)]
     settings: Settings,
@@ -320,6 +330,7 @@ impl Settings {
             metrics_interval: self.metrics_interval.map_or(default.metrics_interval, |timeout| timeout.0),
             #[cfg(not(feature = "metrics"))]
             metrics_interval: default.metrics_interval,
+            file: None,
         }
     }
 }
@@ -349,6 +360,8 @@ mod tests {
         Config::read_from(["disrust"].iter().chain(arguments), |variable| {
             environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| value.into())
         })
+        // What is set counts here, not where.
+        .map(|config| Config { file: None, ..config })
     }
 
     fn usage_error(arguments: &[&str]) -> String {
@@ -609,6 +622,7 @@ mod tests {
             drain_timeout: Duration::from_secs(1),
             seccomp: true,
             metrics_interval: Config::default().metrics_interval,
+            file: None,
         };
         assert_eq!(config, expected);
     }

@@ -16,6 +16,7 @@
 //!   the kernel now and then ([`Connection::acknowledged`]).
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::time::Duration;
 
 use disrust_protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
@@ -119,6 +120,17 @@ pub enum Expiry {
     Idle,
     /// The peer has acknowledged everything, and did not close after the half-close.
     Linger,
+}
+
+impl fmt::Display for Expiry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Expiry::Request => "its request was not completed in time (--request-timeout)",
+            Expiry::Send => "its peer does not take its answers (--request-timeout)",
+            Expiry::Idle => "it was idle (--idle-timeout)",
+            Expiry::Linger => "its peer has all answers, and did not close",
+        })
+    }
 }
 
 /// The receiving side's operation.

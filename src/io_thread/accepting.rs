@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::{IoThread, nanoseconds};
+use super::{IoThread, named, nanoseconds};
 use crate::connections::Connection;
 use crate::exchange::event::ConnectionId;
 use crate::kernel::{Kernel, Queued};
@@ -61,12 +61,12 @@ impl<K: Kernel> IoThread<K> {
 
     pub(super) fn accepted(&mut self, socket: K::Socket) {
         if !self.parts.control.open_connection() {
-            self.kernel.close(socket);
             self.parts.metrics.rejected.add(1);
             if let Some(suppressed) = self.rejected_log.pass(self.turn.now_ns) {
-                let limit = self.parts.connections_max;
-                tracing::warn!(limit, suppressed, "a connection over the limit was closed at once");
+                let (peer, limit) = (named(self.kernel.peer(socket)), self.parts.connections_max);
+                tracing::warn!(%peer, limit, suppressed, "a connection over the limit was closed at once");
             }
+            self.kernel.close(socket);
             return;
         }
         let entry = self.connections.vacant_entry();

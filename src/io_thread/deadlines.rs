@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Accept, IoThread, nanoseconds};
+use super::{Accept, IoThread, named, nanoseconds};
 use crate::connections::{Drain, Expiry, Timeouts, Turn};
 use crate::exchange::blocks::Pressure;
 use crate::kernel::Kernel;
@@ -110,8 +110,12 @@ impl<K: Kernel> IoThread<K> {
             connection.abandon(&mut self.blocks);
             metrics.cut.add(1);
         } else if let Some(expiry) = connection.expired(&self.parts.rules, as_of) {
-            connection.expire(expiry, &mut self.blocks);
             metrics.expired.add(1);
+            if let Some(suppressed) = self.expiry_log.pass(self.turn.now_ns) {
+                let peer = named(self.kernel.peer(connection.socket));
+                tracing::info!(%peer, suppressed, "a connection is closed: {expiry}");
+            }
+            connection.expire(expiry, &mut self.blocks);
             if as_of.drain > Drain::No && matches!(expiry, Expiry::Request | Expiry::Send) {
                 metrics.cut.add(1);
             }

@@ -24,6 +24,7 @@ mod eviction;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,6 +123,7 @@ pub struct IoThread<K: Kernel> {
     rejected_log: LogGate,
     accept_log: LogGate,
     framing_log: LogGate,
+    expiry_log: LogGate,
     eviction_log: LogGate,
 }
 
@@ -163,6 +165,7 @@ impl<K: Kernel> IoThread<K> {
             rejected_log: LogGate::default(),
             accept_log: LogGate::default(),
             framing_log: LogGate::default(),
+            expiry_log: LogGate::default(),
             eviction_log: LogGate::default(),
             parts,
         }
@@ -312,7 +315,8 @@ impl<K: Kernel> IoThread<K> {
         if let Some(bad) = received.bad {
             self.parts.metrics.framing_errors.add(1);
             if let Some(suppressed) = self.framing_log.pass(self.turn.now_ns) {
-                tracing::warn!(%bad, suppressed, "a peer sent a bad request; its connection is closed");
+                let peer = named(self.kernel.peer(connection.socket));
+                tracing::warn!(%peer, %bad, suppressed, "a peer sent a bad request; its connection is closed");
             }
         }
         self.parts.metrics.refused.add(u64::from(received.refused));
@@ -462,6 +466,11 @@ impl<K: Kernel> IoThread<K> {
             }
         }
     }
+}
+
+/// A peer, as the log calls it.
+fn named(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
 }
 
 /// The connection that a completion or response is for.

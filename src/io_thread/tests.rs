@@ -62,6 +62,9 @@ impl Kernel for Script {
     fn peer_has_vanished(&mut self, _socket: u32) -> bool {
         false
     }
+    fn peer(&mut self, _socket: u32) -> Option<std::net::SocketAddr> {
+        None
+    }
     fn half_close(&mut self, _socket: u32) {}
     fn abort(&mut self, _socket: u32) {}
     fn close(&mut self, socket: u32) {

@@ -11,6 +11,7 @@
 //!   in the kernel for that socket.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::exchange::blocks::Block;
@@ -86,6 +87,9 @@ pub trait Kernel {
     /// Whether the peer has vanished, as far as TCP knows: nothing of it has come for [`crate::limits::PEER_SILENCE_MAX`],
     /// although it was asked repeatedly. A peer that does not read answers such questions.
     fn peer_has_vanished(&mut self, socket: Self::Socket) -> bool;
+
+    /// Who is at the other end, for the log; nobody knows once the connection is broken.
+    fn peer(&mut self, socket: Self::Socket) -> Option<SocketAddr>;
 
     /// Ends the sending direction (FIN after what was sent).
     fn half_close(&mut self, socket: Self::Socket);

@@ -16,13 +16,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
+use socket2::SockRef;
 
 use super::Shots;
 use super::alarm::EventFd;
@@ -331,6 +333,12 @@ impl Kernel for UringKernel {
 
     fn peer_has_vanished(&mut self, socket: RingSocket) -> bool {
         peer_has_vanished(socket.0)
+    }
+
+    fn peer(&mut self, socket: RingSocket) -> Option<SocketAddr> {
+        // SAFETY: the descriptor came from an accept, and is open for as long as its connection asks for something.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(socket.0) };
+        SockRef::from(&descriptor).peer_addr().ok()?.as_socket()
     }
 
     fn half_close(&mut self, socket: RingSocket) {

@@ -4,12 +4,14 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use disruptor::{BusySpin, build_multi_producer};
 use disrust_model::Model;
 use disrust_protocol::RequestLayout;
 
+use super::banner::Banner;
 use super::crew::Crew;
 use super::reporter::RunningReporter;
 use super::threads::{run_batch_processor, run_io_thread};
@@ -103,18 +105,20 @@ impl Assembly {
     }
 
     /// Starts all threads and waits until they are ready.
-    pub fn get_ready(self, config: &Config, mut bound: BoundPort, banner: String) -> Result<ReadyServer, StartError> {
+    pub fn get_ready(self, config: &Config, mut bound: BoundPort, banner: Banner) -> Result<ReadyServer, StartError> {
         let (requests, notices) = channel();
         let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
         let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
         let (policy, batch_metrics) = (self.pin_policy, self.batch_metrics);
         let mut crew = Crew::new(requests.clone());
+        let refused: Arc<[_]> = (0..=self.io_parts.len()).map(|_| AtomicBool::new(false)).collect();
         let clock = Clock::starting();
 
         let (cpu, waiter, processor) = (self.placement.batch_cpu, Waiter::new(self.placement.wait), self.processor);
         let (alarm, wake) = (self.batch_alarm, Arc::clone(&self.batch_wake));
+        let pins = Arc::clone(&refused);
         let prepare = move || {
-            pin(BATCH_THREAD_NAME, cpu, policy)?;
+            pin(BATCH_THREAD_NAME, cpu, policy, pins.last().expect("each thread has one"))?;
             alarm.attach_current_thread();
             Ok(processor)
         };
@@ -126,8 +130,9 @@ impl Assembly {
                 (self.placement.io_cpus[index], self.ring_sizes, Waiter::new(self.placement.wait));
             let batch_wake = Arc::clone(&self.batch_wake);
             let name = io_thread_name(index);
+            let pins = Arc::clone(&refused);
             let prepare = move || {
-                pin(&io_thread_name(index), cpu, policy)?;
+                pin(&io_thread_name(index), cpu, policy, &pins[index])?;
                 let kernel = UringKernel::new(sizes, Arc::clone(&parts.pool), listener, alarm, clock);
                 let kernel = kernel.map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
                 Ok(IoThread::new(kernel, parts))
@@ -146,6 +151,8 @@ impl Assembly {
             .map(|interval| RunningReporter::start(io_metrics.clone(), Arc::clone(&batch_metrics), interval))
             .transpose()?;
         crew.wait_until_ready()?;
+        // Relaxed: the threads wrote before they said that they are ready.
+        let banner = banner.lines(|place| refused[place].load(Ordering::Relaxed));
         let handle = ServerHandle { requests, control: self.control, io_metrics: io_metrics.into() };
         let (address, drain_timeout) = (bound.address(), config.drain_timeout);
         let core = Core { address, handle, notices, io_wakes, batch_metrics, reporter, drain_timeout, banner };
@@ -162,8 +169,8 @@ impl Drop for WakeOnDrop {
     }
 }
 
-/// Pins the calling thread, if it has a CPU.
-fn pin(thread: &str, cpu: Option<usize>, policy: PinPolicy) -> Result<(), StartError> {
+/// Pins the calling thread, if it has a CPU. `refused` becomes true if it does without.
+fn pin(thread: &str, cpu: Option<usize>, policy: PinPolicy, refused: &AtomicBool) -> Result<(), StartError> {
     match cpu {
         Some(cpu) if !pin_current_thread(cpu) => match policy {
             PinPolicy::Strict => {
@@ -171,6 +178,8 @@ fn pin(thread: &str, cpu: Option<usize>, policy: PinPolicy) -> Result<(), StartE
                 Err(StartError::Pin(PinError { thread, cpu, available }))
             }
             PinPolicy::BestEffort => {
+                // Relaxed: the thread's being ready orders it.
+                refused.store(true, Ordering::Relaxed);
                 tracing::warn!(cpu, "the thread runs unpinned: the system refused its CPU");
                 Ok(())
             }

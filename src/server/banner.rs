@@ -1,64 +1,115 @@
-//! What a server says of itself when it begins to serve.
+//! What a server says of itself: in a line for `--version`, and in more when it begins to serve.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use disrust_model::Model;
 use disrust_protocol::RequestLayout;
 
-use crate::config::Config;
 use crate::config::placement::{BATCH_THREAD_NAME, Placement, io_thread_name};
+use crate::config::{Config, VERSION};
 use crate::connections::Connection;
 use crate::kernel::{RingSocket, kernel_release};
 use crate::limits::{PoolGeometry, beyond_budget_bytes, request_ring_slots, thread_budget_bytes};
 
-/// Its lines. `address` is where it listens, and so many connections it serves at most.
-pub(super) fn banner(
-    config: &Config,
-    model: &dyn Model,
-    placement: &Placement,
-    address: SocketAddr,
-    connections_max: usize,
-) -> String {
+/// A banner, but for what only the threads find out.
+pub(super) struct Banner {
+    before_threads: String,
+    /// Each thread's name, and its CPU if it is to have one.
+    threads: Vec<(String, Option<usize>)>,
+    after_threads: String,
+}
+
+impl Banner {
+    /// For a server on `address` that serves at most so many connections.
+    pub fn new(
+        config: &Config,
+        model: &dyn Model,
+        placement: &Placement,
+        address: SocketAddr,
+        connections_max: usize,
+    ) -> Banner {
+        let shared = if config.reuse_port { " (shared)" } else { "" };
+        let before_threads = format!(
+            "disrust {VERSION} on Linux {kernel}\n\
+             process {process}, {seccomp}, configuration: {source}\n\
+             listening on {address}{shared}\n\
+             model: {model}, {features} features\n",
+            kernel = kernel_release(),
+            process = std::process::id(),
+            seccomp = if config.seccomp { "confined by --seccomp" } else { "no --seccomp" },
+            source = config.file.as_deref().map_or("no file".into(), Path::to_string_lossy),
+            model = model.name(),
+            features = model.feature_dim(),
+        );
+        let io_threads = placement.io_cpus.iter().enumerate().map(|(index, cpu)| (io_thread_name(index), *cpu));
+        let threads = io_threads.chain([(BATCH_THREAD_NAME.to_owned(), placement.batch_cpu)]).collect();
+        let wait = format!("wait: {}\n", placement.wait);
+        let after_threads = wait + &sizes(config, model, placement.io_cpus.len(), connections_max);
+        Banner { before_threads, threads, after_threads }
+    }
+
+    /// Its lines. `refused` tells which threads the system did not let have their CPU, by their place.
+    pub fn lines(&self, refused: impl Fn(usize) -> bool) -> String {
+        let of_thread = |(place, (name, cpu)): (usize, &(String, Option<usize>))| match cpu {
+            Some(cpu) if refused(place) => format!("{name} → not pinned (CPU {cpu} was refused)"),
+            Some(cpu) => format!("{name} → CPU {cpu}"),
+            None => format!("{name} → not pinned"),
+        };
+        let threads: Vec<_> = self.threads.iter().enumerate().map(of_thread).collect();
+        format!("{}threads: {}\n{}", self.before_threads, threads.join(", "), self.after_threads)
+    }
+}
+
+fn sizes(config: &Config, model: &dyn Model, io_threads: usize, connections_max: usize) -> String {
     let layout = RequestLayout::new(model.feature_dim());
     let geometry = PoolGeometry::for_layout(layout);
-    let io_count = placement.io_cpus.len();
-    let cpu = |cpu: Option<usize>| cpu.map_or("not pinned".to_owned(), |cpu| format!("CPU {cpu}"));
-    let io_threads = placement.io_cpus.iter().enumerate();
-    let threads: Vec<String> = io_threads
-        .map(|(index, io_cpu)| format!("{} → {}", io_thread_name(index), cpu(*io_cpu)))
-        .chain([format!("{BATCH_THREAD_NAME} → {}", cpu(placement.batch_cpu))])
-        .collect();
     let time = |timeout: Option<Duration>| {
         timeout.map_or("off".to_owned(), |timeout| humantime::format_duration(timeout).to_string())
     };
     format!(
-        "disrust {version} on Linux {kernel}\n\
-         listening on {address}{shared}\n\
-         model: {model}, {features} features\n\
-         threads: {threads}\n\
-         wait: {wait}\n\
-         sizes: {buffers} buffers of {receive} KiB for each I/O thread, request ring of {ring} events, \
+        "sizes: {buffers} buffers of {receive} KiB for each I/O thread, request ring of {ring} events, \
          at most {connections_max} connections\n\
          memory: at most {budget} MiB for what peers do not read or finish, {beyond} MiB for what is under way then, and \
          {state} bytes a connection\n\
          timeouts: request {request}, idle {idle}, drain {drain}\n",
-        version = env!("CARGO_PKG_VERSION"),
-        kernel = kernel_release(),
-        shared = if config.reuse_port { " (shared)" } else { "" },
-        model = model.name(),
-        features = model.feature_dim(),
-        threads = threads.join(", "),
-        wait = placement.wait,
         buffers = geometry.buffers,
         receive = geometry.receive_bytes / 1024,
-        ring = request_ring_slots(io_count, geometry.buffers),
-        budget = (io_count * thread_budget_bytes(config.buffer_memory, io_count, layout)).div_ceil(1 << 20),
-        beyond = (io_count * beyond_budget_bytes(geometry)).div_ceil(1 << 20),
+        ring = request_ring_slots(io_threads, geometry.buffers),
+        budget = (io_threads * thread_budget_bytes(config.buffer_memory, io_threads, layout)).div_ceil(1 << 20),
+        beyond = (io_threads * beyond_budget_bytes(geometry)).div_ceil(1 << 20),
         state = size_of::<Connection<RingSocket>>(),
         request = time(config.request_timeout),
         idle = time(config.idle_timeout),
         drain = time(Some(config.drain_timeout)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use disrust_model::Sum;
+
+    use super::*;
+    use crate::exchange::wait::WaitStrategy;
+
+    #[test]
+    fn a_banner_says_what_runs_and_which_threads_are_pinned() {
+        let config = Config { file: Some("a.toml".into()), seccomp: true, ..Config::default() };
+        let placement = Placement {
+            io_cpus: vec![Some(3), None],
+            batch_cpu: Some(4),
+            wait: WaitStrategy::Park,
+            warnings: Vec::new(),
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 9900));
+        let lines = Banner::new(&config, &Sum::new(16), &placement, address, 100).lines(|place| place == 2);
+        let process = format!("process {}, confined by --seccomp, configuration: a.toml", std::process::id());
+        let threads = "threads: io-0 → CPU 3, io-1 → not pinned, batch-processor → not pinned (CPU 4 was refused)";
+        for line in [&process, threads, "listening on 127.0.0.1:9900", "model: sum, 16 features"] {
+            assert!(lines.lines().any(|is| is == line), "{line}: {lines}");
+        }
+        assert!(lines.starts_with(&format!("disrust {VERSION} on Linux ")), "{lines}");
+    }
 }

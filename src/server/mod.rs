@@ -41,7 +41,7 @@ use crate::kernel::{
 use crate::limits::RELEASE_BYTES_MIN;
 use crate::metrics::{BatchMetrics, IoMetrics};
 use assembly::Assembly;
-use banner::banner;
+use banner::Banner;
 use crew::Crew;
 pub use error::{RunError, StartError};
 use handle::Notice;
@@ -103,7 +103,7 @@ impl Server {
         check_address_space(bytes).map_err(|source| StartError::AddressSpace { bytes, io_threads, source })?;
         probe_ring().map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
         let bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
-        let banner = banner(config, &*model, &placement, bound.address(), connections_max);
+        let banner = Banner::new(config, &*model, &placement, bound.address(), connections_max);
         let ready = Assembly::new(config, placement, connections_max, model)?.get_ready(config, bound, banner)?;
         if config.seccomp {
             let what = "give up system calls as --seccomp asks (does the kernel have CONFIG_SECCOMP_FILTER?)";

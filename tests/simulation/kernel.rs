@@ -2,14 +2,14 @@
 //! network. It checks what a caller promises: one accept, and for each connection one receive and one send at a time.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use disrust::exchange::blocks::Block;
 use disrust::exchange::buffer_pool::Buffer;
 use disrust::exchange::event::ConnectionId;
-use disrust::kernel::Shots;
-use disrust::kernel::{Completion, Kernel, Queued};
+use disrust::kernel::{Completion, Kernel, Queued, Shots};
 
 use super::network::Descriptor;
 use super::ring::{Kind, Ring, checksum_of};
@@ -81,6 +81,10 @@ impl Kernel for SimulatedKernel {
 
     fn peer_has_vanished(&mut self, socket: Descriptor) -> bool {
         self.0.borrow().network.borrow().has_vanished(socket)
+    }
+
+    fn peer(&mut self, _socket: Self::Socket) -> Option<SocketAddr> {
+        None
     }
 
     fn half_close(&mut self, socket: Descriptor) {

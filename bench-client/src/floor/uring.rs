@@ -13,14 +13,15 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use disrust::connections::{Connection, Drain, Step, Turn};
+use disrust::connections::{Arrival, Connection, Drain, Rules, Step, Timeouts, Turn};
 use disrust::exchange::blocks::{Block, BlockPool};
 use disrust::exchange::buffer_pool::{Buffer, BufferPool};
+use disrust::exchange::clock::Clock;
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
+use disrust::kernel::RingSocket;
 use disrust::kernel::{
     Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, ServedPort, UringKernel, bind_port, explain_refusal,
     resolve,
@@ -38,7 +39,7 @@ use super::{FloorError, accept_failed};
 const CONNECTIONS_RESERVED: usize = 1024;
 
 /// Nothing here has a deadline or drains, so all turns are alike and no clock is read.
-const TURN: Turn = Turn { now_ns: 0, drain: Drain::No, limits: ConnectionLimits::SERVING };
+const TURN: Turn = Turn { now_ns: 0, drain: Drain::No };
 
 /// The server.
 pub struct Server {
@@ -47,10 +48,11 @@ pub struct Server {
     _port: ServedPort,
     stop: UnixStream,
     layout: RequestLayout,
+    rules: Rules,
     pool: Arc<BufferPool>,
     /// Holds nothing between bursts.
     answers: Vec<u8>,
-    connections: Slab<Connection<RawFd>>,
+    connections: Slab<Connection<RingSocket>>,
     /// Generation of the next connection.
     generation: u32,
     /// Slots of connections that something happened to in this turn; a slot may stand here twice.
@@ -74,19 +76,24 @@ impl Server {
         let sizes = RingSizes { submissions: SUBMISSION_ENTRIES, completions: COMPLETION_ENTRIES };
         // Nobody rings the alarm: there is no other thread.
         let alarm = EventFd::new().map_err(FloorError::system("make an eventfd"))?;
-        let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm)
+        let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm, Clock::starting())
             .map_err(|error| FloorError::RingUnavailable(explain_refusal(&error)))?;
         let server = Server {
             kernel,
             _port: port,
             stop,
             layout,
+            rules: Rules {
+                layout,
+                limits: ConnectionLimits::SERVING,
+                timeouts: Timeouts { request: None, idle: None },
+            },
             pool,
             answers: Vec::with_capacity(RECEIVE_BYTES),
             connections: Slab::with_capacity(CONNECTIONS_RESERVED),
             generation: 0,
             touched: Vec::with_capacity(2 * COMPLETION_ENTRIES as usize),
-            blocks: BlockPool::new(TURN.limits.block_sizes(layout, BUFFER_MEMORY_BYTES)),
+            blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(layout, BUFFER_MEMORY_BYTES)),
         };
         Ok((server, address))
     }
@@ -116,7 +123,7 @@ impl Server {
         !matches!(self.stop.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
-    fn accept_completed(&mut self, result: io::Result<RawFd>, more: bool) -> Result<(), FloorError> {
+    fn accept_completed(&mut self, result: io::Result<RingSocket>, more: bool) -> Result<(), FloorError> {
         match result {
             Ok(socket) => self.accepted(socket),
             Err(error) => accept_failed(error)?,
@@ -127,7 +134,7 @@ impl Server {
         Ok(())
     }
 
-    fn accepted(&mut self, socket: RawFd) {
+    fn accepted(&mut self, socket: RingSocket) {
         let entry = self.connections.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("there are fewer descriptors than slot numbers");
         let id = ConnectionId { slot, generation: self.generation };
@@ -143,7 +150,7 @@ impl Server {
         }
         match outcome {
             ReceiveOutcome::Bytes { buffer, bytes } => self.received(id, buffer, bytes),
-            ReceiveOutcome::End => connection.end_received(&mut self.blocks),
+            ReceiveOutcome::End => connection.peer_ended(&mut self.blocks),
             // It is armed again at the end of the turn, when all buffers are home.
             ReceiveOutcome::NoBuffers | ReceiveOutcome::Ended => {}
             ReceiveOutcome::Failed(_) => connection.abandon(&mut self.blocks),
@@ -155,9 +162,10 @@ impl Server {
         let connection = connection(&mut self.connections, id);
         let headroom = self.pool.geometry().headroom_bytes;
         let space = self.pool.bytes_mut(&mut buffer);
-        let received = connection.received(self.layout, space, headroom, bytes, TURN, &mut self.blocks);
-        if let Some(burst) = received.burst {
-            let event = connection.publish(burst, 0, buffer.index());
+        let received =
+            connection.received(Arrival { buffer: space, headroom, bytes }, &self.rules, TURN, &mut self.blocks);
+        if let Some(framed) = received.framed {
+            let event = connection.event_for(framed, 0, buffer.index());
             self.answer(event, &buffer);
         }
         self.kernel.provide(buffer);
@@ -181,7 +189,7 @@ impl Server {
         };
         let connection = connection(&mut self.connections, event.connection);
         // If the connection is gone, its answers are dropped, which is all that there is to do.
-        let _kept = connection.answered(self.layout, &response, &self.answers, TURN, &mut self.blocks);
+        let _kept = connection.answered(&response, &self.answers, &self.rules, TURN, &mut self.blocks);
         self.answers.clear();
     }
 
@@ -206,7 +214,7 @@ impl Server {
     fn carry_on(&mut self, slot: u32) {
         let key = slot as usize;
         while let Some(connection) = self.connections.get_mut(key)
-            && let Some(step) = connection.next_step(TURN, &mut self.blocks)
+            && let Some(step) = connection.next_step(&self.rules, TURN, &mut self.blocks)
         {
             let (id, socket) = (connection.id, connection.socket);
             match step {
@@ -223,7 +231,7 @@ impl Server {
 }
 
 /// The connection that a completion is for.
-fn connection(connections: &mut Slab<Connection<RawFd>>, id: ConnectionId) -> &mut Connection<RawFd> {
+fn connection(connections: &mut Slab<Connection<RingSocket>>, id: ConnectionId) -> &mut Connection<RingSocket> {
     let connection = connections.get_mut(id.slot as usize).expect("a slot is freed when nothing refers to it");
     assert!(connection.id == id, "a slot is reused when nothing refers to its last tenant");
     connection
