@@ -460,3 +460,23 @@ fn a_confined_server_serves_and_drains() {
     let (status, log) = server.wait();
     assert_eq!(status, Some(0), "{log}");
 }
+
+/// Lines about a peer say who it is, and why a connection was closed.
+#[test]
+fn the_log_names_peers_and_reasons() {
+    let server = ServerProcess::start(&["--request-timeout", "300ms"]);
+    let mut bad = server.connect();
+    bad.send(&[0xff; 4]);
+    let bad_address = bad.stream().local_addr().expect("it is connected");
+    let mut slow = server.connect();
+    slow.send(&[1, 0, 0, 0]);
+    let slow_address = slow.stream().local_addr().expect("it is connected");
+    assert!(bad.is_closed_by_server() && slow.is_closed_by_server());
+    for (address, said) in
+        [(bad_address, "a peer sent a bad request"), (slow_address, "its request was not completed in time")]
+    {
+        wait_until("it is logged", || {
+            server.stderr().lines().any(|line| line.contains(said) && line.contains(&format!("peer={address}")))
+        });
+    }
+}
