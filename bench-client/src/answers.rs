@@ -1,6 +1,6 @@
 //! Answers as a blocking connection brings them: read whole, checked against what is expected.
 //!
-//! It is for [`crate::smoke`] and [`crate::pipeline`]; `bench` never blocks and compares bytes ([`crate::table`]).
+//! It is for [`crate::smoke`] and [`crate::pipeline`]; the load engine never blocks and compares bytes.
 //!
 //! Invariants: an answer is taken once and in order; no byte of the stream is skipped.
 

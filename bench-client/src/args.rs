@@ -5,31 +5,32 @@
 //!
 //! Invariants: every number is inside its bounds below, so nothing behind this file checks them again.
 
-mod run;
-
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, value_parser};
-use disrust_protocol::{FEATURE_DIM, MAX_VECTORS_PER_REQUEST};
+use disrust_protocol::FEATURE_DIM;
 
+mod bench;
 mod floor;
+mod run;
 mod sweep;
 
+pub use bench::BenchPlan;
 pub use floor::{FloorPlan, Kind};
 pub use run::{ComparePlan, OVERTIME, OutputPlan, ProbePlan, RunPlan, SearchPlan};
 pub use sweep::{ServerKind, SweepPlan, Wait};
 
 /// The largest `--features`.
 ///
-/// Larger: `bench` holds a window of the largest requests encoded, 1 GiB of them at this bound and [`WINDOW_MAX`].
+/// Larger: the load engine holds its largest requests encoded, 64 MiB of them at this bound.
 /// Smaller: a server with such a model could not be tried.
 const FEATURES_MAX: i64 = 4096;
 
-/// The largest `--window` of `bench`. Larger: memory, see [`FEATURES_MAX`]. Smaller: bursts of more answers than one
+/// The largest `--window`. Larger: only longer bursts. Smaller: bursts of more answers than one
 /// vectored write takes (512 or 1024 of them) would go untried.
 const WINDOW_MAX: i64 = 1024;
 
-/// The most connections of `bench`. Larger: one address pair has no more ports. Smaller: only limits what is tried.
+/// The most connections. Larger: one address pair has no more ports. Smaller: only limits what is tried.
 const CONNECTIONS_MAX: i64 = 65_535;
 
 /// The longest `--timeout`. Larger: a stalled run looks like one that will not end. Smaller: only limits patience.
@@ -87,7 +88,7 @@ pub enum Mode {
     /// 1000 requests of mixed sizes on one connection, sent while their answers are read.
     Pipeline,
     /// Throughput: a closed loop over many connections, every answer verified.
-    Bench(Plan),
+    Bench(BenchPlan),
     /// Serves: a reference server that answers inline, to compare with; SIGTERM or SIGINT stops it.
     Floor(FloorPlan),
     /// The instrument: latency at a rate, in an open loop; or throughput with --closed.
@@ -109,26 +110,6 @@ pub enum Mode {
     /// It starts and stops the servers itself, each on a port that the kernel chooses. What is measured is kept in DIR;
     /// run again, it goes on where it was stopped.
     Sweep(Box<SweepPlan>),
-}
-
-/// What `bench` is to do.
-#[derive(Debug, Clone, PartialEq, Args)]
-pub struct Plan {
-    /// Connections.
-    #[arg(value_name = "CONNS", value_parser = value_parser!(u32).range(1..=CONNECTIONS_MAX))]
-    pub connections: u32,
-    /// Requests in total, shared out over the connections as they become free to send.
-    #[arg(value_parser = value_parser!(u64).range(1..))]
-    pub requests: u64,
-    /// The most requests of one connection that wait for their answers.
-    #[arg(long, default_value_t = 16, value_parser = value_parser!(u32).range(1..=WINDOW_MAX))]
-    pub window: u32,
-    /// Vectors in a request.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=i64::from(MAX_VECTORS_PER_REQUEST)))]
-    pub vectors: u32,
-    /// Also reports the CPU time of this process, the server, on this machine.
-    #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
 }
 
 /// A duration that a socket takes as its timeout, which 0 is not.
@@ -158,7 +139,7 @@ mod tests {
     #[test]
     fn the_port_comes_first_or_not_at_all() {
         let bench =
-            Mode::Bench(Plan { connections: 64, requests: 1_000_000, window: 16, vectors: 1, server_pid: None });
+            Mode::Bench(BenchPlan { connections: 64, requests: 1_000_000, window: 16, vectors: 1, server_pid: None });
         for (mode_words, mode) in [
             ("", None),
             ("smoke", Some(Mode::Smoke)),
@@ -197,7 +178,7 @@ mod tests {
     /// The promise: `bench` takes its own flags on any side of its numbers.
     #[test]
     fn bench_takes_its_flags() {
-        let plan = Plan { connections: 2, requests: 3, window: 64, vectors: 5, server_pid: Some(7) };
+        let plan = BenchPlan { connections: 2, requests: 3, window: 64, vectors: 5, server_pid: Some(7) };
         for line in [
             "client bench 2 3 --window 64 --vectors 5 --server-pid 7",
             "client 9900 bench --window 64 2 --vectors 5 3 --server-pid 7",

@@ -5,9 +5,9 @@
 //! [`failure::Failure`].
 //!
 //! - [`smoke`] and [`pipeline`] check a server and read answers with [`answers`].
-//! - [`mod@bench`] is a quick look at throughput: its [`closed_loop`] over a pre-encoded [`table`], a [`report`].
 //! - [`run`] is the instrument: the [`load`] engine measures, a [`summary`] has the figures and whether they are the
-//!   server's, [`output`] writes them. [`search`] and [`probe`] use the same engine; [`mod@compare`] reads what `run`
+//!   server's, [`output`] writes them. [`search`], [`probe`] and
+//!   [`mod@bench`], a quick look at throughput, use the same engine; [`mod@compare`] reads what `run`
 //!   wrote. [`limit`] is how all of them are told what is good enough.
 //! - [`mod@floor`] is the other side: servers to compare with.
 //! - [`sweep`] starts the server and the floors, measures them at many points with the same engine, and writes tables.
@@ -21,7 +21,6 @@
 mod answers;
 mod args;
 mod bench;
-mod closed_loop;
 mod compare;
 mod connect;
 mod environment;
@@ -33,7 +32,6 @@ mod output;
 mod pipeline;
 mod probe;
 mod processor_time;
-mod report;
 mod rows;
 mod run;
 mod search;
@@ -41,7 +39,6 @@ mod server_metrics;
 mod smoke;
 mod summary;
 mod sweep;
-mod table;
 
 use std::io;
 use std::process::ExitCode;

@@ -23,7 +23,7 @@ const RATE_MAX: f64 = 1e9;
 const RATE_MIN: f64 = 0.001;
 
 /// The longest `--duration`, and the longest of other times. Larger: counters of nanoseconds might overflow in sums.
-const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The most `--threads`. Larger: only memory. Smaller: limits what a large machine can send.
 pub(super) const THREADS_MAX: i64 = 1024;
@@ -257,6 +257,8 @@ impl ProbePlan {
     pub fn load(&self, vectors: VectorMix) -> Load {
         Load {
             pace: Loop::Closed { window: 1 },
+            requests: None,
+            greeting: false,
             connections: 1,
             vectors,
             threads: 1,
@@ -280,6 +282,8 @@ impl ClientPlan {
     fn load(&self, pace: Loop, duration: Duration) -> Load {
         Load {
             pace,
+            requests: None,
+            greeting: false,
             connections: self.connections,
             vectors: self.vectors.clone(),
             threads: self.threads.min(self.connections),

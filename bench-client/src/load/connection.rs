@@ -82,7 +82,7 @@ pub struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    /// The connection `index` over `socket`, which is connected and nonblocking.
+    /// The connection `index` over `socket`, which is connected, and nonblocking from the start of the run on.
     pub fn new(socket: TcpStream, index: usize, requests: &'a RequestStream) -> Connection<'a> {
         let first_request = requests.first_request(index);
         let answer_start = requests.answer_start(first_request);
@@ -110,6 +110,20 @@ impl<'a> Connection<'a> {
     /// The socket, to be watched.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// Has one request answered, before the run begins: the socket still blocks, and gives up after `timeout`.
+    pub fn greet(&mut self, timeout: Duration) -> Result<(), Failure> {
+        self.claim(1);
+        self.send(0)?;
+        let mut buffer = [0; PARTIAL_BYTES];
+        while self.received_bytes < self.owed_end {
+            if self.receive_once(&mut buffer)?.is_none() {
+                return Err(self.failure(self.answered, Fault::Stalled(timeout)));
+            }
+        }
+        self.take_answers(0, |_, _| ());
+        Ok(())
     }
 
     /// Requests that are due or under way.

@@ -6,8 +6,7 @@
 //!
 //! What it costs: in the closed loop a window shares one write, one read, one comparison and one histogram record; at
 //! 64 connections and window 64 that is the CPU of an epoll client that verifies, nearly all of it the kernel's (0.12 us
-//! a request against 0.12 to 0.14 us of `bench`, interleaved, on a busy 2-core VM: `client run --closed --connections 64
-//! --window 64`).
+//! a request on a busy 2-core VM: `client run --closed --connections 64 --window 64`).
 //!
 //! Where it is not cheap: an open-loop request has a write, a read and a wait of its own, because it is sent when it is
 //! due and not when there is company. The write delivers to the server and may have to wake it: 3 to 9 us of CPU a
@@ -69,6 +68,10 @@ pub enum Loop {
 pub struct Load {
     /// When requests are sent.
     pub pace: Loop,
+    /// Closed loop: ends when so many are answered, if that is before the end of the measured time.
+    pub requests: Option<u64>,
+    /// Has one request of each connection answered before the run begins, so that accepting is not measured.
+    pub greeting: bool,
     /// Connections of all threads.
     pub connections: u32,
     /// Vectors of the requests.
@@ -115,7 +118,7 @@ pub struct IntervalTotal {
 pub struct Measurement {
     /// When the run began.
     pub started_at: SystemTime,
-    /// The measured time.
+    /// The measured time, up to the last answer if the run ended by its number of requests.
     pub window: Duration,
     /// From the intended send time to the answer; empty in the closed loop, which intends nothing.
     pub response_ns: Histogram<u64>,
@@ -185,6 +188,9 @@ pub fn measure(target: &Target, load: &Load, observe: &mut dyn FnMut(&Interval))
         for tally in tallies? {
             measurement.tally.add(tally);
         }
+        if let Some(ended_ns) = measurement.tally.ended_ns {
+            measurement.window = Duration::from_nanos(ended_ns - timetable.measured_from_ns);
+        }
         measurement.slow_answers = slow_answers?;
         Ok(measurement)
     })
@@ -211,7 +217,11 @@ fn timetable(target: &Target, load: &Load) -> Timetable {
 fn pace(load: &Load, timetable: &Timetable, worker: usize, workers: usize) -> Pace {
     match &load.pace {
         Loop::Open(arrivals) => Pace::Open(Schedule::new(arrivals, worker, workers, timetable.measured_to_ns)),
-        Loop::Closed { window } => Pace::Closed(u64::from(*window)),
+        Loop::Closed { window } => {
+            let up_to = |worker: usize| load.requests.map(|all| all * worker as u64 / workers as u64);
+            let share = up_to(worker).zip(up_to(worker + 1)).map(|(before, behind)| behind - before);
+            Pace::Closed { window: u64::from(*window), requests: share }
+        }
     }
 }
 
@@ -225,21 +235,30 @@ fn connect_all<'a>(target: &Target, load: &Load, stream: &'a RequestStream) -> R
             let due = start + Duration::from_secs_f64(index as f64 / rate);
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
-        let socket = connect_nonblocking(target)?;
+        let socket = connect(target)?;
         let share = &mut shares[index % threads];
         if let Some(requests) = load.reconnect_every {
             let address = peer(&socket)?;
             share.churn = Some(Churn { requests, address });
         }
-        share.connections.push(Connection::new(socket, index, stream));
+        let mut connection = Connection::new(socket, index, stream);
+        if load.greeting {
+            connection.greet(target.timeout)?;
+        }
+        make_nonblocking(connection.socket())?;
+        share.connections.push(connection);
     }
     Ok(shares)
 }
 
 fn connect_nonblocking(target: &Target) -> Result<TcpStream, Failure> {
     let socket = connect(target)?;
-    socket.set_nonblocking(true).map_err(Failure::local("make a connection nonblocking"))?;
+    make_nonblocking(&socket)?;
     Ok(socket)
+}
+
+fn make_nonblocking(socket: &TcpStream) -> Result<(), Failure> {
+    socket.set_nonblocking(true).map_err(Failure::local("make a connection nonblocking"))
 }
 
 fn peer(socket: &TcpStream) -> Result<SocketAddr, Failure> {
@@ -357,7 +376,7 @@ impl Collected {
             window: load.duration,
             response_ns: self.response_ns,
             service_ns: self.service_ns,
-            tally: Tally::new(0),
+            tally: Tally { ended_ns: Some(0), ..Tally::new(0) },
             client: self.client,
             server: self.server,
             intervals: self.intervals,

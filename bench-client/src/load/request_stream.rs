@@ -320,6 +320,25 @@ mod tests {
         }
     }
 
+    /// The promise: what is told is what the answer is, as far as it has come.
+    #[test]
+    fn a_wrong_answer_is_told_for_what_it_is() {
+        let stream = stream("1");
+        let fault = |from: u64, received: &[u8]| {
+            stream.check_exact(from, received.len(), received).expect_err("a wrong answer").fault
+        };
+        let mut other_score = answers(&stream, 0, 1);
+        other_score[1] ^= 1;
+        assert!(matches!(fault(0, &other_score), Fault::Score { vector: 0, .. }));
+        assert!(matches!(fault(0, &other_score[..2]), Fault::Byte { index: 1, .. }));
+        assert!(matches!(fault(1, &other_score[1..]), Fault::Score { vector: 0, .. }), "begun earlier");
+        assert!(matches!(fault(0, &[0, 3, 1]), Fault::ErrorAnswer(disrust_protocol::ErrorCode::Shed)));
+        assert!(matches!(fault(0, &[0]), Fault::Byte { index: 0, expected: 1, received: 0 }));
+        assert!(matches!(fault(0, &[200]), Fault::NotAnAnswer(_)));
+        let two_scores = [2, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert!(matches!(fault(0, &two_scores), Fault::ScoreCount { expected: 1, received: 2 }));
+    }
+
     /// The promise: with a tolerance, answers that come in any pieces pass if they are near, and only then.
     #[test]
     fn near_answers_pass_in_any_pieces() {

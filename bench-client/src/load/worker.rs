@@ -81,8 +81,13 @@ pub struct Churn {
 pub enum Pace {
     /// On schedule, whatever the server does.
     Open(Schedule),
-    /// At most so many requests under way on a connection.
-    Closed(u64),
+    /// When answers come.
+    Closed {
+        /// The most requests under way on a connection.
+        window: u64,
+        /// Those of this worker in all; none: as many as there is time for.
+        requests: Option<u64>,
+    },
 }
 
 /// What a worker counted. Requests are counted by their intended time (open loop) or their answer's (closed loop).
@@ -109,6 +114,8 @@ pub struct Tally {
     pub first_lost: Option<Failure>,
     /// Of the measured time, how long there was nothing to do.
     pub idle_ns: u64,
+    /// When the last answer came, if the run ended by its number of requests.
+    pub ended_ns: Option<u64>,
 }
 
 /// One thread's part of a run.
@@ -130,6 +137,8 @@ pub struct Worker<'a> {
     /// Claimed and not written yet: the connection and the intended time. Empty between turns.
     claims: Vec<(usize, u64)>,
     outstanding: u64,
+    /// Closed loop: requests that no connection has taken yet.
+    unclaimed: u64,
     last_activity_ns: u64,
     last_check_ns: u64,
     receive_buffer: Vec<u8>,
@@ -156,13 +165,13 @@ impl<'a> Worker<'a> {
                 answer_places.push(schedule.place(token));
             }
         }
-        let (next_due, next_due_ns, scheduled) = match pace {
+        let (next_due, next_due_ns, scheduled, unclaimed) = match pace {
             Pace::Open(schedule) => {
                 let place = schedule.place(0);
                 let scheduled = schedule.count(timetable.measured_from_ns, timetable.measured_to_ns);
-                (place, schedule.intended_ns(place), scheduled)
+                (place, schedule.intended_ns(place), scheduled, 0)
             }
-            Pace::Closed(_) => (Place::default(), u64::MAX, 0),
+            Pace::Closed { requests, .. } => (Place::default(), u64::MAX, 0, requests.unwrap_or(u64::MAX)),
         };
         Ok(Worker {
             timetable,
@@ -179,6 +188,7 @@ impl<'a> Worker<'a> {
             answer_places,
             claims: Vec::with_capacity(CLAIMS_MAX),
             outstanding: 0,
+            unclaimed,
             last_activity_ns: 0,
             last_check_ns: 0,
             receive_buffer: vec![0; RECEIVE_BYTES],
@@ -225,14 +235,21 @@ impl<'a> Worker<'a> {
 
     /// Closed loop: the first requests of every connection.
     fn fill_windows(&mut self) -> Result<(), Failure> {
-        let &Pace::Closed(window) = self.pace else { return Ok(()) };
-        for connection in &mut self.connections {
-            connection.claim(window);
-            self.outstanding += window;
-            let now_ns = self.start.elapsed().as_nanos() as u64;
-            connection.send(now_ns)?;
+        let &Pace::Closed { window, .. } = self.pace else { return Ok(()) };
+        for token in 0..self.connections.len() {
+            self.fill_window(token, window);
+            let now_ns = self.now_ns();
+            self.connections[token].send(now_ns)?;
         }
         Ok(())
+    }
+
+    fn fill_window(&mut self, token: usize, window: u64) {
+        let connection = &mut self.connections[token];
+        let claim = (window - connection.outstanding()).min(self.unclaimed);
+        connection.claim(claim);
+        self.unclaimed -= claim;
+        self.outstanding += claim;
     }
 
     /// Open loop: claims and writes what is due, and returns the time.
@@ -283,7 +300,7 @@ impl<'a> Worker<'a> {
                 let to_ns = self.timetable.measured_to_ns;
                 self.next_due_ns >= to_ns || now_ns > to_ns + self.timetable.overtime_ns
             }
-            Pace::Closed(_) => now_ns >= self.timetable.measured_to_ns,
+            Pace::Closed { .. } => now_ns >= self.timetable.measured_to_ns || self.unclaimed == 0,
         };
         if sending_over && (self.outstanding == 0 || self.next_due_ns < self.timetable.measured_to_ns) {
             return true;
@@ -366,7 +383,7 @@ impl<'a> Worker<'a> {
                     }
                 })
             }
-            Pace::Closed(_) => self.connections[token].take_answers(now_ns, |sent_at_ns, count| {
+            Pace::Closed { .. } => self.connections[token].take_answers(now_ns, |sent_at_ns, count| {
                 answers += count;
                 if sent_at_ns >= timetable.measured_from_ns {
                     interval.service_ns.saturating_record_n(now_ns - sent_at_ns, count);
@@ -386,12 +403,10 @@ impl<'a> Worker<'a> {
     /// Sends what could not be sent before, or what the window has room for, or replaces a socket that has done its
     /// part.
     fn refill(&mut self, token: usize, now_ns: u64) -> Result<(), Failure> {
-        let connection = &mut self.connections[token];
-        if let (Pace::Closed(window), true) = (self.pace, now_ns < self.timetable.measured_to_ns) {
-            let room = window - connection.outstanding();
-            connection.claim(room);
-            self.outstanding += room;
+        if let (&Pace::Closed { window, .. }, true) = (self.pace, now_ns < self.timetable.measured_to_ns) {
+            self.fill_window(token, window);
         }
+        let connection = &mut self.connections[token];
         if let Some(churn) = self.churn.filter(|_| connection.socket_is_spent()) {
             connection.reconnect(churn.address, now_ns)?;
             connection.end_socket_after(churn.requests);
@@ -407,16 +422,21 @@ impl<'a> Worker<'a> {
         if let (Pace::Open(schedule), false) = (self.pace, sent_all) {
             self.tally.unsent = schedule.count(self.next_due_ns, self.timetable.measured_to_ns);
         }
+        if let Pace::Closed { requests: Some(_), .. } = self.pace {
+            self.tally.ended_ns = Some(self.last_activity_ns);
+        }
         if self.outstanding > 0 {
             self.count_losses();
-        } else {
+        }
+        // Ends what is measured; that the connections end is no part of it.
+        self.recorder.finish();
+        if self.outstanding == 0 {
             for connection in self.connections {
                 if !connection.finish(FINISH_PATIENCE)? {
                     break;
                 }
             }
         }
-        self.recorder.finish();
         Ok(self.tally)
     }
 
@@ -464,6 +484,7 @@ impl Tally {
         self.lost += other.lost;
         self.first_lost = self.first_lost.take().or(other.first_lost);
         self.idle_ns += other.idle_ns;
+        self.ended_ns = self.ended_ns.zip(other.ended_ns).map(|(ended_ns, other_ns)| ended_ns.max(other_ns));
     }
 
     /// With nothing counted but what is on the schedule.
@@ -480,6 +501,7 @@ impl Tally {
             lost: 0,
             first_lost: None,
             idle_ns: 0,
+            ended_ns: None,
         }
     }
 }

@@ -86,6 +86,8 @@ impl Visitor<'_> {
         };
         Ok(Load {
             pace,
+            requests: None,
+            greeting: false,
             connections: point.connections,
             vectors: point.vectors.to_string().parse().map_err(SweepError::Vectors)?,
             threads: self.machine.client_threads.min(point.connections),
