@@ -5,6 +5,7 @@
 //!
 //! Invariants: every number is inside its bounds below, so nothing behind this file checks them again.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, value_parser};
@@ -15,6 +16,7 @@ mod floor;
 mod run;
 mod sweep;
 
+use crate::connect::Target;
 pub use bench::BenchPlan;
 pub use floor::{FloorPlan, Kind};
 pub use run::{ComparePlan, OVERTIME, OutputPlan, ProbePlan, RunPlan, SearchPlan};
@@ -36,48 +38,61 @@ const CONNECTIONS_MAX: i64 = 65_535;
 /// The longest `--timeout`. Larger: a stalled run looks like one that will not end. Smaller: only limits patience.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
-/// Reads the process's arguments; on a usage error or `--help` it prints what clap has to say and ends the process.
-pub fn parse() -> Arguments {
-    let arguments = Arguments::parse();
-    if let Some(Mode::Floor(plan)) = &arguments.mode
-        && let Err(error) = plan.check()
-    {
-        error.exit();
-    }
-    arguments
-}
-
-/// Talks to a disrust server and checks every answer against the sum model.
-#[derive(Debug, Clone, PartialEq, Parser)]
-#[command(name = "client", version, subcommand_precedence_over_arg = true)]
+/// What the process is to do.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Arguments {
     /// Whom to talk to, and how.
-    #[command(flatten)]
     pub target: Target,
     /// What to do; `smoke` if it is left out.
-    #[command(subcommand)]
     pub mode: Option<Mode>,
 }
 
-/// The server, and what every mode needs to know about it.
-#[derive(Debug, Clone, PartialEq, Args)]
-pub struct Target {
+impl Arguments {
+    /// Reads the process's arguments; on a usage error or `--help` it prints what clap has to say and ends the process.
+    pub fn of_process() -> Arguments {
+        Arguments::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads `words`, the first of which is the program.
+    pub fn read(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Arguments, clap::Error> {
+        let CommandLine { port, flags, mode } = CommandLine::try_parse_from(words)?;
+        if let Some(Mode::Floor(plan)) = &mode {
+            plan.check()?;
+        }
+        let TargetFlags { host, features, timeout, seed } = flags;
+        Ok(Arguments { target: Target { port, host, features, timeout, seed }, mode })
+    }
+}
+
+/// Talks to a disrust server and checks every answer against the sum model.
+#[derive(Parser)]
+#[command(name = "client", version, subcommand_precedence_over_arg = true)]
+struct CommandLine {
     /// The port that the server listens on.
     #[arg(value_name = "PORT", default_value_t = 9900, value_parser = value_parser!(u16).range(1..))]
-    pub port: u16,
+    port: u16,
+    #[command(flatten)]
+    flags: TargetFlags,
+    #[command(subcommand)]
+    mode: Option<Mode>,
+}
+
+/// Of the [`Target`] all but the port.
+#[derive(Args)]
+struct TargetFlags {
     /// The name or address of the server.
     #[arg(long, global = true, default_value = "127.0.0.1")]
-    pub host: String,
+    host: String,
     /// Features in a vector, as the server has them.
     #[arg(long, global = true, default_value_t = FEATURE_DIM as u32)]
     #[arg(value_parser = value_parser!(u32).range(1..=FEATURES_MAX))]
-    pub features: u32,
+    features: u32,
     /// Gives up when the server lets us wait for so long (`500ms`, `10s`).
     #[arg(long, global = true, default_value = "10s", value_parser = timeout)]
-    pub timeout: Duration,
+    timeout: Duration,
     /// Seed of the random vectors; the same seed sends the same bytes.
     #[arg(long, global = true, default_value_t = 1)]
-    pub seed: u64,
+    seed: u64,
 }
 
 /// What to do.
@@ -128,11 +143,11 @@ mod tests {
     use crate::load::schedule::Arrivals;
 
     fn parsed(line: &str) -> Arguments {
-        Arguments::try_parse_from(line.split_whitespace()).expect("a valid command line")
+        Arguments::read(line.split_whitespace()).expect("a valid command line")
     }
 
     fn refused(line: &str) -> bool {
-        Arguments::try_parse_from(line.split_whitespace()).is_err()
+        Arguments::read(line.split_whitespace()).is_err()
     }
 
     /// The promise: the port may stand first or be left out, before any mode or none.

@@ -10,7 +10,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use crate::args::{BenchPlan, Target};
+use crate::args::BenchPlan;
+use crate::connect::Target;
 use crate::failure::Failure;
 use crate::load::{Measurement, measure};
 use crate::processor_time::ThreadTime;

@@ -1,5 +1,7 @@
 //! Connections: from a host and port to a stream that sends at once and never waits for ever.
 //!
+//! Whom a connection goes to is a [`Target`], which every command is told.
+//!
 //! Invariants: a stream that leaves here has TCP_NODELAY and both timeouts set.
 
 use std::io;
@@ -8,8 +10,22 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::args::Target;
 use crate::failure::Failure;
+
+/// The server, and what every command needs to know about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The port that the server listens on.
+    pub port: u16,
+    /// The name or address of the server.
+    pub host: String,
+    /// Features in a vector, as the server has them.
+    pub features: u32,
+    /// How long the server may let us wait.
+    pub timeout: Duration,
+    /// Of the random vectors; the same seed sends the same bytes.
+    pub seed: u64,
+}
 
 /// Connects to the server, by the first of its addresses that answers.
 pub fn connect(target: &Target) -> Result<TcpStream, Failure> {

@@ -1,6 +1,7 @@
 //! What can go wrong, and how it is told: one message that names the connection, the request and what to try.
 //!
-//! It decides nothing but the exit status.
+//! It decides nothing but the exit status, and knows no other module: a command with errors of its own turns them into a
+//! [`Failure::Command`].
 //!
 //! Invariants: connections and requests are counted from 0, a request within its connection.
 
@@ -11,9 +12,6 @@ use std::time::Duration;
 use disrust_protocol::{BadAnswer, ErrorCode};
 use nix::errno::Errno;
 use thiserror::Error;
-
-use crate::floor::FloorError;
-use crate::sweep::SweepError;
 
 /// Why the command does not end with exit status 0.
 #[derive(Debug, Error)]
@@ -47,12 +45,9 @@ pub enum Failure {
         /// What reading gave.
         source: io::Error,
     },
-    /// A reference server did not start, or could not go on.
+    /// What only one command can meet, in its own words.
     #[error(transparent)]
-    Floor(#[from] FloorError),
-    /// A sweep could not go on.
-    #[error(transparent)]
-    Sweep(#[from] SweepError),
+    Command(Box<dyn std::error::Error + Send + Sync>),
     /// Answers are missing.
     #[error("{lost} requests got no answer; the first: {first}")]
     Lost {

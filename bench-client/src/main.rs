@@ -12,6 +12,13 @@
 //! - [`mod@floor`] is the other side: servers to compare with.
 //! - [`sweep`] starts the server and the floors, measures them at many points with the same engine, and writes tables.
 //!
+//! Imports run one way, and `tests/imports.rs` holds it; from the bottom up:
+//! 1. [`failure`], [`rows`], [`processor_time`], [`environment`] and [`server_figures`] know no other module of ours.
+//! 2. [`answers`] and [`mod@connect`], which says what a [`connect::Target`] is.
+//! 3. [`load`], then [`summary`], then [`limit`] and [`server_metrics`].
+//! 4. [`args`] turns words into plans, and plans into loads; [`output`] writes what a plan asks for.
+//! 5. The commands, each of which is told its plan: none knows another.
+//!
 //! Invariants: exit status 0 means that every answer was checked and right; 1 that one was not, or that the server or
 //! this machine failed; 2 that the command line was wrong; 3 that the client was too slow to measure the server; 4 that
 //! a limit was broken. Every wait has a bound (`--timeout`), so it always ends; all but `floor`, which serves until it is
@@ -35,6 +42,7 @@ mod processor_time;
 mod rows;
 mod run;
 mod search;
+mod server_figures;
 mod server_metrics;
 mod smoke;
 mod summary;
@@ -47,7 +55,7 @@ use args::{Arguments, Mode};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    match carry_out(&args::parse()) {
+    match carry_out(&Arguments::of_process()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("client: {failure}");

@@ -9,7 +9,8 @@ use std::io::Write;
 
 use disrust_protocol::MAX_VECTORS_PER_REQUEST;
 
-use crate::args::{ProbePlan, Target};
+use crate::args::ProbePlan;
+use crate::connect::Target;
 use crate::failure::Failure;
 use crate::load::measure;
 use crate::output::text::time;

@@ -5,7 +5,8 @@
 
 use std::io::Write;
 
-use crate::args::{RunPlan, Target};
+use crate::args::RunPlan;
+use crate::connect::Target;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::load::{Measurement, measure};

@@ -8,7 +8,8 @@
 
 use std::io::Write;
 
-use crate::args::{SearchPlan, Target};
+use crate::args::SearchPlan;
+use crate::connect::Target;
 use crate::failure::Failure;
 use crate::load::measure;
 use crate::output::text::{figure, time};

@@ -6,15 +6,13 @@
 //! Invariants: only intervals that lie inside the measured time count, so neither the warm-up nor an idle server is in
 //! the figures; what is summed are counts, what is compared are times.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::failure::Failure;
+use crate::server_figures::{ServerFigures, StageTimes};
 use crate::summary::Spread;
 
 /// Names of the stages whose times the server prints, as it does (`…_p50`, `…_p99`).
@@ -32,32 +30,6 @@ const GAUGES: [&str; 9] = [
     "resp_max",
     "pool_max_in_use",
 ];
-
-/// What the server says of the measured time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ServerFigures {
-    /// Whole intervals inside the measured time.
-    pub intervals: u32,
-    /// Their length together.
-    pub seconds: f64,
-    /// What was counted in them, by the server's names.
-    pub counts: BTreeMap<String, u64>,
-    /// Times by stage.
-    pub stages: Vec<StageTimes>,
-}
-
-/// The times of one stage, over the intervals.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StageTimes {
-    /// As the server names it.
-    pub stage: String,
-    /// The median of the intervals' p50.
-    pub p50_ns: f64,
-    /// The median of the intervals' p99.
-    pub p99_ns: f64,
-    /// The largest of the intervals' p99.
-    pub p99_ns_max: f64,
-}
 
 /// A file that grows with the server's lines, and where it ended before the run.
 pub struct MetricsFile {

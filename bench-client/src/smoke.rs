@@ -14,8 +14,7 @@ use disrust_protocol::{ErrorCode, RequestLayout, write_request};
 use fastrand::Rng;
 
 use crate::answers::AnswerReader;
-use crate::args::Target;
-use crate::connect::connect;
+use crate::connect::{Target, connect};
 use crate::failure::{Failure, Fault};
 use crate::rows;
 

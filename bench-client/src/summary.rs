@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::load::{Load, Loop, Measurement};
-use crate::server_metrics::ServerFigures;
+use crate::server_figures::ServerFigures;
 
 /// What the file is, for whoever finds it.
 pub const SCHEMA: &str = "disrust-bench-client-run";

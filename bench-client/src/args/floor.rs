@@ -7,7 +7,8 @@ use std::num::NonZeroU16;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, ValueEnum};
 
-use super::{Arguments, Target};
+use super::CommandLine;
+use crate::connect::Target;
 
 /// What `floor` is to serve with. Host and features are the [`Target`]'s.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -60,19 +61,17 @@ impl FloorPlan {
             return Ok(());
         }
         let message = "--threads is for --kind tokio: the others have one thread, which is their point";
-        Err(Arguments::command().error(ErrorKind::ArgumentConflict, message))
+        Err(CommandLine::command().error(ErrorKind::ArgumentConflict, message))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
-    use super::super::Mode;
+    use super::super::{Arguments, Mode};
     use super::*;
 
     fn parsed(line: &str) -> (Target, FloorPlan) {
-        let arguments = Arguments::try_parse_from(line.split_whitespace()).expect("a valid command line");
+        let arguments = Arguments::read(line.split_whitespace()).expect("a valid command line");
         let Some(Mode::Floor(plan)) = arguments.mode else { panic!("{line} asks for a floor") };
         (arguments.target, plan)
     }
@@ -100,10 +99,10 @@ mod tests {
             ("client floor --kind epoll --threads 1", false),
             ("client floor --kind uring --threads 2", false),
         ] {
-            assert_eq!(parsed(line).1.check().is_ok(), valid, "{line}");
+            assert_eq!(Arguments::read(line.split_whitespace()).is_ok(), valid, "{line}");
         }
         for line in ["client floor", "client floor --kind kqueue", "client floor --kind tokio --threads 0"] {
-            assert!(Arguments::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+            assert!(Arguments::read(line.split_whitespace()).is_err(), "{line}");
         }
     }
 }

@@ -32,8 +32,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
-use crate::args::{FloorPlan, Kind, Target};
-use crate::connect::raise_descriptor_limit;
+use crate::args::{FloorPlan, Kind};
+use crate::connect::{Target, raise_descriptor_limit};
 use crate::failure::Failure;
 
 /// Why a reference server did not start, or could not go on.
@@ -75,6 +75,12 @@ impl FloorError {
     /// For `map_err`: this machine refused `action`.
     fn system<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> FloorError {
         move |error| FloorError::System { action, source: error.into() }
+    }
+}
+
+impl From<FloorError> for Failure {
+    fn from(error: FloorError) -> Failure {
+        Failure::Command(Box::new(error))
     }
 }
 

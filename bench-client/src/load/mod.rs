@@ -36,8 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 use disrust_protocol::RequestLayout;
 use hdrhistogram::Histogram;
 
-use crate::args::Target;
-use crate::connect::{connect, raise_descriptor_limit};
+use crate::connect::{Target, connect, raise_descriptor_limit};
 use crate::failure::Failure;
 use crate::load::connection::Connection;
 use crate::load::mix::VectorMix;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::args::Target;
+use crate::connect::Target;
 use crate::failure::{Failure, Fault};
 use crate::load::connect_nonblocking;
 use crate::load::connection::Connection;

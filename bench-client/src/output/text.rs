@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use crate::limit::Metric;
-use crate::server_metrics::ServerFigures;
+use crate::server_figures::ServerFigures;
 use crate::summary::{Repeat, Report, Spread, TimesNs};
 
 /// What open-loop times are.

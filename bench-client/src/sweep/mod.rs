@@ -33,8 +33,8 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
 
-use crate::args::{ServerKind, SweepPlan, Target};
-use crate::connect::raise_descriptor_limit;
+use crate::args::{ServerKind, SweepPlan};
+use crate::connect::{Target, raise_descriptor_limit};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use figures::{Figure, PointFigures};
@@ -83,6 +83,12 @@ pub enum SweepError {
         /// What is wrong with it.
         source: MarkerError,
     },
+}
+
+impl From<SweepError> for Failure {
+    fn from(error: SweepError) -> Failure {
+        Failure::Command(Box::new(error))
+    }
 }
 
 /// Sweeps as `plan` says.

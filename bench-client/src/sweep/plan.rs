@@ -255,13 +255,11 @@ impl fmt::Display for Point {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::args::{Arguments, Mode};
 
     fn grid(words: &str, cpus: usize) -> Grid {
-        let arguments = Arguments::try_parse_from(format!("client sweep {words}").split_whitespace());
+        let arguments = Arguments::read(format!("client sweep {words}").split_whitespace());
         let Some(Mode::Sweep(plan)) = arguments.expect("a valid command line").mode else { panic!("no sweep") };
         Grid::new(&plan, cpus)
     }
