@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use disrust_protocol::FEATURE_DIM;
 
 mod bench;
+mod cpu_list;
 mod floor;
 mod run;
 mod sweep;
@@ -20,7 +21,7 @@ use crate::connect::Target;
 pub use bench::BenchPlan;
 pub use floor::{FloorPlan, Kind};
 pub use run::{ComparePlan, OVERTIME, OutputPlan, ProbePlan, RunPlan, SearchPlan};
-pub use sweep::{ServerKind, SweepPlan, Wait};
+pub use sweep::{IO_THREADS_MAX, ServerKind, SweepPlan, Wait};
 
 /// The largest `--features`.
 ///

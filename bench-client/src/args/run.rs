@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, value_parser};
-use disrust::config::cpu_list::parse_cpu_list;
 
+use super::cpu_list::{CpuList, cpu_list};
 use super::{CONNECTIONS_MAX, WINDOW_MAX};
 use crate::limit::{Limit, Metric, rate};
 use crate::load::mix::VectorMix;
@@ -37,9 +37,6 @@ pub(super) const REPEATS_MAX: i64 = 1000;
 /// How long after the measured time requests are still sent that became due in it, unless `--lag-limit` is longer.
 /// Longer: a saturated client is told later. Shorter: one hiccup of the machine at the end is called saturation.
 pub const OVERTIME: Duration = Duration::from_millis(100);
-
-/// CPUs above cannot be told to the kernel by the library that pins.
-const CPU_MAX: usize = 1023;
 
 /// What `run` is to do.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -228,9 +225,6 @@ pub struct ComparePlan {
     pub metrics: Vec<Metric>,
 }
 
-/// CPUs in the order in which they were named.
-pub type CpuList = std::sync::Arc<[usize]>;
-
 impl RunPlan {
     /// The load that this plan means.
     pub fn load(&self, seed: u64) -> Load {
@@ -346,12 +340,4 @@ fn tolerance(text: &str) -> Result<f32, String> {
 
 fn precision(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|share| (0.001..1.0).contains(share)).ok_or_else(|| "not between 0.001 and 1".to_owned())
-}
-
-fn cpu_list(text: &str) -> Result<CpuList, String> {
-    let cpus = parse_cpu_list(text).map_err(|error| error.to_string())?;
-    match cpus.iter().find(|cpu| **cpu > CPU_MAX) {
-        Some(cpu) => Err(format!("CPU {cpu} is above {CPU_MAX}")),
-        None => Ok(cpus.into()),
-    }
 }

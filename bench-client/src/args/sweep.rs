@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
-use disrust::limits::IO_THREADS_MAX;
 use disrust_protocol::MAX_VECTORS_PER_REQUEST;
 use serde::{Deserialize, Serialize};
 
 use super::run::{REPEATS_MAX, THREADS_MAX, duration, positive_duration};
 use super::{CONNECTIONS_MAX, WINDOW_MAX};
+
+/// The most I/O threads that disrust takes.
+pub const IO_THREADS_MAX: u32 = 64;
 
 /// What `sweep` is to do.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -34,7 +36,7 @@ pub struct SweepPlan {
     pub servers: Vec<ServerKind>,
     /// I/O threads of disrust; 1, 2, 4, … up to one CPU less than there are if it is left out.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    #[arg(value_parser = value_parser!(u32).range(1..=IO_THREADS_MAX as i64))]
+    #[arg(value_parser = value_parser!(u32).range(1..=i64::from(IO_THREADS_MAX)))]
     pub io_threads: Vec<u32>,
     /// Connections.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=CONNECTIONS_MAX))]

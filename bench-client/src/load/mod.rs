@@ -45,6 +45,7 @@ use crate::load::request_stream::RequestStream;
 use crate::load::schedule::{Arrivals, Schedule};
 use crate::load::truth::{Expectation, Truth};
 use crate::load::worker::{Churn, Pace, Tally, Timetable, Worker};
+use crate::pinning::pin_current_thread;
 use crate::processor_time::{OwnTime, ThreadTime, spent, threads_of};
 
 /// From the threads being ready to the start. Longer: only waiting. Shorter: a thread may be late for its start.
@@ -266,7 +267,7 @@ fn peer(socket: &TcpStream) -> Result<SocketAddr, Failure> {
 
 fn pin(load: &Load, worker: usize) -> Result<(), Failure> {
     let Some(&cpu) = load.pin.get(worker % load.pin.len().max(1)) else { return Ok(()) };
-    if core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) { Ok(()) } else { Err(Failure::Pin(cpu)) }
+    if pin_current_thread(cpu) { Ok(()) } else { Err(Failure::Pin(cpu)) }
 }
 
 fn join_all(handles: Vec<ScopedJoinHandle<'_, Result<Option<Tally>, Failure>>>) -> Result<Vec<Tally>, Failure> {

@@ -10,6 +10,8 @@ use std::fs;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use crate::pinning::available_cpus;
+
 /// Ticks of /proc/stat in a second of one CPU: the kernel's USER_HZ, which is fixed by its interface (proc(5), time(7)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -25,9 +27,9 @@ impl Machine {
     /// This machine, for a client of `client_threads` threads, or of half as many as there are CPUs. Of a container that
     /// may use up fewer CPUs than it may run on, so many are used.
     pub fn here(client_threads: Option<u32>) -> Machine {
-        let cpus = core_affinity::get_core_ids().unwrap_or_default();
+        let cpus = available_cpus();
         let usable = available_parallelism().map_or(cpus.len(), usize::from);
-        Machine::new(cpus.into_iter().map(|cpu| cpu.id).collect(), usable, client_threads)
+        Machine::new(cpus, usable, client_threads)
     }
 
     fn new(mut cpus: Vec<usize>, usable: usize, client_threads: Option<u32>) -> Machine {

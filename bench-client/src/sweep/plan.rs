@@ -9,10 +9,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use disrust::limits::IO_THREADS_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{ServerKind, SweepPlan, Wait};
+use crate::args::{IO_THREADS_MAX, ServerKind, SweepPlan, Wait};
 
 /// The load at which I/O threads and wait strategies are compared: many connections, several requests a turn, and the
 /// smallest answer, so that input and output are all there is.
@@ -201,7 +200,7 @@ fn thread_counts(cpus: usize) -> Vec<u32> {
     let most = match cpus {
         0 | 1 => 1,
         2 => 2,
-        more => (more - 1).min(IO_THREADS_MAX) as u32,
+        more => u32::try_from(more - 1).map_or(IO_THREADS_MAX, |most| most.min(IO_THREADS_MAX)),
     };
     let mut counts: Vec<u32> =
         std::iter::successors(Some(1), |count| Some(count * 2)).take_while(|&c| c < most).collect();
@@ -272,7 +271,7 @@ mod tests {
         {
             assert_eq!(thread_counts(cpus), counts, "{cpus}");
         }
-        assert_eq!(thread_counts(512).last(), Some(&(IO_THREADS_MAX as u32)));
+        assert_eq!(thread_counts(512).last(), Some(&IO_THREADS_MAX));
         assert_eq!(grid("--quick", 64).io_threads, [1, 2, 63]);
         assert_eq!(grid("--io-threads 3,3,5", 64).io_threads, [3, 5]);
     }
