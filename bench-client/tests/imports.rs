@@ -1,8 +1,9 @@
 //! Imports run one way: no top-level module of a crate imports another one that imports it, in however many steps.
 //!
 //! It reads lines and is no parser: it knows `use crate::x`, `use crate::{x, y::z}`, `use super::x` and a path such as
-//! `crate::x::y` in the code, which is all that stands here. What is in the `mod tests` at the foot of a file does not
-//! count, nor do comments; in any other module inside a file `super` is taken for the file's own. Any crate can have it: it reads the sources of the crate that it is compiled in.
+//! `crate::x::y` in the code, which is all that stands here. Comments do not count, nor does the `mod tests` at the foot of
+//! a file; in any other module inside a file `super` is taken for the file's own. Any crate can have it: it reads the
+//! sources of the crate that it is compiled in.
 //!
 //! Invariants: `main.rs` and `lib.rs` are the root, which may know everybody.
 

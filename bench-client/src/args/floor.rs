@@ -32,7 +32,7 @@ pub struct FloorPlan {
 pub enum Kind {
     /// One thread, level-triggered epoll, answers inline.
     Epoll,
-    /// One thread, io_uring as the server sets it up, answers inline.
+    /// One thread, io_uring, answers inline.
     Uring,
     /// Many threads, a task for each connection: what one writes in an afternoon.
     Tokio,

@@ -3,8 +3,8 @@
 //! They answer in the thread that received, and score as the sum model does, so what the server adds
 //! to them is its hand-off and its batching:
 //! - [`epoll`]: one thread, level-triggered epoll. The limit of readiness-based input and output.
-//! - [`uring`]: one thread on the server's own kernel interface and connections. The limit of this server's design: what
-//!   it would cost without the batch processor.
+//! - [`uring`]: one thread on io_uring, the same calls in fewer entries into the kernel. The limit of completion-based
+//!   input and output; it shares no code with the server.
 //! - [`mod@tokio`]: many threads, a task a connection. Not a limit, but what users have today.
 //!
 //! They are no servers to deploy: they hold no peer to a deadline, do not limit connections, do not drain, and end with
@@ -24,8 +24,6 @@ use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 
-use disrust::kernel::{BindError, pin_current_thread};
-use disrust::limits::LISTEN_BACKLOG;
 use disrust_protocol::RequestLayout;
 use nix::errno::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -35,6 +33,12 @@ use thiserror::Error;
 use crate::args::{FloorPlan, Kind};
 use crate::connect::{Target, raise_descriptor_limit};
 use crate::failure::Failure;
+use crate::pinning::pin_current_thread;
+
+/// Connections that may wait to be accepted, as many as at the server, and not the 128 of `TcpListener::bind`.
+///
+/// Larger: the kernel caps it. Smaller: a crowd that connects at once is measured by its lost SYNs.
+const LISTEN_BACKLOG: i32 = 4096;
 
 /// Why a reference server did not start, or could not go on.
 #[derive(Debug, Error)]
@@ -49,12 +53,12 @@ pub enum FloorError {
         /// What the system said.
         source: io::Error,
     },
-    /// The same, as the server's own listeners tell it.
-    #[error(transparent)]
-    Bind(#[from] BindError),
     /// io_uring can't be had.
-    #[error("{0}")]
-    RingUnavailable(String),
+    #[error(
+        "cannot set up io_uring: {0}\n\
+         It needs Linux 6.1, and a container's seccomp profile or kernel.io_uring_disabled may forbid it."
+    )]
+    RingUnavailable(io::Error),
     /// The CPU is not there.
     #[error("cannot run on CPU {0}: it is not there, or this process may not use it. Choose another --pin")]
     Pin(usize),
@@ -106,7 +110,8 @@ pub fn run(target: &Target, plan: &FloorPlan, out: &mut impl Write) -> Result<()
             server.run()?;
         }
         Kind::Uring => {
-            let (server, address) = uring::Server::new(host, port, layout, stop)?;
+            let (listener, address) = listen(host, port)?;
+            let server = uring::Server::new(listener, layout, stop)?;
             announce(address)?;
             server.run()?;
         }
@@ -144,8 +149,6 @@ fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), FloorError
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        // The server's own bound, not the 128 of `TcpListener::bind`: a crowd that connects at once must not be
-        // measured by its lost SYNs.
         socket.listen(LISTEN_BACKLOG)?;
         let listener = TcpListener::from(socket);
         let address = listener.local_addr()?;

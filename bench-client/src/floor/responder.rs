@@ -1,6 +1,6 @@
 //! Requests in, answers out, as a pure function: all that the reference servers have in common.
 //!
-//! It sums by itself, in the sum model's order and with the same bits. Rejected: the model of the server for
+//! It sums by itself, in the sum model's order and with the same bits. Rejected: the server's own model for
 //! each request, which sets out to score a whole batch: with it, the epoll floor took 155 instructions a request in user
 //! space, and takes 79 now (callgrind, `bench 64 N --window 64`). A floor with that in it would not be one.
 //!

@@ -1,238 +1,247 @@
-//! The io_uring floor: one thread, and everything of the server but its hand-off.
+//! The io_uring floor: one thread, one ring, and one chain of operations a turn for each connection.
 //!
-//! The ring's settings, the provided buffers, multishot accept and receive, framing, and the life of a connection are
-//! the server's own code ([`disrust::kernel`], [`disrust::connections`]); only the way from a burst of requests to its
-//! answers is different: sums, taken in place. So a comparison shows what the disruptor, the batch processor
-//! and the response queue cost or save, and nothing else.
+//! It is written on the io-uring crate alone, with none of the server's code, so that it is a limit of its own. A turn's
+//! chain is "send the answers, then receive": linked, so that the kernel begins to receive when all is sent, and a
+//! peer that does not read is not received from. Of a chain only the receive, or whatever failed before it, posts a
+//! completion (IOSQE_CQE_SKIP_SUCCESS, io_uring_enter(2)). Rejected: provided buffers with a multishot receive, which
+//! save the receive's submission, but need a copy of each partial request and care for buffers that run out; the CPU
+//! time of a request is the same.
 //!
-//! The journey of a request: `received` → [`answer_all`] → `answered` → at the end of the turn, with
-//! everything else that came for the connection, one send.
+//! The journey of a request: a completion → [`Connection::received`] → [`answer_all`] → [`Server::submit_turn`]; all
+//! turns go to the kernel with the next wait, in one system call.
 //!
-//! Invariants: a buffer is lent to the kernel, or held within one completion, so buffers never run out for
-//! longer than a turn; slots are freed only when no operation can refer to them ([`Connection`] sees to it).
+//! Invariants
+//! - A connection in the slab has exactly one chain in the kernel, which posts exactly one completion. Its buffers are
+//!   touched, and it is removed, only between that completion and the next chain.
+//! - Connections that are open when the server ends are never freed: the kernel may write to them until the process ends.
+#![expect(unsafe_code, reason = "a ring takes pointers to memory that it goes on using")]
 
-use std::io::{self, ErrorKind, Read};
-use std::net::SocketAddr;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 
-use disrust::connections::{Arrival, Connection, Drain, Rules, Step, Timeouts, Turn};
-use disrust::exchange::blocks::{Block, BlockPool};
-use disrust::exchange::buffer_pool::{Buffer, BufferPool};
-use disrust::exchange::clock::Clock;
-use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
-use disrust::kernel::RingSocket;
-use disrust::kernel::{
-    Completion, EventFd, Kernel, ReceiveOutcome, RingSizes, ServedPort, UringKernel, bind_port, explain_refusal,
-    resolve,
-};
-use disrust::limits::{
-    BUFFER_MEMORY_BYTES, COMPLETION_ENTRIES, ConnectionLimits, PoolGeometry, RECEIVE_BYTES, SUBMISSION_ENTRIES, TICK,
-};
 use disrust_protocol::RequestLayout;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::Fd;
+use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
 
 use super::responder::{Framing, answer_all};
 use super::{FloorError, accept_failed};
 
-/// Connections that there is room for from the start; more cost an allocation each time that they double.
-const CONNECTIONS_RESERVED: usize = 1024;
+/// Submissions that go to the kernel at once. Larger: only memory. Smaller: more system calls.
+const SUBMISSIONS: u32 = 1024;
 
-/// Nothing here has a deadline or drains, so all turns are alike and no clock is read.
-const TURN: Turn = Turn { now_ns: 0, drain: Drain::No };
+/// Completions that the kernel holds without taking memory for more. A connection has one at a time.
+const COMPLETIONS: u32 = 4096;
+
+/// Bytes that are received at once, unless a request is larger. Larger: more memory for each connection. Smaller: more
+/// system calls for large bursts.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// Operations of a chain: a send, the end of our side, a receive.
+const CHAIN_MAX: usize = 3;
+
+/// Waits for bytes before it tries to receive: behind a send there are none yet (IORING_RECVSEND_POLL_FIRST, io_uring(7)).
+const POLL_FIRST: u16 = 1;
+
+/// What the ring calls the multishot accept; a connection's operations are called by its slot, see [`token`].
+const ACCEPT: u64 = u64::MAX;
+
+/// What the ring calls the wait for the stream that tells to stop.
+const STOP: u64 = u64::MAX - 1;
+
+/// What the ring calls an operation of the connection in `slot`: whether it is the receive at the end of the chain, or
+/// one before it, which is only heard of if it failed.
+fn token(slot: usize, is_receive: bool) -> u64 {
+    (slot as u64) << 1 | u64::from(is_receive)
+}
 
 /// The server.
 pub struct Server {
-    kernel: UringKernel,
-    /// Held for as long as it is served.
-    _port: ServedPort,
+    ring: IoUring,
+    listener: TcpListener,
     stop: UnixStream,
     layout: RequestLayout,
-    rules: Rules,
-    pool: Arc<BufferPool>,
-    /// Holds nothing between bursts.
-    answers: Vec<u8>,
-    connections: Slab<Connection<RingSocket>>,
-    /// Generation of the next connection.
-    generation: u32,
-    /// Slots of connections that something happened to in this turn; a slot may stand here twice.
-    touched: Vec<u32>,
-    blocks: BlockPool,
+    /// Holds nothing between turns.
+    chain: Vec<Entry>,
+    /// Never freed, see the invariants.
+    connections: ManuallyDrop<Slab<Connection>>,
 }
 
 impl Server {
-    /// A server on `host` and `port`, until `stop`, which does not block, is readable; and its address.
-    pub fn new(
-        host: &str,
-        port: u16,
-        layout: RequestLayout,
-        stop: UnixStream,
-    ) -> Result<(Server, SocketAddr), FloorError> {
-        let mut bound = bind_port(resolve(host, port)?, 1, false)?;
-        let address = bound.address();
-        let listener = bound.take_listeners().pop().expect("one listener was asked for");
-        let port = bound.listen()?;
-        let pool = Arc::new(BufferPool::new(PoolGeometry::for_layout(layout)));
-        let sizes = RingSizes { submissions: SUBMISSION_ENTRIES, completions: COMPLETION_ENTRIES };
-        // Nobody rings the alarm: there is no other thread.
-        let alarm = EventFd::new().map_err(FloorError::system("make an eventfd"))?;
-        let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm, Clock::starting())
-            .map_err(|error| FloorError::RingUnavailable(explain_refusal(&error)))?;
-        let server = Server {
-            kernel,
-            _port: port,
-            stop,
-            layout,
-            rules: Rules {
-                layout,
-                limits: ConnectionLimits::SERVING,
-                timeouts: Timeouts { request: None, idle: None },
-            },
-            pool,
-            answers: Vec::with_capacity(RECEIVE_BYTES),
-            connections: Slab::with_capacity(CONNECTIONS_RESERVED),
-            generation: 0,
-            touched: Vec::with_capacity(2 * COMPLETION_ENTRIES as usize),
-            blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(layout, BUFFER_MEMORY_BYTES)),
-        };
-        Ok((server, address))
+    /// A server on `listener` until `stop` is readable.
+    pub fn new(listener: TcpListener, layout: RequestLayout, stop: UnixStream) -> Result<Server, FloorError> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)
+            .map_err(FloorError::RingUnavailable)?;
+        let connections = ManuallyDrop::new(Slab::new());
+        Ok(Server { ring, listener, stop, layout, chain: Vec::with_capacity(CHAIN_MAX), connections })
     }
 
-    /// Serves until it is told to stop; it looks for that at every tick. The sockets that are open then are closed by the
-    /// end of the process.
+    /// Serves until it is told to stop. The sockets that are open then are closed by the end of the process.
     pub fn run(mut self) -> Result<(), FloorError> {
-        self.kernel.accept();
-        self.kernel.start_timer(TICK);
+        self.submit_accept()?;
+        let stop = opcode::PollAdd::new(Fd(self.stop.as_raw_fd()), libc::POLLIN as u32).build().user_data(STOP);
+        // SAFETY: the entry points to no memory.
+        unsafe { submit(&mut self.ring, &[stop]) }?;
         loop {
-            self.kernel.enter(true);
-            while let Some(completion) = self.kernel.next_completion() {
-                match completion {
-                    Completion::Accepted { result, more } => self.accept_completed(result, more)?,
-                    Completion::Received { id, outcome, more } => self.receive_completed(id, outcome, more),
-                    Completion::Sent { id, block, result } => self.send_completed(id, block, result.ok()),
-                    Completion::Timer if self.told_to_stop() => return Ok(()),
-                    Completion::Timer => self.kernel.start_timer(TICK),
-                    Completion::Alarm => unreachable!("no alarm is awaited"),
+            enter(&self.ring, 1)?;
+            while let Some(completion) = self.next_completion() {
+                match completion.user_data() {
+                    STOP => return Ok(()),
+                    ACCEPT => self.accepted(&completion)?,
+                    token => self.turn((token >> 1) as usize, token & 1 == 1, completion.result())?,
                 }
             }
-            self.carry_on_touched();
         }
     }
 
-    fn told_to_stop(&mut self) -> bool {
-        !matches!(self.stop.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        self.ring.completion().next()
     }
 
-    fn accept_completed(&mut self, result: io::Result<RingSocket>, more: bool) -> Result<(), FloorError> {
-        match result {
-            Ok(socket) => self.accepted(socket),
+    fn submit_accept(&mut self) -> Result<(), FloorError> {
+        let accept = opcode::AcceptMulti::new(Fd(self.listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
+        // SAFETY: the entry points to no memory.
+        unsafe { submit(&mut self.ring, &[accept.build().user_data(ACCEPT)]) }
+    }
+
+    fn accepted(&mut self, completion: &cqueue::Entry) -> Result<(), FloorError> {
+        match socket(completion.result()) {
+            Ok(socket) => {
+                let slot = self.connections.insert(Connection::new(socket, self.layout));
+                self.submit_turn(slot)?;
+            }
             Err(error) => accept_failed(error)?,
         }
-        if !more {
-            self.kernel.accept();
-        }
-        Ok(())
+        if cqueue::more(completion.flags()) { Ok(()) } else { self.submit_accept() }
     }
 
-    fn accepted(&mut self, socket: RingSocket) {
-        let entry = self.connections.vacant_entry();
-        let slot = u32::try_from(entry.key()).expect("there are fewer descriptors than slot numbers");
-        let id = ConnectionId { slot, generation: self.generation };
-        self.generation = self.generation.wrapping_add(1);
-        entry.insert(Connection::new(id, socket, TURN.now_ns));
-        self.touched.push(slot);
-    }
-
-    fn receive_completed(&mut self, id: ConnectionId, outcome: ReceiveOutcome, more: bool) {
-        let connection = connection(&mut self.connections, id);
-        if !more {
-            connection.receive_ended();
-        }
-        match outcome {
-            ReceiveOutcome::Bytes { buffer, bytes } => self.received(id, buffer, bytes),
-            ReceiveOutcome::End => connection.peer_ended(&mut self.blocks),
-            // It is armed again at the end of the turn, when all buffers are home.
-            ReceiveOutcome::NoBuffers | ReceiveOutcome::Ended => {}
-            ReceiveOutcome::Failed(_) => connection.abandon(&mut self.blocks),
-        }
-        self.touched.push(id.slot);
-    }
-
-    fn received(&mut self, id: ConnectionId, mut buffer: Buffer, bytes: usize) {
-        let connection = connection(&mut self.connections, id);
-        let headroom = self.pool.geometry().headroom_bytes;
-        let space = self.pool.bytes_mut(&mut buffer);
-        let received =
-            connection.received(Arrival { buffer: space, headroom, bytes }, &self.rules, TURN, &mut self.blocks);
-        if let Some(framed) = received.framed {
-            let event = connection.event_for(framed, 0, buffer.index());
-            self.answer(event, &buffer);
-        }
-        self.kernel.provide(buffer);
-    }
-
-    /// What the disruptor, the batch processor and the response queue do in the server.
-    fn answer(&mut self, event: InferenceEvent, buffer: &Buffer) {
-        let start = event.offset as usize;
-        let requests = &self.pool.bytes(buffer)[start..start + event.request_bytes as usize];
-        let framing = answer_all(self.layout, requests, &mut self.answers);
-        assert!(framing == Framing::Kept(requests.len()), "a burst is whole, valid requests");
-        let response = Response {
-            connection: event.connection,
-            buffer: event.buffer,
-            requests: event.requests,
-            request_bytes: event.request_bytes,
-            offset: event.offset,
-            answer_bytes: u32::try_from(self.answers.len()).expect("answers are shorter than their requests"),
-            sequence: event.sequence,
-            published_at_ns: 0,
-        };
-        let connection = connection(&mut self.connections, event.connection);
-        // If the connection is gone, its answers are dropped, which is all that there is to do.
-        let _kept = connection.answered(&response, &self.answers, &self.rules, TURN, &mut self.blocks);
-        self.answers.clear();
-    }
-
-    /// `sent` is nothing if the connection is broken.
-    fn send_completed(&mut self, id: ConnectionId, block: Box<Block>, sent: Option<usize>) {
-        let connection = connection(&mut self.connections, id);
-        connection.send_completed(block, sent.unwrap_or(0), TURN, &mut self.blocks);
-        if sent.is_none() {
-            connection.abandon(&mut self.blocks);
-        }
-        self.touched.push(id.slot);
-    }
-
-    fn carry_on_touched(&mut self) {
-        for index in 0..self.touched.len() {
-            self.carry_on(self.touched[index]);
-        }
-        self.touched.clear();
-    }
-
-    /// Carries out every operation that is due for a connection. Does nothing if there is none in the slot any more.
-    fn carry_on(&mut self, slot: u32) {
-        let key = slot as usize;
-        while let Some(connection) = self.connections.get_mut(key)
-            && let Some(step) = connection.next_step(&self.rules, TURN, &mut self.blocks)
-        {
-            let (id, socket) = (connection.id, connection.socket);
-            match step {
-                Step::Send(block) => self.kernel.send(socket, id, block),
-                Step::Receive(shots) => self.kernel.receive(socket, id, shots),
-                Step::CancelReceive => self.kernel.cancel_receive(id),
-                Step::HalfClose => self.kernel.half_close(socket),
-                Step::Abort => self.kernel.abort(socket),
-                Step::Close => self.kernel.close(socket),
-                Step::Free => drop(self.connections.remove(key)),
+    /// The chain of the connection in `slot` has ended, with `result`.
+    fn turn(&mut self, slot: usize, is_receive: bool, result: i32) -> Result<(), FloorError> {
+        match usize::try_from(result) {
+            Ok(bytes) if is_receive && bytes > 0 => {
+                self.connections[slot].received(self.layout, bytes);
+                self.submit_turn(slot)
+            }
+            // The peer's end, which is received only when nothing is owed, or an error of the peer's.
+            _ => {
+                self.connections.remove(slot);
+                Ok(())
             }
         }
+    }
+
+    /// Hands the next chain of the connection in `slot` to the ring.
+    fn submit_turn(&mut self, slot: usize) -> Result<(), FloorError> {
+        self.chain.clear();
+        self.connections[slot].chain(slot, &mut self.chain);
+        // SAFETY: the chain points to the connection's two buffers, on the heap. A connection is touched and removed only by
+        // `turn`, for the one completion of its chain, after which the kernel uses them no more.
+        unsafe { submit(&mut self.ring, &self.chain) }
     }
 }
 
-/// The connection that a completion is for.
-fn connection(connections: &mut Slab<Connection<RingSocket>>, id: ConnectionId) -> &mut Connection<RingSocket> {
-    let connection = connections.get_mut(id.slot as usize).expect("a slot is freed when nothing refers to it");
-    assert!(connection.id == id, "a slot is reused when nothing refers to its last tenant");
-    connection
+/// Puts a chain into the submission queue, whole: a chain that is cut in two is two.
+///
+/// # Safety
+/// The memory that the entries point to stays valid, and untouched, until the chain's completion.
+unsafe fn submit(ring: &mut IoUring, chain: &[Entry]) -> Result<(), FloorError> {
+    // SAFETY: what the caller promises.
+    while unsafe { ring.submission().push_multiple(chain) }.is_err() {
+        enter(ring, 0)?;
+    }
+    Ok(())
+}
+
+/// Submits what is queued and waits for so many completions.
+fn enter(ring: &IoUring, completions: usize) -> Result<(), FloorError> {
+    match ring.submit_and_wait(completions) {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) => Ok(()),
+        Err(error) => Err(FloorError::system("enter the kernel")(error)),
+    }
+}
+
+/// The socket, or the error, of an accept.
+fn socket(result: i32) -> io::Result<OwnedFd> {
+    let socket = RawFd::from(result);
+    if socket < 0 {
+        return Err(io::Error::from_raw_os_error(-socket));
+    }
+    // SAFETY: the kernel has just opened it for the accept that this is the result of, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+struct Connection {
+    socket: OwnedFd,
+    /// Its first `held` bytes are the beginning of a request whose end has not come yet.
+    received: Vec<u8>,
+    held: usize,
+    /// What the next chain sends.
+    answers: Vec<u8>,
+    framing: Next,
+}
+
+/// What follows the answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Requests,
+    /// A bad count came: our side of the stream ends.
+    End,
+    /// Our side has ended. What still comes is dropped: closing with unread input would reset the connection, and the peer
+    /// could lose answers.
+    Nothing,
+}
+
+impl Connection {
+    fn new(socket: OwnedFd, layout: RequestLayout) -> Connection {
+        let received = vec![0; RECEIVE_BYTES.max(layout.request_bytes_max())];
+        Connection { socket, received, held: 0, answers: Vec::new(), framing: Next::Requests }
+    }
+
+    /// Answers what is whole of what has come, `bytes` of which are new. All that was to be sent before is sent.
+    fn received(&mut self, layout: RequestLayout, bytes: usize) {
+        self.answers.clear();
+        if self.framing != Next::Requests {
+            self.framing = Next::Nothing;
+            return;
+        }
+        let end = self.held + bytes;
+        match answer_all(layout, &self.received[..end], &mut self.answers) {
+            Framing::Kept(taken) => {
+                self.received.copy_within(taken..end, 0);
+                self.held = end - taken;
+            }
+            Framing::Lost => (self.framing, self.held) = (Next::End, 0),
+        }
+    }
+
+    /// Everything until the next completion: sends the answers, if there are any, and ends our side, if that is due; then
+    /// receives.
+    fn chain(&mut self, slot: usize, chain: &mut Vec<Entry>) {
+        let socket = Fd(self.socket.as_raw_fd());
+        let before_the_receive =
+            |entry: Entry| entry.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS).user_data(token(slot, false));
+        if !self.answers.is_empty() {
+            let bytes = u32::try_from(self.answers.len()).expect("answers are shorter than what was received");
+            // MSG_WAITALL: a send that is short would be a completion of its own, and the rest a chain of its own.
+            let send = opcode::Send::new(socket, self.answers.as_ptr(), bytes);
+            chain.push(before_the_receive(send.flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL).build()));
+        }
+        if self.framing == Next::End {
+            chain.push(before_the_receive(opcode::Shutdown::new(socket, libc::SHUT_WR).build()));
+        }
+        let room = &mut self.received[self.held..];
+        let bytes = u32::try_from(room.len()).expect("a receive buffer is shorter than 4 GiB");
+        let receive = opcode::Recv::new(socket, room.as_mut_ptr(), bytes).ioprio(POLL_FIRST);
+        chain.push(receive.build().user_data(token(slot, true)));
+    }
 }
