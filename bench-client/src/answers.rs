@@ -3,6 +3,7 @@
 //! It is for [`crate::smoke`] and [`crate::pipeline`]; the load engine never blocks and compares bytes.
 //!
 //! Invariants: an answer is taken once and in order; no byte of the stream is skipped.
+#![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;

@@ -4,6 +4,7 @@
 //! Only this file and those below it name clap, and they do nothing but read: what they return is plain data.
 //!
 //! Invariants: every number is inside its bounds below, so nothing behind this file checks them again.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::time::Duration;

@@ -6,6 +6,7 @@
 //!
 //! Invariants: one line a subject, so that a reader and a script both find it; every figure carries its unit, and a round
 //! trip never goes without its warning.
+#![forbid(unsafe_code)]
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -6,6 +6,7 @@
 //!
 //! Invariants: a figure that got worse beyond the band is a regression, and exit status 4; two runs of different plans
 //! are compared, with a warning; runs that were not valid are not compared.
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::io::{self, Write};

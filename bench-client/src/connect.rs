@@ -3,6 +3,7 @@
 //! Whom a connection goes to is a [`Target`], which every command is told.
 //!
 //! Invariants: a stream that leaves here has TCP_NODELAY and both timeouts set.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};

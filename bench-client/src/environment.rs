@@ -1,6 +1,7 @@
 //! Where a figure was measured: without it, no figure means anything to anybody else.
 //!
 //! Invariants: what cannot be found out is absent, and never fails a run.
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::Path;

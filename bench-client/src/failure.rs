@@ -4,6 +4,7 @@
 //! [`Failure::Command`].
 //!
 //! Invariants: connections and requests are counted from 0, a request within its connection.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::path::PathBuf;

@@ -4,6 +4,7 @@
 //! the statement holds is the caller's.
 //!
 //! Invariants: times are nanoseconds; a bare quantile is the response time's.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::str::FromStr;

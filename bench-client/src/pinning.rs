@@ -1,6 +1,7 @@
 //! Threads on CPUs of their own: which there are, and how a thread gets one. The kernel is asked, and its answer told.
 //!
 //! Invariants: threads that are started later inherit the CPU.
+#![forbid(unsafe_code)]
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 

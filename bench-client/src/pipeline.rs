@@ -4,6 +4,7 @@
 //! bursts that end anywhere, and whether a client that shuts down its sending side still gets all of them.
 //!
 //! Invariants: it ends well only if all answers came, in order, to the last bit, and then the end of the stream.
+#![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};

@@ -4,6 +4,7 @@
 //! The client sleeps while it waits, as most callers do, so its own wake-up is part of the figure.
 //!
 //! Invariants: every answer is verified against the sum model.
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 

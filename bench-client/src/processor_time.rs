@@ -5,6 +5,7 @@
 //! behind by up to a scheduler tick (1 to 4 ms). Context switches are those of `/proc/PID/task/*/status`.
 //!
 //! Invariants: only differences mean anything. A thread that ended between two readings is not counted.
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::io;

@@ -4,6 +4,7 @@
 //!
 //! Invariants: a score is the sum of the row's features from left to right, in f32, with no other order and no wider
 //! intermediate; random rows are finite, so their scores have one bit pattern each.
+#![forbid(unsafe_code)]
 
 use disrust_protocol::RequestLayout;
 use fastrand::Rng;

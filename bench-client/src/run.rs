@@ -2,6 +2,7 @@
 //!
 //! Invariants: the table is printed even if the run fails by a limit, by losses or by a saturated client; a wrong answer
 //! leaves nothing to print. The files hold all repeats; the histograms' files hold their sum.
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 

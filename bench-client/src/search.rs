@@ -5,6 +5,7 @@
 //!
 //! Invariants: the rate that is found held in a valid run; if what broke first is the client and not a limit, that is
 //! said, and is the exit status.
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 

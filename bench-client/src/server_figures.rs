@@ -1,6 +1,7 @@
 //! What the server says of itself, as plain figures: a part of a run's result.
 //!
 //! Invariants: counts are sums over the intervals, times are compared.
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 

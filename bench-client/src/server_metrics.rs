@@ -5,6 +5,7 @@
 //!
 //! Invariants: only intervals that lie inside the measured time count, so neither the warm-up nor an idle server is in
 //! the figures; what is summed are counts, what is compared are times.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -4,6 +4,7 @@
 //! sends two valid requests and then one that is not.
 //!
 //! Invariants: it ends well only if every answer was right and every connection ended as it should.
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};

@@ -4,6 +4,7 @@
 //!
 //! Invariants: a figure's unit is in its name; what was not measured is absent (`null`), never 0; a run is valid unless
 //! a reason says otherwise.
+#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@
 //!
 //! Invariants: a connection waits either to receive or, while it has unsent answers, to send, never for both; between
 //! turns the receive buffer and the answers hold nothing.
+#![forbid(unsafe_code)]
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -5,6 +5,7 @@
 //! space, and takes 79 now (callgrind, `bench 64 N --window 64`). A floor with that in it would not be one.
 //!
 //! Invariants: answers are appended in request order; behind a bad count's error answer comes nothing.
+#![forbid(unsafe_code)]
 
 use disrust_protocol::{ErrorCode, F32_BYTES, FEATURE_DIM, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count};
 

@@ -5,6 +5,7 @@
 //!
 //! Invariants: a task receives only when it has sent everything, so a slow reader holds up itself alone, and holds no
 //! more memory than the answers to one receive.
+#![forbid(unsafe_code)]
 
 use std::convert::Infallible;
 use std::io;

@@ -15,6 +15,7 @@
 //! decoded. `--threads` and `--pin` are for more.
 //!
 //! Invariants: all workers have the same start; what was measured lies between the same two instants for all.
+#![forbid(unsafe_code)]
 
 pub mod mix;
 pub mod recorder;

@@ -2,6 +2,7 @@
 //!
 //! Invariants: nothing here is called while a run is measured, but [`progress`], which is only there on a terminal; a
 //! file is written whole or the command fails.
+#![forbid(unsafe_code)]
 
 pub mod progress;
 pub mod text;

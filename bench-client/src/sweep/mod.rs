@@ -10,6 +10,7 @@
 //!
 //! Invariants: no server outlives its visit, also when this fails or is interrupted; no load is generated here; figures
 //! are never written without the marks that they deserve.
+#![forbid(unsafe_code)]
 
 mod figures;
 mod files;
