@@ -57,11 +57,11 @@ pub enum Failure {
         /// The first of one connection.
         first: Box<Failure>,
     },
-    /// What was measured is the client, not the server.
-    #[error("INVALID: client saturated: {reasons}")]
+    /// What was measured is the client or its machine, not the server.
+    #[error("{verdict}")]
     Invalid {
-        /// Why that is so.
-        reasons: String,
+        /// That it is so, and why.
+        verdict: String,
     },
     /// What was measured is not what was asked for.
     #[error("{0}")]

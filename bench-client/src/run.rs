@@ -1,6 +1,6 @@
 //! `run`: measures once or several times, prints each result, writes the files, and judges.
 //!
-//! Invariants: the table is printed even if the run fails by a limit, by losses or by a saturated client; a wrong answer
+//! Invariants: the table is printed even if the run fails by a limit, by losses or by a late client; a wrong answer
 //! leaves nothing to print. The files hold all repeats; the histograms' files hold their sum.
 #![forbid(unsafe_code)]
 
@@ -60,7 +60,7 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
 /// What a script must not miss, the worst first.
 fn judge(plan: &RunPlan, repeats: &[Repeat], first_lost: Option<Failure>) -> Result<(), Failure> {
     if let Some(invalid) = repeats.iter().find(|repeat| !repeat.valid) {
-        return Err(Failure::Invalid { reasons: invalid.invalid_reasons.join("; ") });
+        return Err(Failure::Invalid { verdict: invalid.verdict() });
     }
     if let Some(first) = first_lost {
         return Err(Failure::Lost { lost: repeats.iter().map(|repeat| repeat.lost).sum(), first: Box::new(first) });

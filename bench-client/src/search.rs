@@ -24,7 +24,7 @@ const GROWTH: f64 = 2.0;
 enum Outcome {
     Holds,
     Breaks,
-    ClientSaturated(String),
+    Invalid(String),
 }
 
 /// One line of the table.
@@ -54,7 +54,7 @@ pub fn run(target: &Target, plan: &SearchPlan, out: &mut impl Write) -> Result<(
         match outcome {
             Outcome::Holds => holding = Some(step),
             Outcome::Breaks => (breaking, client_limit) = (Some(step), None),
-            Outcome::ClientSaturated(reasons) => (breaking, client_limit) = (Some(step), Some(reasons)),
+            Outcome::Invalid(verdict) => (breaking, client_limit) = (Some(step), Some(verdict)),
         }
         rate_per_second = match (&holding, &breaking) {
             (Some(held), None) if held.rate_per_second >= plan.to => break,
@@ -89,7 +89,7 @@ fn conclude(
         .map_err(&print)?;
     }
     match (client_limit, holding, breaking) {
-        (Some(reasons), _, _) => Err(Failure::Invalid { reasons: format!("the server may hold more; {reasons}") }),
+        (Some(verdict), _, _) => Err(Failure::Invalid { verdict: format!("{verdict}; the server may hold more") }),
         (None, None, _) => {
             Err(Failure::LimitBroken("the limits do not hold at the lowest rate (see --from)".to_owned()))
         }
@@ -122,10 +122,7 @@ fn try_rate(
     let repeat = Repeat::of(&load, &measurement, plan.clients.lag_limit);
     let broken = plan.slo.iter().find(|limit| limit.holds(&repeat) != Some(true));
     let (outcome, result) = match broken {
-        _ if !repeat.valid => {
-            let reasons = repeat.invalid_reasons.join("; ");
-            (Outcome::ClientSaturated(reasons), "INVALID: client saturated".to_owned())
-        }
+        _ if !repeat.valid => (Outcome::Invalid(repeat.verdict()), repeat.verdict()),
         _ if repeat.lost > 0 => (Outcome::Breaks, format!("{} requests got no answer", repeat.lost)),
         None => (Outcome::Holds, "holds".to_owned()),
         Some(limit) => {

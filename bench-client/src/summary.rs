@@ -6,6 +6,7 @@
 //! a reason says otherwise.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -32,8 +33,11 @@ const LAG_NS_ALLOWED: u64 = 100_000;
 /// Schedule lag that is too small to matter as a share of the response time, at the same percentile.
 const LAG_SHARE_ALLOWED: f64 = 0.2;
 
-/// Below this share of busy time a client that is late was kept from running by something else.
-const BUSY_SHARE_OF_A_LATE_CLIENT: f64 = 0.5;
+/// Below this share of busy time a client that is late had time enough, and was kept from running.
+const BUSY_SHARE_OF_A_SATURATED_CLIENT: f64 = 0.5;
+
+/// Below this share of CPU time in its busy time a client was busy only because something else ran in its place.
+const CPU_SHARE_OF_A_SATURATED_CLIENT: f64 = 0.9;
 
 /// One file: a run, once or repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +96,9 @@ pub struct Repeat {
     pub valid: bool,
     /// Why not.
     pub invalid_reasons: Vec<String>,
+    /// Whose doing that was.
+    #[serde(default)]
+    pub invalid_cause: Option<InvalidCause>,
     /// Open loop: requests on the schedule, a second.
     pub offered_per_second: Option<f64>,
     /// Answers that arrived, a second.
@@ -133,6 +140,25 @@ pub struct Repeat {
     /// What the server itself says of the measured time, with --server-metrics.
     #[serde(default)]
     pub server_figures: Option<ServerFigures>,
+}
+
+/// Why a client did not keep its schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvalidCause {
+    /// It had its CPU, and more to do than that allows.
+    ClientSaturated,
+    /// It had time enough, but not its CPU: something else ran there, or the machine woke late.
+    CpuTaken,
+}
+
+impl fmt::Display for InvalidCause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            InvalidCause::ClientSaturated => "client saturated",
+            InvalidCause::CpuTaken => "something else had the client's CPU",
+        })
+    }
 }
 
 /// CPU time of one thread of the server.
@@ -226,6 +252,7 @@ impl Repeat {
         let mut repeat = Repeat {
             valid: true,
             invalid_reasons: Vec::new(),
+            invalid_cause: None,
             offered_per_second: is_open.then_some(tally.scheduled as f64 / seconds),
             achieved_per_second: tally.answered as f64 / seconds,
             vectors_per_second: tally.vectors as f64 / seconds,
@@ -249,11 +276,19 @@ impl Repeat {
             slow_answers: measurement.slow_answers,
             server_figures: None,
         };
-        repeat.judge(tally.scheduled, lag_limit);
+        repeat.judge(tally.scheduled, load.threads, lag_limit);
         repeat
     }
 
-    fn judge(&mut self, scheduled: u64, lag_limit: Option<Duration>) {
+    /// The verdict in words: `valid`, or whose doing it is that the figures are not the server's, and what shows it.
+    pub fn verdict(&self) -> String {
+        match self.invalid_cause {
+            None => "valid".to_owned(),
+            Some(cause) => format!("INVALID: {cause}: {}", self.invalid_reasons.join("; ")),
+        }
+    }
+
+    fn judge(&mut self, scheduled: u64, threads: u32, lag_limit: Option<Duration>) {
         if self.unsent as f64 > UNSENT_SHARE_MAX * scheduled as f64 {
             self.invalid_reasons.push(format!("{} of {scheduled} requests were never sent", self.unsent));
         }
@@ -273,13 +308,28 @@ impl Repeat {
                 self.invalid_reasons.push(reason);
             }
         }
-        if !self.invalid_reasons.is_empty() && self.client_busy_share < BUSY_SHARE_OF_A_LATE_CLIENT {
-            let percent = self.client_busy_share * 100.0;
-            self.invalid_reasons.push(format!(
-                "its threads were busy only {percent:.0} % of the time, so something else had their CPU"
-            ));
-        }
         self.valid = self.invalid_reasons.is_empty();
+        if !self.valid {
+            let (cause, reason) = self.cause(threads);
+            self.invalid_cause = Some(cause);
+            self.invalid_reasons.push(reason);
+        }
+    }
+
+    /// Why a client of `threads` threads was late. Time in which it had something to do is by the clock: it holds time
+    /// in which something else ran in its place, and then it is longer than the CPU time.
+    fn cause(&self, threads: u32) -> (InvalidCause, String) {
+        let busy_share = self.client_busy_share;
+        let busy = format!("its threads were busy {:.0} % of the time", busy_share * 100.0);
+        let cpu_share = self.client_cpu_share / f64::from(threads);
+        if busy_share < BUSY_SHARE_OF_A_SATURATED_CLIENT {
+            (InvalidCause::CpuTaken, format!("{busy}, so they had time enough"))
+        } else if cpu_share < CPU_SHARE_OF_A_SATURATED_CLIENT * busy_share {
+            let reason = format!("{busy} and had a CPU only {:.0} % of it", cpu_share * 100.0);
+            (InvalidCause::CpuTaken, reason)
+        } else {
+            (InvalidCause::ClientSaturated, busy)
+        }
     }
 }
 
@@ -314,10 +364,11 @@ mod tests {
         TimesNs { count: 1, min: 0, mean, p50, p90: p99, p99, p99_9: p99, p99_99: p99, max: p99 }
     }
 
-    fn judged(lag: TimesNs, response: TimesNs, unsent: u64, lag_limit: Option<Duration>) -> bool {
-        let mut repeat = Repeat {
+    fn repeat(lag: TimesNs, response: TimesNs, unsent: u64) -> Repeat {
+        Repeat {
             valid: true,
             invalid_reasons: Vec::new(),
+            invalid_cause: None,
             offered_per_second: Some(1000.0),
             achieved_per_second: 1000.0,
             vectors_per_second: 1000.0,
@@ -338,8 +389,12 @@ mod tests {
             server_threads: Vec::new(),
             slow_answers: 0,
             server_figures: None,
-        };
-        repeat.judge(1000, lag_limit);
+        }
+    }
+
+    fn judged(lag: TimesNs, response: TimesNs, unsent: u64, lag_limit: Option<Duration>) -> bool {
+        let mut repeat = repeat(lag, response, unsent);
+        repeat.judge(1000, 1, lag_limit);
         repeat.valid
     }
 
@@ -356,6 +411,30 @@ mod tests {
         assert!(judged(times(250 * US, 2100 * US), response(), 0, Some(Duration::from_millis(3))));
         assert!(!judged(times(US, 2100 * US), response(), 0, Some(Duration::from_millis(2))));
         assert!(judged(times(US, US), response(), 1, None) && !judged(times(US, US), response(), 2, None), "unsent");
+    }
+
+    /// The promise: a late client is called saturated only if it was busy, and had its CPU while it was.
+    #[test]
+    fn saturated_is_said_of_a_busy_client_only() {
+        let told = |busy_share: f64, cpu_share: f64, threads: u32| {
+            let late = Repeat {
+                client_busy_share: busy_share,
+                client_cpu_share: cpu_share,
+                ..repeat(times(1, 900_000), times(1, 1_000_000), 0)
+            };
+            let mut late = late;
+            late.judge(1000, threads, None);
+            late.verdict()
+        };
+        for (busy_share, cpu_share, threads) in [(1.0, 1.0, 1), (0.6, 0.58, 1), (0.9, 1.7, 2)] {
+            let verdict = told(busy_share, cpu_share, threads);
+            assert!(verdict.starts_with("INVALID: client saturated: the schedule lag"), "{verdict}");
+        }
+        for (busy_share, cpu_share, threads) in [(0.3, 1.0, 1), (1.0, 0.5, 1), (0.9, 0.9, 2)] {
+            let verdict = told(busy_share, cpu_share, threads);
+            assert!(verdict.starts_with("INVALID: something else had the client's CPU: "), "{verdict}");
+        }
+        assert_eq!(repeat(times(1, 1), times(1, 1), 0).verdict(), "valid");
     }
 
     /// The promise: the middle is the middle, also of an even number of figures.

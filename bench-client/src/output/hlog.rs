@@ -27,8 +27,8 @@ pub fn log(report: &Report, measurements: &[Measurement], interval: Duration) ->
         .with_base_time(first)
         .with_max_value_divisor(1e6)
         .begin_log_with(&mut bytes, &mut serializer)?;
-    for reason in report.repeats.iter().flat_map(|repeat| &repeat.invalid_reasons) {
-        log.write_comment(&format!("[INVALID: client saturated: {reason}]"))?;
+    for repeat in report.repeats.iter().filter(|repeat| !repeat.valid) {
+        log.write_comment(&format!("[{}]", repeat.verdict()))?;
     }
     for (index, measurement) in measurements.iter().enumerate() {
         let since_first = begins_at(measurement).duration_since(first).unwrap_or_default();

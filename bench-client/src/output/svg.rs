@@ -80,8 +80,8 @@ fn caption(report: &Report) -> String {
         (Some(rate), _) => format!("{rate:.0} requests/s"),
         (None, window) => format!("window {}", window.unwrap_or(0)),
     };
-    let valid = report.repeats.iter().all(|repeat| repeat.valid);
-    let verdict = if valid { "" } else { "INVALID, client saturated: " };
+    let cause = report.repeats.iter().find_map(|repeat| repeat.invalid_cause);
+    let verdict = cause.map_or_else(String::new, |cause| format!("INVALID, {cause}: "));
     format!("{verdict}{}, {pace}, {} connections", report.claim, plan.connections)
 }
 

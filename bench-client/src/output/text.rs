@@ -89,11 +89,7 @@ pub fn print_repeat(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
     if repeat.slow_answers > 0 {
         writeln!(out, "slow readers: {} answers read", repeat.slow_answers)?;
     }
-    if repeat.valid {
-        writeln!(out, "verdict: valid")
-    } else {
-        writeln!(out, "verdict: INVALID: client saturated: {}", repeat.invalid_reasons.join("; "))
-    }
+    writeln!(out, "verdict: {}", repeat.verdict())
 }
 
 fn print_times(name: &str, times: Option<&TimesNs>, out: &mut impl Write) -> io::Result<()> {

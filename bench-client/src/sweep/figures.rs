@@ -165,6 +165,7 @@ pub mod tests {
         let repeat = Repeat {
             valid: true,
             invalid_reasons: Vec::new(),
+            invalid_cause: None,
             offered_per_second: None,
             achieved_per_second: rate,
             vectors_per_second: rate,

@@ -146,8 +146,11 @@ fn a_saturated_client_is_invalid() {
     let words = "run --rate 500M --warmup 0s --duration 300ms --connections 2 --timeout 2s";
     let run = client_against(Behaviour::Right, words);
     assert_eq!(run.status, Some(3), "out: {}error: {}", run.out, run.error);
-    assert!(run.error.contains("INVALID: client saturated"), "{}", run.error);
-    assert!(run.out.contains("verdict: INVALID: client saturated"), "{}", run.out);
+    // On a busy machine it may truly be something else that had its CPU.
+    let causes =
+        ["client saturated: ", "something else had the client's CPU: "].map(|cause| format!("INVALID: {cause}"));
+    assert!(causes.iter().any(|cause| run.error.contains(cause)), "{}", run.error);
+    assert!(causes.iter().any(|cause| run.out.contains(&format!("verdict: {cause}"))), "{}", run.out);
     assert!(run.out.contains("were never sent"), "{}", run.out);
 }
 
