@@ -1,4 +1,4 @@
-//! The CPUs of this machine: who runs on which, and how busy others kept them.
+//! The CPUs of this machine: who runs on which.
 //!
 //! Placement is pure. The client takes the last CPUs, the server the first ones, in order, and only then the client's.
 //!
@@ -6,14 +6,9 @@
 //! unless the system does not tell its CPUs.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use crate::pinning::available_cpus;
-
-/// Ticks of /proc/stat in a second of one CPU: the kernel's USER_HZ, which is fixed by its interface (proc(5), time(7)).
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The CPUs that this process may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,36 +63,6 @@ impl Machine {
     }
 }
 
-/// What all CPUs together did since the machine started.
-#[derive(Debug, Clone, Copy)]
-pub struct BusyTime {
-    busy_ticks: u64,
-    all_ticks: u64,
-}
-
-impl BusyTime {
-    /// So far, or `None` if the system does not tell.
-    pub fn now() -> Option<BusyTime> {
-        BusyTime::parse(&fs::read_to_string("/proc/stat").ok()?)
-    }
-
-    /// Of the first line: user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in user.
-    fn parse(stat: &str) -> Option<BusyTime> {
-        let fields: Vec<u64> =
-            stat.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
-        let all_ticks: u64 = fields.iter().sum();
-        let idle_ticks = fields.get(3)? + fields.get(4)?;
-        Some(BusyTime { busy_ticks: all_ticks - idle_ticks, all_ticks })
-    }
-
-    /// The share of all CPUs that was used since `earlier` and not by us: `ours` is the time of our own processes.
-    pub fn others_since(self, earlier: BusyTime, ours: Duration) -> f64 {
-        let all_ticks = self.all_ticks.saturating_sub(earlier.all_ticks).max(1) as f64;
-        let busy_ticks = self.busy_ticks.saturating_sub(earlier.busy_ticks) as f64;
-        ((busy_ticks - ours.as_secs_f64() * TICKS_PER_SECOND) / all_ticks).max(0.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,16 +89,5 @@ mod tests {
         assert_eq!(Machine::new(vec![0, 1, 2, 3], 2, None).cpu_count(), 2, "a quota");
         assert_eq!((machine(0).server_cpus(1), machine(0).client_cpus()), (vec![], vec![]));
         assert_eq!(machine(2).server_cpu_set(2), BTreeSet::from([0, 1]));
-    }
-
-    /// The promise: what others used is what is left when ours is taken away.
-    #[test]
-    fn others_are_what_is_left() {
-        let at = |user, idle| BusyTime::parse(&format!("cpu  {user} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1")).expect("a line");
-        let others = at(150, 150).others_since(at(100, 100), Duration::from_millis(250));
-        assert!((others - 0.25).abs() < 1e-9, "{others}");
-        let none = at(110, 190).others_since(at(100, 100), Duration::from_secs(1));
-        assert_eq!(none, 0.0);
-        assert!(BusyTime::parse("").is_none());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::SweepError;
 use super::journal::Visit;
-use super::machine::{BusyTime, Machine};
+use super::machine::Machine;
 use super::plan::{Grid, Pacing, Point};
 use super::server::{Programs, Running};
 use crate::args::OVERTIME;
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::load::schedule::{Arrival, Arrivals};
 use crate::load::truth::Expectation;
 use crate::load::{Load, Loop, measure};
-use crate::processor_time::OwnTime;
+use crate::processor_time::{BusyTime, OwnTime};
 use crate::summary::Repeat;
 
 /// How long a thread of the client polls before a request is due. As `run` has it.
