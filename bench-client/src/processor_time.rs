@@ -105,16 +105,44 @@ pub fn field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// How busy all others keep this machine, beside us and the server.
+#[derive(Debug)]
+pub struct OthersWatch {
+    server: u32,
+    before: Option<(BusyTime, Duration)>,
+}
+
+impl OthersWatch {
+    /// Watches from now on; the server is process `server` of this machine.
+    pub fn begin(server: u32) -> OthersWatch {
+        OthersWatch { server, before: BusyTime::now().zip(time_of_ours(server)) }
+    }
+
+    /// The share of all CPUs that others have used since the beginning, or `None` if the system does not tell.
+    pub fn share(&self) -> Option<f64> {
+        let (busy_before, ours_before) = self.before?;
+        let ours = time_of_ours(self.server)?.saturating_sub(ours_before);
+        Some(BusyTime::now()?.others_since(busy_before, ours))
+    }
+}
+
+/// What this process and `server` have used so far.
+fn time_of_ours(server: u32) -> Option<Duration> {
+    let own = OwnTime::now().ok()?;
+    let server: Duration = threads_of(server).ok()?.iter().map(|thread| thread.time).sum();
+    Some(own.user + own.system + server)
+}
+
 /// What all CPUs together did since the machine started.
 #[derive(Debug, Clone, Copy)]
-pub struct BusyTime {
+struct BusyTime {
     busy_ticks: u64,
     all_ticks: u64,
 }
 
 impl BusyTime {
     /// So far, or `None` if the system does not tell.
-    pub fn now() -> Option<BusyTime> {
+    fn now() -> Option<BusyTime> {
         BusyTime::parse(&fs::read_to_string("/proc/stat").ok()?)
     }
 
@@ -128,7 +156,7 @@ impl BusyTime {
     }
 
     /// The share of all CPUs that was used since `earlier` and not by us: `ours` is the time of our own processes.
-    pub fn others_since(self, earlier: BusyTime, ours: Duration) -> f64 {
+    fn others_since(self, earlier: BusyTime, ours: Duration) -> f64 {
         let all_ticks = self.all_ticks.saturating_sub(earlier.all_ticks).max(1) as f64;
         let busy_ticks = self.busy_ticks.saturating_sub(earlier.busy_ticks) as f64;
         ((busy_ticks - ours.as_secs_f64() * TICKS_PER_SECOND) / all_ticks).max(0.0)
@@ -176,6 +204,14 @@ mod tests {
     #[test]
     fn no_such_process_is_an_error() {
         assert!(threads_of(u32::MAX).is_err());
+    }
+
+    /// The promise: others are watched where the server's process is known, and a share is one.
+    #[test]
+    fn others_are_watched_beside_a_process() {
+        let share = OthersWatch::begin(std::process::id()).share().expect("Linux tells");
+        assert!(share.is_finite() && share >= 0.0, "{share}");
+        assert_eq!(OthersWatch::begin(u32::MAX).share(), None, "nobody's process");
     }
 
     /// The promise: what others used is what is left when ours is taken away.

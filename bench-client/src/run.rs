@@ -1,7 +1,8 @@
 //! `run`: measures once or several times, prints each result, writes the files, and judges.
 //!
 //! Invariants: the table is printed even if the run fails by a limit, by losses or by a late client; a wrong answer
-//! leaves nothing to print. The files hold all repeats; the histograms' files hold their sum.
+//! leaves nothing to print. The files hold all repeats; the histograms' files hold their sum. A repeat that is not valid
+//! is taken again as long as [`retakes`] lasts; it stays in the JSON, and what it lost counts as lost.
 #![forbid(unsafe_code)]
 
 use std::io::Write;
@@ -13,6 +14,7 @@ use crate::failure::Failure;
 use crate::load::{Measurement, measure};
 use crate::output::progress::Progress;
 use crate::output::{self, text};
+use crate::processor_time::OthersWatch;
 use crate::server_metrics::MetricsFile;
 use crate::summary::{Plan, Repeat, Report, SCHEMA, SCHEMA_VERSION, Spread};
 
@@ -28,16 +30,19 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
         environment: Environment::here(clients.server_version.as_deref(), clients.server_pid),
         plan: Plan::of(&load, target.features, target.seed),
         repeats: Vec::new(),
+        retaken: Vec::new(),
     };
     text::print_head(&report, out).map_err(Failure::local("print"))?;
     let mut measurements: Vec<Measurement> = Vec::new();
     let mut first_lost = None;
     let mut metrics = plan.server_metrics.as_deref().map(MetricsFile::open).transpose()?;
-    for index in 0..plan.repeat {
-        let progress = Progress::new(&load, index, plan.repeat);
+    while report.repeats.len() < plan.repeat as usize {
+        let progress = Progress::new(&load, report.repeats.len() as u32, plan.repeat);
+        let others = clients.server_pid.map(OthersWatch::begin);
         let mut measurement = measure(target, &load, &mut |interval| progress.show(interval))?;
         progress.clear();
         let mut repeat = Repeat::of(&load, &measurement, clients.lag_limit);
+        repeat.others_cpu_share = others.and_then(|others| others.share());
         if let Some(metrics) = &mut metrics {
             repeat.server_figures = metrics.read(load.warmup)?;
             if repeat.server_figures.is_none() {
@@ -47,6 +52,11 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
         }
         text::print_repeat(&repeat, out).map_err(Failure::local("print"))?;
         first_lost = first_lost.or(measurement.tally.first_lost.take());
+        if !repeat.valid && report.retaken.len() < retakes(plan.repeat) {
+            writeln!(out, "this repeat is taken again").map_err(Failure::local("print"))?;
+            report.retaken.push(repeat);
+            continue;
+        }
         report.repeats.push(repeat);
         measurements.push(measurement);
     }
@@ -54,16 +64,25 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
         text::print_spread(&report.repeats, out).map_err(Failure::local("print"))?;
     }
     output::write_files(&plan.output, &report, &measurements)?;
-    judge(plan, &report.repeats, first_lost)
+    judge(plan, &report, first_lost)
+}
+
+/// How many repeats that are not valid are taken again, of all of a run: as many as it has, so that it takes at most
+/// twice as long. More: a client that is too slow is told late. Fewer: one busy minute of a machine spoils a run. A run
+/// that is not repeated says at once what it found.
+fn retakes(repeats: u32) -> usize {
+    if repeats > 1 { repeats as usize } else { 0 }
 }
 
 /// What a script must not miss, the worst first.
-fn judge(plan: &RunPlan, repeats: &[Repeat], first_lost: Option<Failure>) -> Result<(), Failure> {
+fn judge(plan: &RunPlan, report: &Report, first_lost: Option<Failure>) -> Result<(), Failure> {
+    let Report { repeats, retaken, .. } = report;
     if let Some(invalid) = repeats.iter().find(|repeat| !repeat.valid) {
         return Err(Failure::Invalid { verdict: invalid.verdict() });
     }
     if let Some(first) = first_lost {
-        return Err(Failure::Lost { lost: repeats.iter().map(|repeat| repeat.lost).sum(), first: Box::new(first) });
+        let lost = repeats.iter().chain(retaken).map(|repeat| repeat.lost).sum();
+        return Err(Failure::Lost { lost, first: Box::new(first) });
     }
     for limit in &plan.fail_if {
         let Some(median) = Spread::of(repeats.iter().filter_map(|repeat| limit.metric.value(repeat))) else {

@@ -39,6 +39,9 @@ const BUSY_SHARE_OF_A_SATURATED_CLIENT: f64 = 0.5;
 /// Below this share of CPU time in its busy time a client was busy only because something else ran in its place.
 const CPU_SHARE_OF_A_SATURATED_CLIENT: f64 = 0.9;
 
+/// A share of others above which they are worth a word.
+const OTHERS_SHARE_QUIET: f64 = 0.05;
+
 /// One file: a run, once or repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -54,6 +57,9 @@ pub struct Report {
     pub plan: Plan,
     /// What came of it, in order.
     pub repeats: Vec<Repeat>,
+    /// Repeats that were not valid, and in whose place others were taken.
+    #[serde(default)]
+    pub retaken: Vec<Repeat>,
 }
 
 /// What was run.
@@ -140,6 +146,9 @@ pub struct Repeat {
     /// What the server itself says of the measured time, with --server-metrics.
     #[serde(default)]
     pub server_figures: Option<ServerFigures>,
+    /// The share of this machine's CPUs that neither client nor server used; known with --server-pid.
+    #[serde(default)]
+    pub others_cpu_share: Option<f64>,
 }
 
 /// Why a client did not keep its schedule.
@@ -275,6 +284,7 @@ impl Repeat {
                 .collect(),
             slow_answers: measurement.slow_answers,
             server_figures: None,
+            others_cpu_share: None,
         };
         repeat.judge(tally.scheduled, load.threads, lag_limit);
         repeat
@@ -330,6 +340,20 @@ impl Repeat {
         } else {
             (InvalidCause::ClientSaturated, busy)
         }
+    }
+}
+
+/// How quiet a machine was whose CPUs others used for `shares` of the time, in words. It is judged by the worst of them:
+/// what ran beside one repeat may have changed its figures.
+pub fn others_in_words(shares: impl IntoIterator<Item = f64>) -> String {
+    match Spread::of(shares) {
+        None => "what else ran is not known".to_owned(),
+        Some(spread) if spread.max <= OTHERS_SHARE_QUIET => "nothing else ran".to_owned(),
+        Some(spread) => format!(
+            "the machine was busy with other work, which took up to {:.0} % of its CPUs (median {:.0} %)",
+            spread.max * 100.0,
+            spread.median * 100.0
+        ),
     }
 }
 
@@ -389,6 +413,7 @@ mod tests {
             server_threads: Vec::new(),
             slow_answers: 0,
             server_figures: None,
+            others_cpu_share: None,
         }
     }
 
@@ -435,6 +460,14 @@ mod tests {
             assert!(verdict.starts_with("INVALID: something else had the client's CPU: "), "{verdict}");
         }
         assert_eq!(repeat(times(1, 1), times(1, 1), 0).verdict(), "valid");
+    }
+
+    /// The promise: others are told where they ran, and what is not known is not called quiet.
+    #[test]
+    fn others_are_told_by_the_worst() {
+        assert_eq!(others_in_words([0.0, 0.04, 0.05]), "nothing else ran");
+        assert!(others_in_words([0.0, 0.0, 0.4]).contains("which took up to 40 % of its CPUs (median 0 %)"));
+        assert_eq!(others_in_words([]), "what else ran is not known");
     }
 
     /// The promise: the middle is the middle, also of an even number of figures.

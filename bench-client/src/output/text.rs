@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use crate::limit::Metric;
 use crate::server_figures::ServerFigures;
-use crate::summary::{Repeat, Report, Spread, TimesNs};
+use crate::summary::{Repeat, Report, Spread, TimesNs, others_in_words};
 
 /// What open-loop times are.
 pub const CLAIM_OPEN: &str = "open loop: latency from the intended send time";
@@ -88,6 +88,9 @@ pub fn print_repeat(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
     }
     if repeat.slow_answers > 0 {
         writeln!(out, "slow readers: {} answers read", repeat.slow_answers)?;
+    }
+    if let Some(share) = repeat.others_cpu_share {
+        writeln!(out, "others: {:.0} % of this machine's CPUs; {}", share * 100.0, others_in_words([share]))?;
     }
     writeln!(out, "verdict: {}", repeat.verdict())
 }

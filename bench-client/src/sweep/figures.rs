@@ -79,7 +79,7 @@ impl Figure {
             Figure::ResidentBytes => visit.resident_bytes.map(|bytes| bytes as f64),
             Figure::ContextSwitches => visit.context_switches_per_request,
             Figure::ClientBusyShare => Some(repeat.client_busy_share),
-            Figure::OthersShare => visit.others_share,
+            Figure::OthersShare => repeat.others_cpu_share,
         }
     }
 }
@@ -186,6 +186,7 @@ pub mod tests {
             server_threads: Vec::new(),
             slow_answers: 0,
             server_figures: None,
+            others_cpu_share: Some(0.0),
         };
         Visit {
             key: format!("{point} {round}"),
@@ -194,7 +195,6 @@ pub mod tests {
             repeat,
             resident_bytes: Some(5 << 20),
             context_switches_per_request: Some(0.25),
-            others_share: Some(0.0),
         }
     }
 

@@ -32,8 +32,6 @@ pub struct Visit {
     pub resident_bytes: Option<u64>,
     /// Of all threads of the server, an answer.
     pub context_switches_per_request: Option<f64>,
-    /// The share of all CPUs that neither server nor client used, but somebody did.
-    pub others_share: Option<f64>,
 }
 
 /// The file, and what was in it.

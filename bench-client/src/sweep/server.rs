@@ -22,7 +22,7 @@ use super::SweepError;
 use super::machine::Machine;
 use super::plan::Server;
 use crate::args::ServerKind;
-use crate::processor_time::{field, threads_of};
+use crate::processor_time::field;
 
 /// How long a server may take to listen. Longer: a broken one is told later. Shorter: a busy machine breaks the sweep.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -83,11 +83,6 @@ impl Running {
     pub fn resident_bytes(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process())).ok()?;
         field(&status, "VmRSS:").map(|kilobytes| kilobytes * 1024)
-    }
-
-    /// CPU time of all its threads so far.
-    pub fn processor_time(&self) -> Duration {
-        threads_of(self.process()).map_or(Duration::ZERO, |threads| threads.iter().map(|thread| thread.time).sum())
     }
 }
 

@@ -9,7 +9,7 @@ use super::figures::{Figure, PointFigures};
 use super::plan::{Pacing, Point, Server};
 use crate::args::{ServerKind, Wait};
 use crate::environment::Environment;
-use crate::summary::Spread;
+use crate::summary::{Spread, others_in_words};
 
 /// Everything that there is to tell.
 pub struct Results<'a> {
@@ -33,9 +33,6 @@ const MARKS: [(&str, &str); 3] = [
     (CLIENT_BOUND, "the client was busy all the time: the server may do more"),
     (INVALID, "not valid: the client could not keep its schedule, or answers are missing"),
 ];
-
-/// A share of others above which they are worth a word.
-const OTHERS_SHARE_QUIET: f64 = 0.05;
 
 impl Results<'_> {
     /// Every table by the name of its marker.
@@ -171,17 +168,7 @@ impl Results<'_> {
     /// How quiet the machine was.
     fn others(&self) -> String {
         let spreads = self.points.iter().filter_map(|point| point.get(Figure::OthersShare));
-        let medians: Vec<f64> = spreads.map(|spread| spread.median).collect();
-        match Spread::of(medians) {
-            None => "what else ran is not known".to_owned(),
-            Some(spread) if spread.max <= OTHERS_SHARE_QUIET => "nothing else ran".to_owned(),
-            Some(spread) => format!(
-                "**the machine was busy with other work**, which took {:.0} % of its CPUs ({:.0} to {:.0} %)",
-                spread.median * 100.0,
-                spread.min * 100.0,
-                spread.max * 100.0
-            ),
-        }
+        others_in_words(spreads.map(|spread| spread.median))
     }
 }
 

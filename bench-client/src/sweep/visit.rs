@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::load::schedule::{Arrival, Arrivals};
 use crate::load::truth::Expectation;
 use crate::load::{Load, Loop, measure};
-use crate::processor_time::{BusyTime, OwnTime};
+use crate::processor_time::OthersWatch;
 use crate::summary::Repeat;
 
 /// How long a thread of the client polls before a request is due. As `run` has it.
@@ -56,21 +56,18 @@ impl Visitor<'_> {
         let server = Running::start(&point.server, self.programs, self.machine)?;
         let target = Target { port: server.port, host: "127.0.0.1".to_owned(), ..self.target.clone() };
         let load = self.load(point, round, &server)?;
-        let (before, own) = (BusyTime::now(), own_time()?);
+        let others = OthersWatch::begin(server.process());
         let measurement = measure(&target, &load, &mut |_| {})?;
-        let own = own_time()?.since(own);
-        let ours = own.user + own.system + server.processor_time();
-        let others = before.zip(BusyTime::now());
+        let others_cpu_share = others.share();
         let switches: Option<u64> =
             measurement.server.as_ref().map(|threads| threads.iter().map(|thread| thread.context_switches).sum());
-        let repeat = Repeat::of(&load, &measurement, None);
+        let repeat = Repeat { others_cpu_share, ..Repeat::of(&load, &measurement, None) };
         Ok(Visit {
             key,
             point: *point,
             round,
             resident_bytes: server.resident_bytes(),
             context_switches_per_request: switches.map(|count| count as f64 / repeat.answered.max(1) as f64),
-            others_share: others.map(|(before, after)| after.others_since(before, ours)),
             repeat,
         })
     }
@@ -106,8 +103,4 @@ impl Visitor<'_> {
             keep_intervals: false,
         })
     }
-}
-
-fn own_time() -> Result<OwnTime, Failure> {
-    OwnTime::now().map_err(Failure::local("read our CPU time"))
 }

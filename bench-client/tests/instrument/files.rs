@@ -48,6 +48,29 @@ fn the_json_is_as_the_schema_says() {
     }
 }
 
+/// The promise: a repeat that is not valid is taken again, as often as there are repeats and not for ever, and is kept
+/// apart in the file; what else ran is recorded where the server's process is known.
+#[test]
+fn invalid_repeats_are_taken_again() {
+    let path = temporary("retaken.json");
+    let words = format!("--rate 500 --warmup 0s --duration 200ms --repeat 2 --server-pid {}", std::process::id());
+    let port = stub::start(LAYOUT, Behaviour::Right);
+    let run = client(port, &format!("run {words} --lag-limit 1ns --json {path}"));
+    assert_eq!(run.status, Some(3), "out: {}error: {}", run.out, run.error);
+    assert_eq!(run.out.matches("this repeat is taken again").count(), 2, "{}", run.out);
+    let written = json(&path);
+    assert_valid(include_str!("../../schema/run.v1.schema.json"), &written);
+    for list in ["repeats", "retaken"] {
+        let repeats = written[list].as_array().expect("a list");
+        assert_eq!(repeats.len(), 2, "{list}");
+        assert!(repeats.iter().all(|repeat| repeat["others_cpu_share"].as_f64() >= Some(0.0)), "{list}: {written}");
+    }
+    let run = client(port, &format!("run {PATIENT} --rate 500 --duration 200ms --repeat 2 --json {path}"));
+    assert_right(&run);
+    assert_eq!(json(&path)["retaken"], Value::Array(Vec::new()), "valid ones are not");
+    assert!(json(&path)["repeats"][0]["others_cpu_share"].is_null(), "without the process nobody knows");
+}
+
 /// The promise: what the server prints of itself during a run is part of the result; without a line of it the run
 /// fails, and says how to get them.
 #[test]
