@@ -1,11 +1,20 @@
 //! `compare`: what changed between two runs, beside how much they vary by themselves.
 //!
-//! The noise band of a figure is the larger spread (maximum less minimum) of the two runs' repeats, but at least
-//! `--noise` of the median. A change of the medians beyond the band counts, if the repeats do not overlap either. With
-//! one repeat a run's own spread is unknown, which is said.
+//! A figure has changed if two things hold. First, all repeats of one run lie on one side of all of the other's, and the
+//! chance of that between runs that do not differ is small. It is 1 in `C(a + b, a)` for one side (the rank-sum test at
+//! its extreme: Mann and Whitney, Annals of Mathematical Statistics 18, 1947), and all figures that may fail the
+//! comparison share [`FALSE_ALARMS_MAX`] (Bonferroni's bound; Dunn, Journal of the American Statistical Association 56,
+//! 1961). For the six of the default that takes five repeats each; with fewer nothing is decided, and that is said.
 //!
-//! Invariants: a figure that got worse beyond the band is a regression, and exit status 4; two runs of different plans
-//! are compared, with a warning; runs that were not valid are not compared.
+//! That test takes repeats for independent, and they are not: a machine drifts, and the runs were taken one after the
+//! other. So, second, the change is beyond the noise band: [`DRIFT_FACTOR`] times the larger spread (maximum less minimum)
+//! of the two runs' repeats, and at least `--noise` of the median. The tests below simulate runs of one server
+//! that follow each other, with and without drift: at most 1 in 20 is called worse by any figure, and 20 % slower is found
+//! where the noise is 2 %. What no band can tell from a change of the server is a machine that became another one
+//! between the runs; and a change that is smaller than the band is found by interleaved rounds (`scripts/compare_builds.sh`).
+//!
+//! Invariants: a figure that got worse is a regression, and exit status 4; two runs of different plans are compared, with
+//! a warning; repeats that were not valid are left out, and said so; a run that lost requests is not compared.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -16,7 +25,7 @@ use crate::args::ComparePlan;
 use crate::failure::Failure;
 use crate::limit::Metric;
 use crate::output::text::figure;
-use crate::summary::{Report, SCHEMA, SCHEMA_VERSION, Spread};
+use crate::summary::{Report, SCHEMA, SCHEMA_VERSION, Spread, others_in_words};
 
 /// The figures that are shown, in order.
 const SHOWN: [&str; 12] = [
@@ -34,18 +43,36 @@ const SHOWN: [&str; 12] = [
     "client-cpu",
 ];
 
+/// How often runs that do not differ may be told apart, by whichever figure. Larger: alarms that nobody believes.
+/// Smaller: more repeats are needed, six for 1 in 100.
+const FALSE_ALARMS_MAX: f64 = 0.05;
+
+/// The noise band in spreads of a run's repeats. A drift that goes on at one pace moves the median from run to run by one
+/// spread and more, and noise may hide it inside of both. Larger: changes must be larger to be found. Smaller: drift is called a
+/// change.
+const DRIFT_FACTOR: f64 = 2.5;
+
 /// What became of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Noise,
     Better,
     Worse,
+    /// There are too few repeats to tell.
+    Undecided,
 }
 
 /// Compares the two files of `plan`.
 pub fn run(plan: &ComparePlan, out: &mut impl Write) -> Result<(), Failure> {
     let (before, after) = (read(&plan.before)?, read(&plan.after)?);
-    let regressions = print(plan, &before, &after, out).map_err(Failure::local("print"))?;
+    let counts = [before.repeats.len(), after.repeats.len()];
+    let judged = plan.metrics.iter().filter(|metric| [&before, &after].iter().all(|report| has(report, **metric)));
+    let chance_max = FALSE_ALARMS_MAX / judged.count().max(1) as f64;
+    let is_enough = chance_of_separation(counts) <= chance_max;
+    let regressions = print(plan, &before, &after, is_enough, out).map_err(Failure::local("print"))?;
+    if !is_enough {
+        return Err(Failure::Input { path: plan.after.clone(), problem: too_few(counts, chance_max) });
+    }
     if regressions.is_empty() {
         Ok(())
     } else {
@@ -53,9 +80,33 @@ pub fn run(plan: &ComparePlan, out: &mut impl Write) -> Result<(), Failure> {
     }
 }
 
-fn print(plan: &ComparePlan, before: &Report, after: &Report, out: &mut impl Write) -> io::Result<Vec<String>> {
-    writeln!(out, "A: {} ({} repeats)", plan.before.display(), before.repeats.len())?;
-    writeln!(out, "B: {} ({} repeats)", plan.after.display(), after.repeats.len())?;
+fn has(report: &Report, metric: Metric) -> bool {
+    report.repeats.iter().any(|repeat| metric.value(repeat).is_some())
+}
+
+fn too_few([before, after]: [usize; 2], chance_max: f64) -> String {
+    let needed = (1..).find(|count| chance_of_separation([*count; 2]) <= chance_max).unwrap_or(usize::MAX);
+    format!(
+        "{before} and {after} valid repeats are too few to tell a change from noise; \
+         it takes {needed} each (run --repeat {needed})"
+    )
+}
+
+/// The chance that all repeats of the second run lie above all of the first, if the runs do not differ: one order of
+/// `C(a + b, a)` that are as likely.
+fn chance_of_separation([before, after]: [usize; 2]) -> f64 {
+    (1..=before).map(|index| index as f64 / (after + index) as f64).product()
+}
+
+fn print(
+    plan: &ComparePlan,
+    before: &Report,
+    after: &Report,
+    is_enough: bool,
+    out: &mut impl Write,
+) -> io::Result<Vec<String>> {
+    print_run("A", &plan.before, before, out)?;
+    print_run("B", &plan.after, after, out)?;
     if before.plan != after.plan {
         writeln!(out, "warning: the two runs had different plans")?;
     }
@@ -64,9 +115,6 @@ fn print(plan: &ComparePlan, before: &Report, after: &Report, out: &mut impl Wri
     {
         writeln!(out, "warning: the two runs were on different machines or kernels")?;
     }
-    if before.repeats.len().min(after.repeats.len()) < 2 {
-        writeln!(out, "warning: without repeats the noise is a guess (see run --repeat)")?;
-    }
     writeln!(out, "{:<16} {:>12} {:>12} {:>8} {:>8}  change", "median of", "A", "B", "delta", "noise")?;
     let mut regressions = Vec::new();
     for name in SHOWN {
@@ -74,6 +122,7 @@ fn print(plan: &ComparePlan, before: &Report, after: &Report, out: &mut impl Wri
         let of = |report: &Report| Spread::of(report.repeats.iter().filter_map(|repeat| metric.value(repeat)));
         let (Some(a), Some(b)) = (of(before), of(after)) else { continue };
         let (change, band) = judge(metric, a, b, plan.noise);
+        let change = if is_enough { change } else { Change::Undecided };
         let share = |part: f64| if a.median == 0.0 { 0.0 } else { 100.0 * part / a.median };
         let fails = change == Change::Worse && plan.metrics.contains(&metric);
         writeln!(
@@ -88,6 +137,7 @@ fn print(plan: &ComparePlan, before: &Report, after: &Report, out: &mut impl Wri
                 (Change::Better, _) => "better",
                 (Change::Worse, true) => "WORSE",
                 (Change::Worse, false) => "worse",
+                (Change::Undecided, _) => "not decided",
             }
         )?;
         if fails {
@@ -97,11 +147,19 @@ fn print(plan: &ComparePlan, before: &Report, after: &Report, out: &mut impl Wri
     Ok(regressions)
 }
 
-/// What the change from `a` to `b` is, and the noise band.
+fn print_run(name: &str, path: &Path, report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let shares = report.repeats.iter().filter_map(|repeat| repeat.others_cpu_share);
+    let counted = format!("{} valid repeats, {} that were not", report.repeats.len(), report.retaken.len());
+    writeln!(out, "{name}: {} ({counted}; {})", path.display(), others_in_words(shares))
+}
+
+/// What the change from `a` to `b` is, and the noise band. Beyond the band the repeats lie apart, since it is wider than
+/// both spreads.
 fn judge(metric: Metric, a: Spread, b: Spread, noise: f64) -> (Change, f64) {
-    let band = (a.max - a.min).max(b.max - b.min).max(noise * a.median.max(b.median));
+    let spread = (a.max - a.min).max(b.max - b.min);
+    let band = (DRIFT_FACTOR * spread).max(noise * a.median.max(b.median));
     let more_is_better = metric == Metric::Rate;
-    let change = if (b.median - a.median).abs() <= band || (a.min <= b.max && b.min <= a.max) {
+    let change = if (b.median - a.median).abs() <= band {
         Change::Noise
     } else if (b.median > a.median) == more_is_better {
         Change::Better
@@ -114,45 +172,141 @@ fn judge(metric: Metric, a: Spread, b: Spread, noise: f64) -> (Change, f64) {
 fn read(path: &Path) -> Result<Report, Failure> {
     let wrong = |problem: String| Failure::Input { path: path.to_owned(), problem };
     let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let report: Report = serde_json::from_str(&text).map_err(|error| wrong(format!("not a run's JSON: {error}")))?;
+    let mut report: Report =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("not a run's JSON: {error}")))?;
     if report.schema != SCHEMA || report.schema_version != SCHEMA_VERSION {
         return Err(wrong(format!(
             "{} version {} is not {SCHEMA} version {SCHEMA_VERSION}",
             report.schema, report.schema_version
         )));
     }
-    if report.repeats.is_empty() {
-        return Err(wrong("it has no repeats".to_owned()));
+    if report.repeats.iter().any(|repeat| repeat.lost > 0) {
+        return Err(wrong("it has a run that lost requests: nothing to compare".to_owned()));
     }
-    if report.repeats.iter().any(|repeat| !repeat.valid || repeat.lost > 0) {
-        return Err(wrong("it has a run that was not valid, or that lost requests: nothing to compare".to_owned()));
+    let (valid, invalid): (Vec<_>, Vec<_>) = report.repeats.into_iter().partition(|repeat| repeat.valid);
+    report.repeats = valid;
+    report.retaken.extend(invalid);
+    if report.repeats.is_empty() {
+        return Err(wrong("it has no run that was valid: nothing to compare".to_owned()));
     }
     Ok(report)
 }
 
 #[cfg(test)]
 mod tests {
+    use fastrand::Rng;
+
     use super::*;
 
     fn spread(min: f64, median: f64, max: f64) -> Spread {
         Spread { min, median, max }
     }
 
+    fn p99() -> Metric {
+        "p99".parse().expect("a metric")
+    }
+
     /// The promise: a change counts only beyond what the repeats and the floor allow, and in the right direction.
     #[test]
     fn changes_count_beyond_the_noise() {
-        let p99: Metric = "p99".parse().expect("a metric");
         let verdict = |metric, a, b| judge(metric, a, b, 0.05).0;
         let a = spread(95.0, 100.0, 105.0);
-        assert_eq!(verdict(p99, a, spread(104.0, 109.0, 112.0)), Change::Noise);
-        assert_eq!(verdict(p99, a, spread(118.0, 120.0, 125.0)), Change::Worse);
-        assert_eq!(verdict(p99, a, spread(78.0, 80.0, 82.0)), Change::Better);
-        assert_eq!(verdict(Metric::Rate, a, spread(78.0, 80.0, 82.0)), Change::Worse);
-        assert_eq!(verdict(p99, spread(100.0, 100.0, 100.0), spread(104.0, 104.0, 104.0)), Change::Noise, "the floor");
+        assert_eq!(verdict(p99(), a, spread(114.0, 124.0, 124.0)), Change::Noise);
+        assert_eq!(verdict(p99(), a, spread(120.0, 126.0, 128.0)), Change::Worse);
+        assert_eq!(verdict(p99(), a, spread(70.0, 74.0, 75.0)), Change::Better);
+        assert_eq!(verdict(Metric::Rate, a, spread(70.0, 74.0, 75.0)), Change::Worse);
         assert_eq!(
-            verdict(p99, spread(90.0, 100.0, 160.0), spread(130.0, 150.0, 170.0)),
+            verdict(p99(), spread(100.0, 100.0, 100.0), spread(104.0, 104.0, 104.0)),
+            Change::Noise,
+            "the floor"
+        );
+        assert_eq!(
+            verdict(p99(), spread(90.0, 100.0, 160.0), spread(130.0, 220.0, 230.0)),
             Change::Noise,
             "wide repeats"
         );
+    }
+
+    /// The promise: the chance is that of the one order among all, and six figures take five repeats.
+    #[test]
+    fn few_repeats_decide_nothing() {
+        assert!((chance_of_separation([1, 1]) - 1.0 / 2.0).abs() < 1e-12);
+        assert!((chance_of_separation([5, 5]) - 1.0 / 252.0).abs() < 1e-12);
+        assert!((chance_of_separation([2, 3]) - chance_of_separation([3, 2])).abs() < 1e-12);
+        assert!(too_few([4, 9], FALSE_ALARMS_MAX / 6.0).contains("4 and 9 valid repeats are too few"));
+        assert!(too_few([4, 4], FALSE_ALARMS_MAX / 6.0).contains("it takes 5 each (run --repeat 5)"));
+    }
+
+    /// A machine whose speed changes from one repeat to the next, as a factor of every time.
+    #[derive(Debug, Clone, Copy)]
+    enum Drift {
+        None,
+        /// The same part slower with every repeat.
+        Steady(f64),
+        /// Faster or slower by about such a part with every repeat, for good.
+        Wandering(f64),
+        /// The same, but it comes back by a tenth of the way each time.
+        Returning(f64),
+    }
+
+    /// About normal, of deviation 1: the sum of twelve.
+    fn normal(random: &mut Rng) -> f64 {
+        (0..12).map(|_| random.f64()).sum::<f64>() - 6.0
+    }
+
+    /// `count` repeats of `FIGURES` figures that are 1 but for the drift, and for noise of their own of deviation `noise`.
+    fn repeats(count: usize, drift: Drift, noise: f64, random: &mut Rng) -> Vec<[f64; FIGURES]> {
+        let mut level: f64 = 0.0;
+        let mut next = || {
+            level = match drift {
+                Drift::None => 0.0,
+                Drift::Steady(part) => level + part,
+                Drift::Wandering(part) => level + part * normal(random),
+                Drift::Returning(part) => 0.9 * level + part * normal(random),
+            };
+            [(); FIGURES].map(|()| (level + noise * normal(random)).exp())
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    const FIGURES: usize = 6;
+    const REPEATS: usize = 5;
+
+    /// Whether two runs of five repeats, with the time of one between them, are told to be worse by any figure; the second
+    /// is `slower` times as slow.
+    fn is_alarm(drift: Drift, noise: f64, slower: f64, random: &mut Rng) -> bool {
+        const PAUSE: usize = 1;
+        let all = repeats(2 * REPEATS + PAUSE, drift, noise, random);
+        (0..FIGURES).any(|figure| {
+            let of = |part: &[[f64; FIGURES]], factor: f64| Spread::of(part.iter().map(|all| all[figure] * factor));
+            let (Some(a), Some(b)) = (of(&all[..REPEATS], 1.0), of(&all[REPEATS + PAUSE..], slower)) else {
+                panic!("there are repeats")
+            };
+            judge(p99(), a, b, 0.05).0 == Change::Worse
+        })
+    }
+
+    /// The promise: of 20 comparisons of a server with itself at most one is wrong, by any of six figures, whatever the
+    /// noise and however the machine drifts; and a server that is 20 % slower is still found.
+    #[test]
+    fn a_server_is_seldom_worse_than_itself() {
+        const PAIRS: usize = 2000;
+        let random = &mut Rng::with_seed(20);
+        let drifts = [
+            Drift::None,
+            Drift::Steady(0.01),
+            Drift::Steady(0.05),
+            Drift::Wandering(0.02),
+            Drift::Wandering(0.05),
+            Drift::Returning(0.05),
+        ];
+        for drift in drifts {
+            for noise in [0.01, 0.03, 0.1] {
+                let alarms = (0..PAIRS).filter(|_| is_alarm(drift, noise, 1.0, random)).count();
+                assert!(alarms * 20 <= PAIRS, "{drift:?}, noise {noise}: {alarms} of {PAIRS}");
+            }
+        }
+        let found = (0..PAIRS).filter(|_| is_alarm(Drift::Wandering(0.01), 0.02, 1.2, random)).count();
+        assert!(found * 20 >= 19 * PAIRS, "{found} of {PAIRS}");
     }
 }

@@ -110,7 +110,7 @@ fn the_servers_own_figures_are_shown_and_written() {
 #[test]
 fn compare_tells_a_regression_from_noise() {
     let before = temporary("before.json");
-    assert_right(&run_against(Behaviour::Right, &format!("--rate 500 --duration 300ms --repeat 2 --json {before}")));
+    assert_right(&run_against(Behaviour::Right, &format!("--rate 500 --duration 200ms --repeat 5 --json {before}")));
     let run = client(9900, &format!("compare {before} {before}"));
     assert_right(&run);
     assert!(run.out.contains("within noise"), "{}", run.out);
@@ -126,6 +126,16 @@ fn compare_tells_a_regression_from_noise() {
     assert!(run.error.contains("regression: response.p99"), "{}", run.error);
     assert_right(&client(9900, &format!("compare {after} {before}")));
     assert_right(&client(9900, &format!("compare {before} {after} --metrics rate,service.p50")));
+
+    let few = temporary("few.json");
+    let mut shorter = slower.clone();
+    for index in [1, 3] {
+        shorter["repeats"][index]["valid"] = false.into();
+    }
+    fs::write(&few, shorter.to_string()).expect("a file");
+    let run = client(9900, &format!("compare {before} {few}"));
+    assert_caught(&run, &["5 and 3 valid repeats are too few", "run --repeat 5"]);
+    assert!(run.out.contains("3 valid repeats, 2 that were not") && run.out.contains("not decided"), "{}", run.out);
 
     slower["schema_version"] = 99.into();
     fs::write(&after, slower.to_string()).expect("a file");
@@ -173,7 +183,7 @@ fn files_of_an_invalid_run_say_so() {
     assert_eq!(run.status, Some(3), "{}", run.error);
     assert_eq!(json(&json_file)["repeats"][0]["valid"], false);
     assert!(read(&csv).contains(",false,") && read(&hlog).contains("INVALID") && read(&svg).contains("INVALID"));
-    assert_caught(&client(port, &format!("compare {json_file} {json_file}")), &["not valid"]);
+    assert_caught(&client(port, &format!("compare {json_file} {json_file}")), &["no run that was valid"]);
 }
 
 /// The alphabet of RFC 4648, with its padding.
