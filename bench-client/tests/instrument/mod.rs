@@ -205,6 +205,24 @@ fn search_finds_what_holds() {
     assert_eq!(run.status, Some(4), "{}", run.error);
 }
 
+/// The promise: latency that falls and rises with the rate does not hide the rates between: the search begins where the
+/// limit does not hold and finds the upper edge, and how far down it was found to hold. The edges are the stub's, which
+/// counts requests over a quarter of a second; the bounds are a factor of two around them.
+#[test]
+fn search_finds_a_valley() {
+    let port = stub::start(LAYOUT, Behaviour::Valley { from: 150, to: 900 });
+    let words = "--warmup 400ms --duration 400ms --arrival constant --connections 2 --from 40 --to 20k --precision 0.3";
+    let run = client(port, &format!("search --lag-limit 1h {words} --slo p50<=250ms"));
+    assert_right(&run);
+    let rate = |name: &str| -> f64 {
+        let line = run.out.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{}", run.out));
+        line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a rate")
+    };
+    let (lowest, highest) = (rate("holds from: "), rate("holds up to: "));
+    assert!((100.0..=600.0).contains(&lowest) && (450.0..=1800.0).contains(&highest), "{}", run.out);
+    assert!(run.out.contains("knee: ") && run.out.contains("breaks p50<=250ms"), "{}", run.out);
+}
+
 /// The promise: `probe` tells the round trip of each size, and checks answers too.
 #[test]
 fn probe_tells_the_round_trip() {

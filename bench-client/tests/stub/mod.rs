@@ -5,9 +5,11 @@
 //! Invariants: it listens on loopback only, on a port that the kernel chose; a connection's thread ends with the
 //! connection, and all of them with the test process.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,22 +62,49 @@ pub enum Behaviour {
         /// Until all are answered.
         stall_ms: u64,
     },
+    /// Answers at once while requests come at such a rate, over all connections, and half a second later otherwise.
+    Valley {
+        /// Requests a second.
+        from: usize,
+        /// Requests a second.
+        to: usize,
+    },
 }
+
+/// How late an answer outside of [`Behaviour::Valley`] is.
+pub const OUTSIDE_THE_VALLEY: Duration = Duration::from_millis(500);
+
+/// The time over which a rate of requests is counted.
+const RATE_WINDOW: Duration = Duration::from_millis(250);
 
 /// Starts a stub server and returns its port.
 pub fn start(layout: RequestLayout, behaviour: Behaviour) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
     let port = listener.local_addr().expect("a bound listener has an address").port();
-    let first_request_at = Arc::new(OnceLock::new());
+    let (first_request_at, rate) = (Arc::new(OnceLock::new()), Arc::default());
     thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = stream.expect("accepting on loopback");
-            let first_request_at = Arc::clone(&first_request_at);
+            let (first_request_at, rate) = (Arc::clone(&first_request_at), Arc::clone(&rate));
             // The client may hang up whenever it has seen enough, so errors are not the stub's to judge.
-            thread::spawn(move || Connection::new(stream, layout, behaviour, first_request_at).serve());
+            thread::spawn(move || Connection::new(stream, layout, behaviour, first_request_at, rate).serve());
         }
     });
     port
+}
+
+/// A thread that writes answers to `stream` when they are due; it ends with the connection.
+fn late_sender(stream: &TcpStream) -> Sender<(Instant, Vec<u8>)> {
+    let (sender, answers) = channel::<(Instant, Vec<u8>)>();
+    let mut stream = stream.try_clone().expect("a second handle of a socket");
+    thread::spawn(move || {
+        for (due, answer) in answers {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            // If the client has hung up, nobody is left to judge.
+            let _ = stream.write_all(&answer);
+        }
+    });
+    sender
 }
 
 struct Connection {
@@ -89,6 +118,10 @@ struct Connection {
     held_back: Vec<u8>,
     /// Of all connections of this stub.
     first_request_at: Arc<OnceLock<Instant>>,
+    /// Of all connections of this stub: when the requests of the last [`RATE_WINDOW`] came.
+    rate: Arc<Mutex<VecDeque<Instant>>>,
+    /// Answers that are sent when they are due, in the order of requests.
+    late: Option<Sender<(Instant, Vec<u8>)>>,
 }
 
 /// What follows an answer.
@@ -104,8 +137,11 @@ impl Connection {
         layout: RequestLayout,
         behaviour: Behaviour,
         first_request_at: Arc<OnceLock<Instant>>,
+        rate: Arc<Mutex<VecDeque<Instant>>>,
     ) -> Connection {
-        Connection { stream, layout, behaviour, request: 0, out: Vec::new(), held_back: Vec::new(), first_request_at }
+        let late = matches!(behaviour, Behaviour::Valley { .. }).then(|| late_sender(&stream));
+        let (out, held_back) = (Vec::new(), Vec::new());
+        Connection { stream, layout, behaviour, request: 0, out, held_back, first_request_at, rate, late }
     }
 
     fn serve(mut self) -> io::Result<()> {
@@ -135,6 +171,18 @@ impl Connection {
         if since_first >= Duration::from_millis(after_ms) {
             thread::sleep(Duration::from_millis(after_ms + stall_ms).saturating_sub(since_first));
         }
+    }
+
+    /// When the answer to a request that has just come is due.
+    fn due(&self, from: usize, to: usize) -> Instant {
+        let now = Instant::now();
+        let mut came_at = self.rate.lock().expect("nobody panics with it");
+        came_at.push_back(now);
+        while came_at.front().is_some_and(|first| now.duration_since(*first) > RATE_WINDOW) {
+            came_at.pop_front();
+        }
+        let a_second = (came_at.len() as f64 / RATE_WINDOW.as_secs_f64()) as usize;
+        if (from..=to).contains(&a_second) { now } else { now + OUTSIDE_THE_VALLEY }
     }
 
     /// Ends our side, then waits for the client to end its own, so that no answer is lost to a reset.
@@ -200,6 +248,13 @@ impl Connection {
                 thread::sleep(Duration::from_millis(20));
                 // If the client has hung up, the next read tells.
                 let _ = self.stream.write_all(&answer);
+                return Next::GoOn;
+            }
+            Behaviour::Valley { from, to } => {
+                let due = self.due(from, to);
+                let late = self.late.as_ref().expect("a valley has it");
+                // If the client has hung up, the next read tells.
+                let _ = late.send((due, answer));
                 return Next::GoOn;
             }
             _ => {}
