@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Says what one build of the server costs beside another: both are started anew in every round, the first one first in
-# every other round, and put under the same closed loop by the same client for a second. Prints each round, then the
-# median of the ratios of the second to the first, with the 95 % confidence interval of that median (by order statistics)
-# and the spread: below 1 the second build is slower (requests/s) or cheaper (server CPU).
+# every other round, and put under the same closed loop by the same client for a second. Prints each round; then, of the
+# ratios of the second to the first, the median, an interval that covers it with at least 95 % (and how much that is), and
+# the verdict: same (the interval is inside 2 % around 1), faster, slower (server CPU: cheaper, dearer) or not decided.
+# `client pairs` computes that. Fewer than six rounds decide nothing.
 # Usage: scripts/compare_builds.sh FIRST SECOND [ROUNDS [the load, as `client run --closed` takes it]]
 # The load is `--connections 64 --window 64` if none is given.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
 first=$1 second=$2 rounds=${3:-10}
 shift $(($# < 3 ? $# : 3))
 [ $# -gt 0 ] || set -- --connections 64 --window 64
@@ -55,12 +56,5 @@ for round in $(seq "$rounds"); do
     echo "$a $b" >>"$folder/rounds"
 done
 
-spread() {
-    sort -g | awk -v what="$1" '{ ratio[NR] = $1 }
-        END { median = NR % 2 ? ratio[(NR + 1) / 2] : (ratio[NR / 2] + ratio[NR / 2 + 1]) / 2
-              low = int((NR - 1.96 * sqrt(NR)) / 2); low = low < 1 ? 1 : low
-              printf "%s, second to first: %.3f, 95 %% confidence %.3f to %.3f, all of %d rounds %.3f to %.3f\n",
-                  what, median, ratio[low], ratio[NR + 1 - low], NR, ratio[1], ratio[NR] }'
-}
-awk '{ print $3 / $1 }' "$folder/rounds" | spread "requests/s"
-awk '{ print $4 / $2 }' "$folder/rounds" | spread "server CPU a request"
+awk '{ print $1, $3 }' "$folder/rounds" | "$client" pairs requests/s
+awk '{ print $2, $4 }' "$folder/rounds" | "$client" pairs 'server CPU a request' --less-is-better

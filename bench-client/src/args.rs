@@ -15,12 +15,14 @@ use disrust_protocol::FEATURE_DIM;
 mod bench;
 mod cpu_list;
 mod floor;
+mod pairs;
 mod run;
 mod sweep;
 
 use crate::connect::Target;
 pub use bench::BenchPlan;
 pub use floor::{FloorPlan, Kind};
+pub use pairs::PairsPlan;
 pub use run::{ComparePlan, OVERTIME, OutputPlan, ProbePlan, RunPlan, SearchPlan};
 pub use sweep::{IO_THREADS_MAX, ServerKind, SweepPlan, Wait};
 
@@ -131,6 +133,9 @@ pub enum Mode {
     /// It starts and stops the servers itself, each on a port that the kernel chooses. What is measured is kept in DIR;
     /// run again, it goes on where it was stopped.
     Sweep(Box<SweepPlan>),
+    /// What pairs of figures on standard input say of the second of two builds; for scripts/compare_builds.sh.
+    #[command(hide = true)]
+    Pairs(PairsPlan),
 }
 
 /// A duration that a socket takes as its timeout, which 0 is not.

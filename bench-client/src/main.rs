@@ -8,6 +8,7 @@
 //! - [`run`] is the instrument: the [`load`] engine measures, a [`summary`] has the figures and whether they are the
 //!   server's, [`output`] writes them. [`search`], [`probe`] and [`mod@bench`], a quick look at throughput, use the same
 //!   engine; [`mod@compare`] reads what `run` wrote. [`limit`] is how all of them are told what is good enough.
+//! - [`mod@pairs`] computes for a script: two builds side by side.
 //! - [`mod@floor`] is the other side: servers to compare with.
 //! - [`sweep`] starts the server and the floors, measures them at many points with the same engine, and writes tables.
 //!
@@ -35,6 +36,7 @@ mod floor;
 mod limit;
 mod load;
 mod output;
+mod pairs;
 mod pinning;
 mod pipeline;
 mod probe;
@@ -76,5 +78,6 @@ fn carry_out(arguments: &Arguments) -> Result<(), Failure> {
         Some(Mode::Compare(plan)) => compare::run(plan, out),
         Some(Mode::Probe(plan)) => probe::run(&arguments.target, plan, out),
         Some(Mode::Sweep(plan)) => sweep::run(&arguments.target, plan, out),
+        Some(Mode::Pairs(plan)) => pairs::run(plan, out),
     }
 }

@@ -338,6 +338,7 @@ fn tolerance(text: &str) -> Result<f32, String> {
     text.parse().ok().filter(|share| (0.0..1.0).contains(share)).ok_or_else(|| "not between 0 and 1".to_owned())
 }
 
-fn precision(text: &str) -> Result<f64, String> {
+/// A share in bounds that is not 0.
+pub(super) fn precision(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|share| (0.001..1.0).contains(share)).ok_or_else(|| "not between 0.001 and 1".to_owned())
 }
