@@ -35,6 +35,7 @@ mod failure;
 mod floor;
 mod limit;
 mod load;
+mod markers;
 mod output;
 mod pairs;
 mod pinning;

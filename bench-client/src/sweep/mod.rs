@@ -2,7 +2,7 @@
 //!
 //! The journey of a point: [`plan`] lists it → [`visit`] starts its [`server`] on its CPUs of the [`machine`] and measures
 //! it with the engine that `run` has → [`journal`] keeps the visit, so that a sweep that was stopped goes on from there →
-//! [`figures`] sums its visits up → [`tables`], [`plots`] and [`files`] tell it, and [`markers`] puts the tables into a
+//! [`figures`] sums its visits up → [`tables`], [`plots`] and [`files`] tell it, and [`crate::markers`] puts the tables into a
 //! document.
 //!
 //! The closed loop comes first: throughput and CPU time. From it follow the rates of the open loop: latency against
@@ -16,7 +16,6 @@ mod figures;
 mod files;
 mod journal;
 mod machine;
-mod markers;
 mod plan;
 mod plots;
 mod progress;
@@ -38,10 +37,10 @@ use crate::args::{ServerKind, SweepPlan};
 use crate::connect::{Target, raise_descriptor_limit};
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::markers::{self, MarkerError};
 use figures::{Figure, PointFigures};
 use journal::{Circumstances, Journal, hash_of};
 use machine::Machine;
-use markers::MarkerError;
 use plan::{Grid, Point, rounds};
 use progress::Progress;
 use server::Programs;
