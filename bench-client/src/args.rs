@@ -18,6 +18,7 @@ mod floor;
 mod pairs;
 mod run;
 mod sweep;
+mod table;
 
 use crate::connect::Target;
 pub use bench::BenchPlan;
@@ -25,6 +26,7 @@ pub use floor::{FloorPlan, Kind};
 pub use pairs::PairsPlan;
 pub use run::{ComparePlan, OVERTIME, OutputPlan, ProbePlan, RunPlan, SearchPlan};
 pub use sweep::{IO_THREADS_MAX, ServerKind, SweepPlan, Wait};
+pub use table::TablePlan;
 
 /// The largest `--features`.
 ///
@@ -136,6 +138,9 @@ pub enum Mode {
     /// What pairs of figures on standard input say of the second of two builds; for scripts/compare_builds.sh.
     #[command(hide = true)]
     Pairs(PairsPlan),
+    /// Puts a table from standard input between the marks of a document, with the machine and the day; for scripts.
+    #[command(hide = true)]
+    Table(TablePlan),
 }
 
 /// A duration that a socket takes as its timeout, which 0 is not.

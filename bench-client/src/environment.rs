@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread::available_parallelism;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,17 +57,28 @@ impl Environment {
 
     /// One line of it.
     pub fn line(&self) -> String {
-        let unknown = || "unknown".to_owned();
-        format!(
-            "{}, {}, {} CPUs ({} usable), client {}, server {}",
-            self.kernel.clone().unwrap_or_else(unknown),
-            self.cpu_model.clone().unwrap_or_else(unknown),
-            self.cpus.map_or_else(unknown, |count| count.to_string()),
-            self.cpus_usable.map_or_else(unknown, |count| count.to_string()),
-            self.client_version,
-            self.server_version.clone().unwrap_or_else(unknown),
-        )
+        let server = self.server_version.as_deref().unwrap_or("unknown");
+        format!("{}, client {}, server {server}", self.machine(), self.client_version)
     }
+
+    /// The machine in words.
+    pub fn machine(&self) -> String {
+        let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        let count = |count: Option<usize>| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+        let (cpus, usable) = (count(self.cpus), count(self.cpus_usable));
+        format!("{}, {}, {cpus} CPUs ({usable} usable)", word(&self.kernel), word(&self.cpu_model))
+    }
+
+    /// The day, UTC.
+    pub fn date(&self) -> String {
+        date(self.started_at_unix_seconds)
+    }
+}
+
+/// The day of an instant, UTC: `2026-11-24`.
+pub fn date(unix_seconds: u64) -> String {
+    let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(unix_seconds)).to_string();
+    text.split('T').next().unwrap_or_default().to_owned()
 }
 
 fn ask_server_version(process: u32) -> Option<String> {
@@ -80,4 +91,15 @@ fn ask_server_version(process: u32) -> Option<String> {
     let output = Command::new(&program).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned()).filter(|version| !version.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise: a day is told as everybody reads it.
+    #[test]
+    fn days_are_told() {
+        assert_eq!((date(0), date(1_795_478_400)), ("1970-01-01".to_owned(), "2026-11-24".to_owned()));
+    }
 }

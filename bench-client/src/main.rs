@@ -8,7 +8,8 @@
 //! - [`run`] is the instrument: the [`load`] engine measures, a [`summary`] has the figures and whether they are the
 //!   server's, [`output`] writes them. [`search`], [`probe`] and [`mod@bench`], a quick look at throughput, use the same
 //!   engine; [`mod@compare`] reads what `run` wrote. [`limit`] is how all of them are told what is good enough.
-//! - [`mod@pairs`] computes for a script: two builds side by side.
+//! - [`mod@pairs`] and [`document`] work for scripts: two builds side by side, a table put into a document by its
+//!   [`markers`].
 //! - [`mod@floor`] is the other side: servers to compare with.
 //! - [`sweep`] starts the server and the floors, measures them at many points with the same engine, and writes tables.
 //!
@@ -30,6 +31,7 @@ mod args;
 mod bench;
 mod compare;
 mod connect;
+mod document;
 mod environment;
 mod failure;
 mod floor;
@@ -80,5 +82,6 @@ fn carry_out(arguments: &Arguments) -> Result<(), Failure> {
         Some(Mode::Probe(plan)) => probe::run(&arguments.target, plan, out),
         Some(Mode::Sweep(plan)) => sweep::run(&arguments.target, plan, out),
         Some(Mode::Pairs(plan)) => pairs::run(plan, out),
+        Some(Mode::Table(plan)) => document::run(plan, out),
     }
 }

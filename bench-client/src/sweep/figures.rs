@@ -93,6 +93,8 @@ pub struct PointFigures {
     pub visits: u32,
     /// Those in which the client was too slow to measure.
     pub invalid_visits: u32,
+    /// When the first and the last of them were, in seconds since 1970.
+    pub measured_at_unix_seconds: Option<(u64, u64)>,
     /// Requests without an answer, in all visits.
     pub lost: u64,
     /// Threads of the server that serve.
@@ -118,6 +120,7 @@ impl PointFigures {
             point,
             visits: count(|_| true),
             invalid_visits: count(|visit| !visit.repeat.valid),
+            measured_at_unix_seconds: first_and_last(visits),
             lost: visits.iter().map(|visit| visit.repeat.lost).sum(),
             server_threads,
             threads_outnumber_cpus: (server_threads + machine.client_threads) as usize > machine.cpu_count(),
@@ -140,6 +143,11 @@ impl PointFigures {
     pub fn is_valid(&self) -> bool {
         self.invalid_visits == 0 && self.lost == 0
     }
+}
+
+fn first_and_last(visits: &[&Visit]) -> Option<(u64, u64)> {
+    let at = || visits.iter().map(|visit| visit.measured_at_unix_seconds);
+    at().min().zip(at().max())
 }
 
 #[cfg(test)]
@@ -192,6 +200,7 @@ pub mod tests {
             key: format!("{point} {round}"),
             point,
             round,
+            measured_at_unix_seconds: 86_400 * u64::from(round),
             repeat,
             resident_bytes: Some(5 << 20),
             context_switches_per_request: Some(0.25),

@@ -47,7 +47,8 @@ pub fn write_all(directory: &Path, results: &Results<'_>) -> Result<(), Failure>
     write(&directory.join("sweep.csv"), Ok(csv(results.points)))?;
     let json = serde_json::to_string_pretty(&file(results)).map(|text| text + "\n");
     write(&directory.join("sweep.json"), json.map_err(io::Error::from))?;
-    let tables = results.tables().into_iter().map(|(name, table)| format!("## {name}\n\n{table}"));
+    let measured = results.tables().into_iter().filter_map(|(name, table)| Some((name, table?)));
+    let tables = measured.map(|(name, table)| format!("## {name}\n\n{table}"));
     write(&directory.join("tables.md"), Ok(tables.collect::<Vec<_>>().join("\n")))?;
     for (name, plot) in plots::plots(results) {
         write(&directory.join(name), plot)?;

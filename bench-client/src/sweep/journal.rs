@@ -26,6 +26,8 @@ pub struct Visit {
     pub point: Point,
     /// From 0.
     pub round: u32,
+    /// Seconds since 1970 at its end.
+    pub measured_at_unix_seconds: u64,
     /// What the instrument has to say.
     pub repeat: Repeat,
     /// Memory of the server right after it.

@@ -91,6 +91,9 @@ impl From<SweepError> for Failure {
     }
 }
 
+/// What the names of our tables begin with in a document.
+const GROUP: &str = "sweep:";
+
 /// Sweeps as `plan` says.
 pub fn run(target: &Target, plan: &SweepPlan, out: &mut impl Write) -> Result<(), Failure> {
     raise_descriptor_limit()?;
@@ -125,7 +128,9 @@ pub fn run(target: &Target, plan: &SweepPlan, out: &mut impl Write) -> Result<()
     let results = results(&points);
     files::write_all(&plan.out, &results)?;
     for (name, table) in results.tables() {
-        writeln!(out, "\n## {name}\n\n{table}").map_err(Failure::local("print"))?;
+        if let Some(table) = table {
+            writeln!(out, "\n## {name}\n\n{table}").map_err(Failure::local("print"))?;
+        }
     }
     if let Some(document) = &plan.write {
         files::write(document, Ok(rewritten(document, &results)?))?;
@@ -251,7 +256,7 @@ fn rewritten(document: &Path, results: &Results<'_>) -> Result<String, Failure> 
     let read = |source: io::Error| Failure::Input { path: document.to_owned(), problem: source.to_string() };
     let text = fs::read_to_string(document).map_err(read)?;
     let wrong = |source| SweepError::Document { path: document.to_owned(), source };
-    Ok(markers::rewrite(&text, &results.tables()).map_err(wrong)?)
+    Ok(markers::write_group(&text, GROUP, &results.tables()).map_err(wrong)?)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! The tables of a sweep, as Markdown: each says what the machine was and which command gives it again.
 //!
 //! Invariants: a figure is `median (smallest..largest)` of its repeats; a point that deserves a mark has it in every
-//! table, and every mark that a table has is explained below it; a table that nothing was measured for says so.
+//! table, and every mark that a table has is explained below it; what was not measured has no table.
 
 use std::fmt::Write as _;
 
 use super::figures::{Figure, PointFigures};
 use super::plan::{Pacing, Point, Server};
 use crate::args::{ServerKind, Wait};
-use crate::environment::Environment;
+use crate::environment::{Environment, date};
 use crate::summary::{Spread, others_in_words};
 
 /// Everything that there is to tell.
@@ -35,8 +35,8 @@ const MARKS: [(&str, &str); 3] = [
 ];
 
 impl Results<'_> {
-    /// Every table by the name of its marker.
-    pub fn tables(&self) -> Vec<(&'static str, String)> {
+    /// Every table by the name of its marker; `None` where nothing was measured.
+    pub fn tables(&self) -> Vec<(&'static str, Option<String>)> {
         vec![
             ("scaling", self.scaling()),
             ("throughput", self.by_load("requests/s", |point| thousands(point.get(Figure::RequestsPerSecond)))),
@@ -46,13 +46,13 @@ impl Results<'_> {
         ]
     }
 
-    fn scaling(&self) -> String {
+    fn scaling(&self) -> Option<String> {
         let at_base = |point: &&PointFigures| self.is_base(&point.point) && point.point.server.wait == Wait::Auto;
         let rows = self.points.iter().filter(at_base).map(|point| (point, closed_cells(point, &name(point))));
         self.table(&self.base_title(), &closed_head("server"), rows.collect())
     }
 
-    fn wait(&self) -> String {
+    fn wait(&self) -> Option<String> {
         let of_disrust =
             |point: &&PointFigures| self.is_base(&point.point) && point.point.server.kind == ServerKind::Disrust;
         let points: Vec<&PointFigures> = self.points.iter().filter(of_disrust).collect();
@@ -64,7 +64,7 @@ impl Results<'_> {
     }
 
     /// A line for each load of the closed loop, a column for each server at its smallest.
-    fn by_load(&self, what: &str, cell: impl Fn(&PointFigures) -> String) -> String {
+    fn by_load(&self, what: &str, cell: impl Fn(&PointFigures) -> String) -> Option<String> {
         let smallest = self.points.iter().map(|point| point.point.server.io_threads).min();
         let is_shown = |point: &&PointFigures| {
             Some(point.point.server.io_threads) == smallest
@@ -92,7 +92,7 @@ impl Results<'_> {
         self.table(&format!("{what}, closed loop"), &head, rows)
     }
 
-    fn latency(&self) -> String {
+    fn latency(&self) -> Option<String> {
         let head = ["of capacity", "offered/s", "server", "achieved/s", "p50 µs", "p90 µs", "p99 µs", "p99.9 µs"];
         let head = head.iter().chain(&["server CPU a request, µs", "switches a request", "verdict"]);
         let mut rows = Vec::new();
@@ -137,38 +137,44 @@ impl Results<'_> {
     }
 
     /// The lines of one table, with what was measured, how and where, and the marks that are in it.
-    fn table(&self, title: &str, head: &[String], rows: Vec<(&PointFigures, Vec<String>)>) -> String {
+    fn table(&self, title: &str, head: &[String], rows: Vec<(&PointFigures, Vec<String>)>) -> Option<String> {
         if rows.is_empty() {
-            return "Not measured yet.\n".to_owned();
+            return None;
         }
         let mut text = format!("{title}.\n\n{}{}", line(head), line(&vec!["---".to_owned(); head.len()]));
         rows.iter().for_each(|(_, cells)| text += &line(cells));
         let repeats = rows.iter().map(|(point, _)| point.visits).min().unwrap_or(0);
-        let Environment { kernel, cpu_model, cpus, cpus_usable, .. } = self.environment;
-        let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-        let count = |count: Option<usize>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n{}, {}, {} CPUs ({} usable), client on the same machine; median (smallest..largest) of {repeats} \
-             interleaved runs; {}. Again: `{}`.\n",
-            word(kernel),
-            word(cpu_model),
-            count(*cpus),
-            count(*cpus_usable),
+            "\n{}, {}, client on the same machine; median (smallest..largest) of {repeats} interleaved runs; {}. \
+             Again: `{}`.\n",
+            self.environment.machine(),
+            days(&rows),
             self.others(),
             self.command
         );
         for (mark, meaning) in MARKS.iter().filter(|(mark, _)| text.contains(mark)).collect::<Vec<_>>() {
             let _ = writeln!(text, "{mark} {meaning}.");
         }
-        text
+        Some(text)
     }
 
     /// How quiet the machine was.
     fn others(&self) -> String {
         let spreads = self.points.iter().filter_map(|point| point.get(Figure::OthersShare));
         others_in_words(spreads.map(|spread| spread.median))
+    }
+}
+
+/// When a table's points were measured.
+fn days(rows: &[(&PointFigures, Vec<String>)]) -> String {
+    let at = || rows.iter().filter_map(|(point, _)| point.measured_at_unix_seconds);
+    let first = at().map(|(first, _)| first).min().map(date);
+    let last = at().map(|(_, last)| last).max().map(date);
+    match (first, last) {
+        (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
+        (first, _) => first.unwrap_or_else(|| "at an unknown time".to_owned()),
     }
 }
 
@@ -278,7 +284,7 @@ mod tests {
         }
     }
 
-    fn tables_of(points: &[PointFigures]) -> Vec<(&'static str, String)> {
+    fn tables_of(points: &[PointFigures]) -> Vec<(&'static str, Option<String>)> {
         let environment = environment();
         Results { points, base: (64, 16, 1), environment: &environment, command: "scripts/sweep.sh" }.tables()
     }
@@ -297,17 +303,21 @@ mod tests {
         let mut epoll = figures(ServerKind::Epoll, Pacing::Closed { window: 16 }, &[5e5; 3]);
         epoll.threads_outnumber_cpus = false;
         let tables = tables_of(&[disrust, epoll]);
-        for (name, table) in tables.iter().take(3) {
-            for words in
-                ["Linux 6.1, A CPU, 4 CPUs (2 usable)", "of 3 interleaved", "`scripts/sweep.sh`", "nothing else ran"]
-            {
+        let table = |index: usize| tables[index].1.as_deref().unwrap_or_default();
+        for (name, table) in [0, 1, 2].map(|index| (tables[index].0, table(index))) {
+            for words in [
+                "Linux 6.1, A CPU, 4 CPUs (2 usable), 1970-01-01 to 1970-01-03,",
+                "of 3 interleaved",
+                "`scripts/sweep.sh`",
+                "nothing else ran",
+            ] {
                 assert!(table.contains(words), "{name}: {words:?} is not in {table}");
             }
             assert!(table.contains("† the threads") && !table.contains(CLIENT_BOUND), "{table}");
         }
-        assert!(tables[0].1.contains("| disrust, 1 I/O thread † | 1000.0k (900.0..1200.0) | 1.000 (0.833..1.111) |"));
-        assert!(tables[1].1.contains("| 1 | 64 | 16 | 1000.0k (900.0..1200.0) † | 500.0k (500.0..500.0) |"));
-        assert_eq!((tables[3].1.as_str(), tables[4].1.as_str()), ("Not measured yet.\n", "Not measured yet.\n"));
+        assert!(table(0).contains("| disrust, 1 I/O thread † | 1000.0k (900.0..1200.0) | 1.000 (0.833..1.111) |"));
+        assert!(table(1).contains("| 1 | 64 | 16 | 1000.0k (900.0..1200.0) † | 500.0k (500.0..500.0) |"));
+        assert_eq!((&tables[3].1, &tables[4].1), (&None, &None), "nothing was measured");
     }
 
     /// The promise: a point that the client could not measure is never shown without saying so.
@@ -317,7 +327,8 @@ mod tests {
         let (good, mut bad) =
             (figures(ServerKind::Disrust, pacing, &[5e4; 2]), figures(ServerKind::Epoll, pacing, &[5e4; 2]));
         bad.invalid_visits = 1;
-        let latency = &tables_of(&[good, bad])[4].1;
+        let tables = tables_of(&[good, bad]);
+        let latency = tables[4].1.as_deref().expect("it was measured");
         assert!(latency.contains("| 50 % | 50.0k | disrust") && latency.contains("| valid |"), "{latency}");
         assert!(latency.contains("✗") && latency.contains("| INVALID in 1 of 2 runs |"), "{latency}");
     }

@@ -5,7 +5,7 @@
 //! Invariants: the server has ended when this returns; a wrong answer is an error, a saturated client is not: the point
 //! is kept and marked.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::SweepError;
 use super::journal::Visit;
@@ -66,6 +66,7 @@ impl Visitor<'_> {
             key,
             point: *point,
             round,
+            measured_at_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             resident_bytes: server.resident_bytes(),
             context_switches_per_request: switches.map(|count| count as f64 / repeat.answered.max(1) as f64),
             repeat,

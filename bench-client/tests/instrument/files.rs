@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -184,6 +185,53 @@ fn files_of_an_invalid_run_say_so() {
     assert_eq!(json(&json_file)["repeats"][0]["valid"], false);
     assert!(read(&csv).contains(",false,") && read(&hlog).contains("INVALID") && read(&svg).contains("INVALID"));
     assert_caught(&client(port, &format!("compare {json_file} {json_file}")), &["no run that was valid"]);
+}
+
+/// Runs the client with `input` on its standard input.
+fn client_reading(input: &str, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the client starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(input.as_bytes()).expect("the client reads");
+    drop(stdin);
+    child.wait_with_output().expect("it is our child")
+}
+
+/// The promise: a script's table comes between its marks and nowhere else, with the machine, the day and the note below
+/// it; an empty one, or one without marks, changes nothing and fails.
+#[test]
+fn a_scripts_table_is_written() {
+    let document = temporary("document.md");
+    let old = "mine\n<!-- mutations -->\nold\n<!-- /mutations -->\nmine too\n";
+    fs::write(&document, old).expect("a file");
+    let table = "| defect | caught by |\n|---|---|\n";
+    for (input, mark) in [(table.to_owned(), "mutations"), (format!("{table}| a | b |\n"), "elsewhere")] {
+        let refused = client_reading(&input, &["table", &document, mark]);
+        assert_eq!((refused.status.code(), read(&document).as_str()), (Some(1), old), "{refused:?}");
+    }
+    let words = ["table", &document, "mutations", "--note", "1 defect. Again: `scripts/mutations.sh`"];
+    let written = client_reading(&format!("{table}| a | b |\n"), &words);
+    assert!(written.status.success(), "{written:?}");
+    let text = read(&document);
+    assert!(text.starts_with(&format!("mine\n<!-- mutations -->\n{table}| a | b |\n\nLinux ")), "{text}");
+    assert!(text.ends_with("; 1 defect. Again: `scripts/mutations.sh`.\n<!-- /mutations -->\nmine too\n"), "{text}");
+    let source = text.lines().find(|line| line.starts_with("Linux ")).expect("where it was made");
+    assert!(source.contains(" CPUs (") && source.contains("), 2"), "the machine and the day: {source}");
+}
+
+/// The promise: a script's pairs come back as a median, an interval with its coverage and a verdict.
+#[test]
+fn a_scripts_pairs_are_compared() {
+    let pairs: String = (0..10).map(|round| format!("{} {}\n", 1000 + round, 1100 + round)).collect();
+    for (flag, verdict) in [(None, "faster"), (Some("--less-is-better"), "dearer")] {
+        let words: Vec<&str> = ["pairs", "requests/s"].into_iter().chain(flag).collect();
+        let told = client_reading(&pairs, &words);
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.status.success() && text.starts_with("requests/s, second to first: median 1.1"), "{told:?}");
+        assert!(text.contains("97.9 % interval") && text.ends_with(&format!(": {verdict}\n")), "{text}");
+    }
+    assert_eq!(client_reading("1 x\n", &["pairs", "requests/s"]).status.code(), Some(1));
 }
 
 /// The alphabet of RFC 4648, with its padding.
