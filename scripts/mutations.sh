@@ -1,21 +1,27 @@
 #!/usr/bin/env bash
 # Does the checking bite? Plants the defects of tests/mutations one after the other in a copy of the tree, and sees who
 # catches each: the simulation (in how many of its seeds), the conformance scripts, the models of memory orderings, or
-# another test. Prints a table in Markdown.
+# another test. Prints a table in Markdown; --write FILE puts it between the marks of FILE, as in RELIABILITY.md.
 # A defect that nobody catches, or that the source has outgrown, makes the exit status 1.
-# Usage: scripts/mutations.sh [--seeds N] [--only WORDS]
+# Usage: scripts/mutations.sh [--seeds N] [--only WORDS | --write FILE]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-seeds=2000 only=''
+seeds=2000 only='' file=''
 while [ $# -gt 0 ]; do
     case $1 in
     --seeds) seeds=${2:?a number} ;;
     --only) only=${2:?words of a name} ;;
+    --write) file=$(realpath -e "${2:?a file}") ;;
     *) sed -n 's/^# \{0,1\}//p' "$0" | tail -n 1; exit 2 ;;
     esac
     shift 2
 done
+[ -z "$only" ] || [ -z "$file" ] || { echo "mutations: a part of the defects is no table to write" >&2; exit 2; }
+if [ -n "$file" ]; then
+    cargo build --release --package bench-client --locked
+    client=$(realpath "${CARGO_TARGET_DIR:-target}/release/client")
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -80,6 +86,8 @@ for patch in tests/mutations/*.patch; do
     printf '| %s | %s | %s |\n' "$name" "${who:-**nobody**}" "${count:-–}" >>"$table"
     printf '%-70s %s %s\n' "$name" "${who:-NOBODY}" "${count:+($count of $seeds)}" >&2
 done
-printf '\n%s defects, %s that nobody catches. Run of %s.\n' "$defects" "$missed" "$(date -u +%F)" >>"$table"
+summary="$defects defects, $missed that nobody catches"
 cat "$table"
+printf '\n%s\n' "$summary"
+[ -z "$file" ] || "$client" table "$file" mutations --note "$summary. Again: \`scripts/mutations.sh --seeds $seeds\`" <"$table"
 [ "$missed" -eq 0 ]
