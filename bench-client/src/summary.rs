@@ -159,6 +159,8 @@ pub enum InvalidCause {
     ClientSaturated,
     /// It had time enough, but not its CPU: something else ran there, or the machine woke late.
     CpuTaken,
+    /// No answer came in the measured time of a closed loop: there is nothing to take figures from.
+    NothingAnswered,
 }
 
 impl fmt::Display for InvalidCause {
@@ -166,6 +168,7 @@ impl fmt::Display for InvalidCause {
         formatter.write_str(match self {
             InvalidCause::ClientSaturated => "client saturated",
             InvalidCause::CpuTaken => "something else had the client's CPU",
+            InvalidCause::NothingAnswered => "nothing was answered",
         })
     }
 }
@@ -318,9 +321,11 @@ impl Repeat {
                 self.invalid_reasons.push(reason);
             }
         }
-        self.valid = self.invalid_reasons.is_empty();
+        let has_answers = self.offered_per_second.is_some() || self.answered + self.lost > 0;
+        self.valid = self.invalid_reasons.is_empty() && has_answers;
         if !self.valid {
-            let (cause, reason) = self.cause(threads);
+            let nothing = || (InvalidCause::NothingAnswered, "no answer came in the measured time".to_owned());
+            let (cause, reason) = if has_answers { self.cause(threads) } else { nothing() };
             self.invalid_cause = Some(cause);
             self.invalid_reasons.push(reason);
         }
@@ -460,6 +465,19 @@ mod tests {
             assert!(verdict.starts_with("INVALID: something else had the client's CPU: "), "{verdict}");
         }
         assert_eq!(repeat(times(1, 1), times(1, 1), 0).verdict(), "valid");
+    }
+
+    /// The promise: a closed loop without an answer has no figures, and is not called valid; what is lost is told as lost.
+    #[test]
+    fn a_closed_loop_without_answers_is_invalid() {
+        let judged = |lost| {
+            let mut repeat =
+                Repeat { offered_per_second: None, answered: 0, lost, ..repeat(times(1, 1), times(1, 1), 0) };
+            repeat.judge(0, 1, None);
+            repeat.verdict()
+        };
+        assert_eq!(judged(0), "INVALID: nothing was answered: no answer came in the measured time");
+        assert_eq!(judged(1), "valid");
     }
 
     /// The promise: others are told where they ran, and what is not known is not called quiet.

@@ -74,7 +74,7 @@ fn measure_rate(target: &Target, plan: &SearchPlan, rate_per_second: f64) -> Res
 fn judge(plan: &SearchPlan, repeat: &Repeat, achieved_at_half: f64) -> (Verdict, String) {
     let verdict = match repeat.invalid_cause {
         Some(InvalidCause::ClientSaturated) => return (Verdict::ClientSaturated, repeat.verdict()),
-        Some(InvalidCause::CpuTaken) => return (Verdict::Disturbed, repeat.verdict()),
+        Some(InvalidCause::CpuTaken | InvalidCause::NothingAnswered) => return (Verdict::Disturbed, repeat.verdict()),
         None if is_overloaded(repeat, achieved_at_half) => Verdict::Overloaded,
         None => Verdict::Breaks,
     };
