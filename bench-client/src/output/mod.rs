@@ -4,6 +4,7 @@
 //! file is written whole or the command fails.
 #![forbid(unsafe_code)]
 
+pub mod plot;
 pub mod progress;
 pub mod text;
 

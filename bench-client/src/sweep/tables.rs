@@ -150,7 +150,7 @@ impl Results<'_> {
             "\n{}, {}, client on the same machine; median (smallest..largest) of {repeats} interleaved runs; {}. \
              Again: `{}`.\n",
             self.environment.machine(),
-            days(&rows),
+            days(rows.iter().map(|(point, _)| *point)),
             self.others(),
             self.command
         );
@@ -167,11 +167,11 @@ impl Results<'_> {
     }
 }
 
-/// When a table's points were measured.
-fn days(rows: &[(&PointFigures, Vec<String>)]) -> String {
-    let at = || rows.iter().filter_map(|(point, _)| point.measured_at_unix_seconds);
-    let first = at().map(|(first, _)| first).min().map(date);
-    let last = at().map(|(_, last)| last).max().map(date);
+/// When `points` were measured.
+pub fn days<'a>(points: impl IntoIterator<Item = &'a PointFigures>) -> String {
+    let at: Vec<(u64, u64)> = points.into_iter().filter_map(|point| point.measured_at_unix_seconds).collect();
+    let first = at.iter().map(|(first, _)| *first).min().map(date);
+    let last = at.iter().map(|(_, last)| *last).max().map(date);
     match (first, last) {
         (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
         (first, _) => first.unwrap_or_else(|| "at an unknown time".to_owned()),
