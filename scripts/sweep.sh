@@ -2,7 +2,7 @@
 # Measures the server beside the floors on this machine: I/O threads x connections x window x vectors, interleaved.
 # Builds what it needs; tables, CSV, JSON and plots go to target/sweep. The full sweep (about 40 minutes on two CPUs)
 # also rewrites the tables of PERFORMANCE.md; --quick takes less than two minutes and does not.
-# Stopped and started again, it goes on where it was.
+# Stopped and started again, it goes on where it was (with --fresh from the start); three lines at the end conclude.
 # Usage: scripts/sweep.sh [--quick] [--out DIR] [what else `client sweep --help` lists]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -133,7 +133,7 @@ pub enum Mode {
     /// Many runs: I/O threads x connections x window x vectors, disrust beside the floors, in interleaved repeats.
     ///
     /// It starts and stops the servers itself, each on a port that the kernel chooses. What is measured is kept in DIR;
-    /// run again, it goes on where it was stopped.
+    /// run again, it goes on where it was stopped (see --fresh). It ends with its conclusion in three lines.
     Sweep(Box<SweepPlan>),
     /// What pairs of figures on standard input say of the second of two builds; for scripts/compare_builds.sh.
     #[command(hide = true)]

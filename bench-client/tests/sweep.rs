@@ -73,13 +73,31 @@ fn a_sweep_leaves_its_files_and_goes_on_from_them() {
     }
 
     let document = out.join("document.md");
-    fs::write(&document, "mine\n<!-- sweep:scaling -->\nold\n<!-- /sweep:scaling -->\nmine too\n").expect("a file");
+    let unmeasured = "<!-- sweep:wait -->\nof yesterday\n<!-- /sweep:wait -->\n";
+    let marked = format!("mine\n{unmeasured}<!-- sweep:scaling -->\nold\n<!-- /sweep:scaling -->\nmine too\n");
+    fs::write(&document, marked).expect("a file");
     let path = document.to_str().expect("cargo's directories are UTF-8");
-    assert_right(&output(&out, &format!("{TINY} --write {path}")));
+    let again = output(&out, &format!("{TINY} --write {path}"));
+    assert_right(&again);
     assert_eq!(read(&out.join("points.jsonl")), journal, "nothing was measured again");
     let text = read(&document);
-    assert!(text.starts_with("mine\n<!-- sweep:scaling -->\n2 connections, window 4"), "{text}");
+    let begins = format!("mine\n{unmeasured}<!-- sweep:scaling -->\n2 connections, window 4");
+    assert!(text.starts_with(&begins), "a table that was not measured stays: {text}");
     assert!(text.ends_with("<!-- /sweep:scaling -->\nmine too\n") && !text.contains("old"), "{text}");
+
+    let printed = String::from_utf8_lossy(&again.stdout);
+    assert!(printed.contains("## scaling") && !printed.contains("## wait"), "{printed}");
+    let last: Vec<&str> = printed.lines().rev().take(3).collect();
+    for (line, begins) in
+        last.iter().rev().zip(["throughput at 2 connections", "server CPU a request at", "p99 at 5 %"])
+    {
+        assert!(line.starts_with(begins), "{printed}");
+    }
+
+    assert_right(&output(&out, &format!("{TINY} --fresh")));
+    let measured_anew = read(&out.join("points.jsonl"));
+    assert_eq!(measured_anew.lines().count(), 4);
+    assert!(measured_anew.lines().all(|line| !journal.contains(line)), "what was kept is forgotten");
 }
 
 /// The promise: what cannot work is told before anything is measured.

@@ -25,6 +25,9 @@ pub struct SweepPlan {
     /// Where everything is written, and what was measured is kept; `sweep.json` is as schema/sweep.v1.schema.json has it.
     #[arg(long, value_name = "DIR", default_value = "target/sweep")]
     pub out: PathBuf,
+    /// Measures everything anew: what was kept in DIR is forgotten.
+    #[arg(long)]
+    pub fresh: bool,
     /// The program of the server; `disrust` beside this program if it is left out.
     #[arg(long, value_name = "PROGRAM")]
     pub server: Option<PathBuf>,

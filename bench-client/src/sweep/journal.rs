@@ -59,6 +59,12 @@ impl Journal {
         Ok(Journal { path: path.to_owned(), file, visits: read(&text) })
     }
 
+    /// Begins it anew.
+    pub fn forget(&mut self) -> Result<(), Failure> {
+        self.visits.clear();
+        self.file.set_len(0).map_err(|source| Failure::Output { path: self.path.clone(), source })
+    }
+
     /// The visit with this key.
     pub fn find(&self, key: &str) -> Option<&Visit> {
         self.visits.get(key)

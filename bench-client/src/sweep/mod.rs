@@ -2,7 +2,7 @@
 //!
 //! The journey of a point: [`plan`] lists it → [`visit`] starts its [`server`] on its CPUs of the [`machine`] and measures
 //! it with the engine that `run` has → [`journal`] keeps the visit, so that a sweep that was stopped goes on from there →
-//! [`figures`] sums its visits up → [`tables`], [`plots`] and [`files`] tell it, and [`crate::markers`] puts the tables into a
+//! [`figures`] sums its visits up → [`tables`], [`plots`] and [`files`] tell it, [`conclusion`] in three lines, and [`crate::markers`] puts the tables into a
 //! document.
 //!
 //! The closed loop comes first: throughput and CPU time. From it follow the rates of the open loop: latency against
@@ -12,6 +12,7 @@
 //! are never written without the marks that they deserve.
 #![forbid(unsafe_code)]
 
+mod conclusion;
 mod figures;
 mod files;
 mod journal;
@@ -38,6 +39,7 @@ use crate::connect::{Target, raise_descriptor_limit};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::markers::{self, MarkerError};
+use conclusion::conclusion;
 use figures::{Figure, PointFigures};
 use journal::{Circumstances, Journal, hash_of};
 use machine::Machine;
@@ -117,6 +119,9 @@ pub fn run(target: &Target, plan: &SweepPlan, out: &mut impl Write) -> Result<()
         // A document that cannot take the tables is told now, and not after half an hour.
         rewritten(document, &results(&[]))?;
     }
+    if plan.fresh {
+        sweep.journal.forget()?;
+    }
     let (closed, open_count) = (grid.closed(), grid.open(None).len());
     sweep.visit_all("closed loop", &closed, grid.repeats)?;
     let mut points = sweep.figures(&closed);
@@ -136,7 +141,8 @@ pub fn run(target: &Target, plan: &SweepPlan, out: &mut impl Write) -> Result<()
         files::write(document, Ok(rewritten(document, &results)?))?;
     }
     let written = plan.out.display();
-    writeln!(out, "sweep: tables, CSV, JSON and plots are in {written}").map_err(Failure::local("print"))
+    writeln!(out, "\nsweep: tables, CSV, JSON and plots are in {written}").map_err(Failure::local("print"))?;
+    conclusion(&results).iter().try_for_each(|line| writeln!(out, "{line}")).map_err(Failure::local("print"))
 }
 
 /// What goes on while points are visited.
@@ -236,11 +242,11 @@ fn interruption() -> io::Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-/// The script's command line, without what only says where programs and files are.
+/// The script's command line, without what only says where programs and files are, and whether older ones count.
 fn command_again(arguments: impl Iterator<Item = String>) -> String {
     const PLACES: [&str; 3] = ["--server", "--out", "--write"];
     let mut words = vec!["scripts/sweep.sh".to_owned()];
-    let mut arguments = arguments.filter(|word| word != "sweep");
+    let mut arguments = arguments.filter(|word| word != "sweep" && word != "--fresh");
     while let Some(word) = arguments.next() {
         if PLACES.contains(&word.as_str()) {
             arguments.next();
@@ -268,6 +274,6 @@ mod tests {
     fn the_command_has_no_paths() {
         let again = |line: &str| command_again(line.split_whitespace().map(str::to_owned));
         assert_eq!(again("sweep --server /a/b --out=/c --write D.md"), "scripts/sweep.sh");
-        assert_eq!(again("sweep --out /c --quick --window 1,2"), "scripts/sweep.sh --quick --window 1,2");
+        assert_eq!(again("sweep --out /c --fresh --quick --window 1,2"), "scripts/sweep.sh --quick --window 1,2");
     }
 }

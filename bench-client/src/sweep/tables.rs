@@ -131,7 +131,8 @@ impl Results<'_> {
         format!("{connections} connections, window {window}, {} a request, closed loop", count_of(vectors, "vector"))
     }
 
-    fn is_base(&self, point: &Point) -> bool {
+    /// Whether `point` is at the load at which servers of different sizes are compared.
+    pub fn is_base(&self, point: &Point) -> bool {
         let (connections, window, vectors) = self.base;
         (point.connections, point.vectors) == (connections, vectors) && point.pacing == Pacing::Closed { window }
     }
@@ -202,7 +203,7 @@ fn closed_cells(point: &PointFigures, name: &str) -> Vec<String> {
 }
 
 /// What a server is called: by its threads where it may have several.
-fn name(point: &PointFigures) -> String {
+pub fn name(point: &PointFigures) -> String {
     let server = point.point.server;
     match server.kind {
         ServerKind::Disrust => format!("disrust, {}", count_of(server.io_threads, "I/O thread")),
@@ -266,12 +267,13 @@ fn line(cells: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::super::figures::tests::{point, visit};
     use super::super::machine::Machine;
     use super::*;
 
-    fn environment() -> Environment {
+    /// A machine as others' tests need it.
+    pub fn environment() -> Environment {
         Environment {
             kernel: Some("Linux 6.1".to_owned()),
             cpu_model: Some("A CPU".to_owned()),
