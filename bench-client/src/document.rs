@@ -2,6 +2,7 @@
 //! Scripts that measure or check end with it.
 //!
 //! Invariants: a document is written whole or not at all; an empty table is refused.
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::io::{self, Read, Write, stdin};

@@ -5,6 +5,7 @@
 //!
 //! Invariants: nothing outside of the markers changes, and the markers stay; what has no new table keeps its old one; a
 //! document with a marker that nothing closes, or that no table belongs to, is refused as a whole.
+#![forbid(unsafe_code)]
 
 use thiserror::Error;
 

@@ -10,6 +10,7 @@
 //!
 //! Invariants: a verdict other than "not decided" needs an interval that covers enough, and so [six
 //! rounds](COVERAGE_MIN); a number that is not positive is refused.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io::{Read, Write, stdin};
