@@ -41,6 +41,12 @@
 //! 7. A connection ends when its peer has ended, everything owed is sent, no operation is in the kernel and no request
 //!    in flight: then its descriptor is closed and its slot is free ([`connections::Connection::next_step`]).
 //!
+//! # Words
+//!
+//! A *vector* is what a request carries; where it is scored, among those of other requests, it is a *row*. A *burst* is the
+//! requests of one receive, which travel as one *event*. A *step* is the batch processor's, a *turn* an I/O thread's. A *block*
+//! holds what waits (unsent answers, beginnings of requests), a *buffer* what was received.
+//!
 //! # What holds everywhere
 //!
 //! - **Nothing is ever full.** An event in flight holds a buffer, and there are as many places in the request ring and

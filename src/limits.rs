@@ -120,6 +120,11 @@ pub const HANDOVER_SETTLE: Duration = Duration::from_millis(100);
 /// still open are dropped, and made when their peer tries again.
 pub const HANDOVER_MAX: Duration = Duration::from_secs(1);
 
+/// The shortest time between two lines of metrics. Larger: a short event is smeared over the line's time. Smaller: nothing but the
+/// printing is measured.
+#[cfg(feature = "metrics")]
+pub const METRICS_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
 /// After the last call, requests of a connection are refused for this long at most before it is half-closed; from when the
 /// server can receive from it, which a peer that reads slowly may hold up.
 pub const DRAIN_REFUSE: Duration = Duration::from_secs(1);

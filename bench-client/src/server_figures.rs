@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// The counts of the server that are printed; the JSON has all.
+pub const SERVER_COUNTS: [&str; 7] =
+    ["published", "poll_events", "batch_wakes", "batch_wakes_coalesced", "io_wakes", "io_wakes_coalesced", "pool_exh"];
+
 /// What the server says of the measured time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerFigures {

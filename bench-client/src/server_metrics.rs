@@ -131,6 +131,33 @@ fn figures(lines: &[Line<'_>]) -> Option<ServerFigures> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server_figures::SERVER_COUNTS;
+
+    /// The names and kinds of the server's metrics, as its document lists them; a test of the server holds that to what it
+    /// prints.
+    fn documented() -> Vec<(&'static str, &'static str)> {
+        let document = include_str!("../../PERFORMANCE.md");
+        let table = document.split("<!-- metrics -->").nth(1).and_then(|rest| rest.split("<!-- /metrics -->").next());
+        let rows = table.expect("the document lists them").lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.filter_map(|row| Some((row.split('`').next()?, row.split(" | ").nth(1)?))).collect()
+    }
+
+    #[test]
+    fn what_is_read_is_what_the_server_prints() {
+        let of_kinds = |kinds: &[&str]| -> Vec<&str> {
+            documented().into_iter().filter(|(_, kind)| kinds.contains(kind)).map(|(name, _)| name).collect()
+        };
+        // The interval's length is before the first metric.
+        let mut gauges: Vec<_> = GAUGES.into_iter().filter(|name| *name != "interval_s").collect();
+        let mut documented_gauges = of_kinds(&["gauge", "peak"]);
+        gauges.sort_unstable();
+        documented_gauges.sort_unstable();
+        assert_eq!(gauges, documented_gauges);
+        let histograms = of_kinds(&["histogram"]);
+        assert!(STAGES.iter().all(|stage| histograms.contains(stage)), "{histograms:?}");
+        let counts = of_kinds(&["count"]);
+        assert!(SERVER_COUNTS.iter().all(|name| counts.contains(name)), "{counts:?}");
+    }
 
     fn lines(text: &str) -> Vec<Line<'_>> {
         text.lines().filter_map(Line::parse).collect()

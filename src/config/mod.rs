@@ -23,6 +23,8 @@ use crate::config::placement::{Pin, PinPolicy, Wait};
 use crate::limits::BUFFER_MEMORY_BYTES;
 use crate::metrics::DETAILED;
 use sources::{name_variable, read_environment, read_file};
+#[cfg(feature = "metrics")]
+use values::parse_interval;
 use values::{
     Timeout, parse_buffer_memory, parse_duration, parse_features, parse_io_threads, parse_max_connections, parse_pin,
     parse_pin_policy, parse_port, parse_timeout, parse_truth, parse_wait,
@@ -266,7 +268,7 @@ struct Settings {
 
     /// Print metrics on stdout this often, or off [default: 10s]
     #[cfg(feature = "metrics")]
-    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
     metrics_interval: Option<Timeout>,
 
     /// Share the port with a server that listens on it already (for a rolling restart)
@@ -589,6 +591,8 @@ mod tests {
             let message = usage_error(&arguments);
             assert!(message.contains(arguments[0]), "{message}");
         }
+        // Where there are no metrics, the flag itself is refused.
+        assert!(usage_error(&["--metrics-interval", "1ns"]).contains("--metrics-interval"));
     }
 
     #[test]

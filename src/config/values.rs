@@ -8,6 +8,8 @@ use humantime::DurationError;
 use super::cpu_list::parse_cpu_list;
 use super::placement::{Pin, PinPolicy, Wait};
 use crate::exchange::wait::WaitStrategy;
+#[cfg(feature = "metrics")]
+use crate::limits::METRICS_INTERVAL_MIN;
 use crate::limits::{
     BUFFER_MEMORY_BYTES_MAX, BUFFER_MEMORY_BYTES_MIN, CONNECTIONS_MAX, FEATURE_DIM_MAX, IO_THREADS_MAX, TIME_MAX,
 };
@@ -78,6 +80,17 @@ pub(super) fn parse_timeout(text: &str) -> Result<Timeout, String> {
             Duration::ZERO => Err("a timeout is longer than 0; to have none, say off".to_owned()),
             timeout => Ok(Timeout(Some(timeout))),
         },
+    }
+}
+
+/// How often metrics are printed.
+#[cfg(feature = "metrics")]
+pub(super) fn parse_interval(text: &str) -> Result<Timeout, String> {
+    match parse_timeout(text)? {
+        Timeout(Some(interval)) if interval < METRICS_INTERVAL_MIN => {
+            Err(format!("shorter than {}, the shortest interval", humantime::format_duration(METRICS_INTERVAL_MIN)))
+        }
+        interval => Ok(interval),
     }
 }
 

@@ -16,122 +16,19 @@
 //!   the kernel now and then ([`Connection::acknowledged`]).
 #![forbid(unsafe_code)]
 
-use std::fmt;
+mod deadlines;
+
 use std::time::Duration;
 
-use disrust_protocol::{ANSWER_HEADER_BYTES, BadVectorCount, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES, RequestLayout};
+use disrust_protocol::{ANSWER_HEADER_BYTES, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES};
 
 use super::framing::{Framed, PartialRequest};
+use super::interface::{Arrival, Drain, Received, Rules, Step, Turn};
 use super::send_buffer::SendBuffer;
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
 use crate::kernel::Shots;
-use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, LINGER, LINGER_MAX, WRITER_STALL_MIN};
-
-/// What the I/O thread has to do next for a connection.
-#[derive(Debug)]
-pub enum Step {
-    /// Send this block.
-    Send(Box<Block>),
-    /// Arm a receive.
-    Receive(Shots),
-    /// Cancel the armed receive; its final completion is still to come.
-    CancelReceive,
-    /// Tell the peer that no more answers come (FIN).
-    HalfClose,
-    /// Shut both directions down, so that the operations in the kernel complete.
-    Abort,
-    /// Close the descriptor.
-    Close,
-    /// Free the slot.
-    Free,
-}
-
-/// How far the server's drain is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Drain {
-    /// The server serves.
-    No,
-    /// Requests are still taken, for what was sent before the peer could know.
-    LastCall,
-    /// Requests are refused; connections are closed as soon as they are owed nothing and have been quiet or refused for
-    /// long enough.
-    Refuse,
-}
-
-/// The turn of the event loop in which something happens.
-#[derive(Debug, Clone, Copy)]
-pub struct Turn {
-    /// Its time on the thread's clock, read once a turn.
-    pub now_ns: u64,
-    /// How far the server's drain is.
-    pub drain: Drain,
-}
-
-/// What all connections of a thread are held to, for its life.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    /// Sizes of requests.
-    pub layout: RequestLayout,
-    /// What a connection may take.
-    pub limits: ConnectionLimits,
-    /// Its deadlines.
-    pub timeouts: Timeouts,
-}
-
-/// Bytes that arrived: `buffer[headroom..headroom + bytes]`. What lies before them is room for the beginning of a request.
-pub struct Arrival<'a> {
-    /// The whole buffer.
-    pub buffer: &'a mut [u8],
-    /// Where the bytes begin.
-    pub headroom: usize,
-    /// How many they are.
-    pub bytes: usize,
-}
-
-/// What a receive brought. A buffer without requests to take goes home at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Received {
-    /// Whole requests for the batch processor, to be published.
-    pub framed: Option<Framed>,
-    /// Requests that are answered with error 4 instead.
-    pub refused: u32,
-    /// The count with which the framing was lost.
-    pub bad: Option<BadVectorCount>,
-}
-
-/// Deadlines that every connection is held to.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// From a request's first byte to its last; and without the peer's acknowledging anything of what it is owed.
-    pub request: Option<Duration>,
-    /// Without a request or an answer under way.
-    pub idle: Option<Duration>,
-}
-
-/// Which deadline has passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
-    /// A request was not completed in time.
-    Request,
-    /// The peer does not read its answers.
-    Send,
-    /// The connection was idle for too long.
-    Idle,
-    /// The peer has acknowledged everything, and did not close after the half-close.
-    Linger,
-}
-
-impl fmt::Display for Expiry {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Expiry::Request => "its request was not completed in time (--request-timeout)",
-            Expiry::Send => "its peer does not take its answers (--request-timeout)",
-            Expiry::Idle => "it was idle (--idle-timeout)",
-            Expiry::Linger => "its peer has all answers, and did not close",
-        })
-    }
-}
+use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, WRITER_STALL_MIN};
 
 /// The receiving side's operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -381,60 +278,6 @@ impl<S: Copy> Connection<S> {
         }
     }
 
-    /// A deadline has passed.
-    pub fn expire(&mut self, expiry: Expiry, blocks: &mut BlockPool) {
-        match expiry {
-            Expiry::Idle => self.end_gracefully(),
-            Expiry::Request | Expiry::Send | Expiry::Linger => self.abandon(blocks),
-        }
-    }
-
-    /// Which deadline has passed, if any. Ask when it is known what the peer has acknowledged.
-    pub fn expired(&self, rules: &Rules, turn: Turn) -> Option<Expiry> {
-        self.deadline(rules).filter(|(due_ns, _)| *due_ns < turn.now_ns).map(|(_, expiry)| expiry)
-    }
-
-    /// The next deadline that passes if nothing happens, and which that is.
-    pub fn deadline(&self, rules: &Rules) -> Option<(u64, Expiry)> {
-        let after = |since_ns: u64, limit: Duration| since_ns.saturating_add(nanoseconds(limit));
-        let due = |since_ns: u64, limit: Option<Duration>, expiry| limit.map(|limit| (after(since_ns, limit), expiry));
-        match self.ending {
-            Ending::Gone { .. } | Ending::Closed => None,
-            Ending::HalfClosed { since_ns } => {
-                let acknowledged_ns = since_ns.max(self.progress_at_ns);
-                if self.unacknowledged_bytes() > 0 {
-                    return due(acknowledged_ns, rules.timeouts.request, Expiry::Send);
-                }
-                // Acknowledged is not read. Whoever goes on sending has not read to the end yet, and would take it
-                // for lost if it were reset.
-                let quiet_ns = acknowledged_ns.max(self.received_at_ns);
-                Some((after(quiet_ns, LINGER).min(after(acknowledged_ns, LINGER_MAX)), Expiry::Linger))
-            }
-            Ending::No | Ending::Graceful => {
-                let waits_for_peer = self.receive_in_kernel() && self.wants_receive(rules.limits, Pressure::Low);
-                let send = (self.unacknowledged_bytes() > 0)
-                    .then(|| due(self.progress_at_ns, rules.timeouts.request, Expiry::Send))
-                    .flatten();
-                let receive = if !waits_for_peer || self.sends.unsent_bytes() > 0 {
-                    None
-                } else if self.partial.has_begun() {
-                    due(self.request_began_ns, rules.timeouts.request, Expiry::Request)
-                } else if self.owes_nothing() && self.unacknowledged_bytes() == 0 {
-                    let since_ns = self.received_at_ns.max(self.sent_at_ns).max(self.progress_at_ns);
-                    due(since_ns, rules.timeouts.idle, Expiry::Idle)
-                } else {
-                    None
-                };
-                send.into_iter().chain(receive).min_by_key(|(due_ns, _)| *due_ns)
-            }
-        }
-    }
-
-    /// Since when the peer has done nothing that would let go of what is held for it.
-    pub fn stalled_since_ns(&self) -> u64 {
-        if self.unacknowledged_bytes() > 0 { self.progress_at_ns } else { self.received_at_ns }
-    }
-
     // ---- What is due.
 
     /// The next operation that is due, marked as begun. Call it until there is none.
@@ -574,9 +417,12 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use disrust_protocol::RequestLayout;
     use disrust_protocol::write_request;
 
+    use super::super::interface::{Expiry, Timeouts};
     use super::*;
+    use crate::limits::{LINGER, LINGER_MAX};
 
     const LAYOUT: RequestLayout = RequestLayout::new(1);
     const HEADROOM: usize = LAYOUT.request_bytes_max();

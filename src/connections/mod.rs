@@ -6,6 +6,8 @@
 
 mod connection;
 pub mod framing;
+mod interface;
 mod send_buffer;
 
-pub use connection::{Arrival, Connection, Drain, Expiry, Received, Rules, Step, Timeouts, Turn};
+pub use connection::Connection;
+pub use interface::{Arrival, Drain, Expiry, Received, Rules, Step, Timeouts, Turn};

@@ -20,7 +20,7 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// Asks for the drain: no new connections, every request received is answered, then the connections are closed.
     ///
-    /// It begins as soon as somebody is in [`Server::wait`], which this does not wait for. If the port is shared with
+    /// It begins as soon as somebody is in [`super::Server::wait`], which this does not wait for. If the port is shared with
     /// another process, new connections are that one's from then on, and the connections here are drained a moment later.
     pub fn drain(&self) {
         self.ask(Notice::Drain);

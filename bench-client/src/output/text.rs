@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use crate::limit::Metric;
-use crate::server_figures::ServerFigures;
+use crate::server_figures::{SERVER_COUNTS, ServerFigures};
 use crate::summary::{Repeat, Report, Spread, TimesNs, others_in_words};
 
 /// What open-loop times are.
@@ -115,10 +115,6 @@ fn print_server(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "{}", if repeat.server_threads.is_empty() { "" } else { ")" })
 }
-
-/// The counts of the server that are printed; the JSON has all.
-const SERVER_COUNTS: [&str; 7] =
-    ["published", "poll_events", "batch_wakes", "batch_wakes_coalesced", "io_wakes", "io_wakes_coalesced", "pool_exh"];
 
 fn print_server_figures(figures: &ServerFigures, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "the server's own figures, {} intervals, {:.1} s:", figures.intervals, figures.seconds)?;

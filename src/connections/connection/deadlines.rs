@@ -1,0 +1,67 @@
+//! A connection's deadlines: which one is next, by whom it is kept waiting, and what follows when it has passed.
+//!
+//! Only a peer can be late. Whoever waits for the model, for a buffer or for us to send is not.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::{Connection, Ending, nanoseconds};
+use crate::connections::interface::{Expiry, Rules, Turn};
+use crate::exchange::blocks::{BlockPool, Pressure};
+use crate::limits::{LINGER, LINGER_MAX};
+
+impl<S: Copy> Connection<S> {
+    /// A deadline has passed.
+    pub fn expire(&mut self, expiry: Expiry, blocks: &mut BlockPool) {
+        match expiry {
+            Expiry::Idle => self.end_gracefully(),
+            Expiry::Request | Expiry::Send | Expiry::Linger => self.abandon(blocks),
+        }
+    }
+
+    /// Which deadline has passed, if any. Ask when it is known what the peer has acknowledged.
+    pub fn expired(&self, rules: &Rules, turn: Turn) -> Option<Expiry> {
+        self.deadline(rules).filter(|(due_ns, _)| *due_ns < turn.now_ns).map(|(_, expiry)| expiry)
+    }
+
+    /// The next deadline that passes if nothing happens, and which that is.
+    pub fn deadline(&self, rules: &Rules) -> Option<(u64, Expiry)> {
+        let after = |since_ns: u64, limit: Duration| since_ns.saturating_add(nanoseconds(limit));
+        let due = |since_ns: u64, limit: Option<Duration>, expiry| limit.map(|limit| (after(since_ns, limit), expiry));
+        match self.ending {
+            Ending::Gone { .. } | Ending::Closed => None,
+            Ending::HalfClosed { since_ns } => {
+                let acknowledged_ns = since_ns.max(self.progress_at_ns);
+                if self.unacknowledged_bytes() > 0 {
+                    return due(acknowledged_ns, rules.timeouts.request, Expiry::Send);
+                }
+                // Acknowledged is not read. Whoever goes on sending has not read to the end yet, and would take it
+                // for lost if it were reset.
+                let quiet_ns = acknowledged_ns.max(self.received_at_ns);
+                Some((after(quiet_ns, LINGER).min(after(acknowledged_ns, LINGER_MAX)), Expiry::Linger))
+            }
+            Ending::No | Ending::Graceful => {
+                let waits_for_peer = self.receive_in_kernel() && self.wants_receive(rules.limits, Pressure::Low);
+                let send = (self.unacknowledged_bytes() > 0)
+                    .then(|| due(self.progress_at_ns, rules.timeouts.request, Expiry::Send))
+                    .flatten();
+                let receive = if !waits_for_peer || self.sends.unsent_bytes() > 0 {
+                    None
+                } else if self.partial.has_begun() {
+                    due(self.request_began_ns, rules.timeouts.request, Expiry::Request)
+                } else if self.owes_nothing() && self.unacknowledged_bytes() == 0 {
+                    let since_ns = self.received_at_ns.max(self.sent_at_ns).max(self.progress_at_ns);
+                    due(since_ns, rules.timeouts.idle, Expiry::Idle)
+                } else {
+                    None
+                };
+                send.into_iter().chain(receive).min_by_key(|(due_ns, _)| *due_ns)
+            }
+        }
+    }
+
+    /// Since when the peer has done nothing that would let go of what is held for it.
+    pub fn stalled_since_ns(&self) -> u64 {
+        if self.unacknowledged_bytes() > 0 { self.progress_at_ns } else { self.received_at_ns }
+    }
+}
