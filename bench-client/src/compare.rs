@@ -7,14 +7,15 @@
 //! 1961). For the six of the default that takes five repeats each; with fewer nothing is decided, and that is said.
 //!
 //! That test takes repeats for independent, and they are not: a machine drifts, and the runs were taken one after the
-//! other. So, second, the change is beyond the noise band: [`DRIFT_FACTOR`] times the larger spread (maximum less minimum)
-//! of the two runs' repeats, and at least `--noise` of the median. The tests below simulate runs of one server
-//! that follow each other, with and without drift: at most 1 in 20 is called worse by any figure, and 20 % slower is found
-//! where the noise is 2 %. What no band can tell from a change of the server is a machine that became another one
-//! between the runs; and a change that is smaller than the band is found by interleaved rounds (`scripts/compare_builds.sh`).
+//! other. So, second, the change is beyond the noise band: [`DRIFT_FACTOR`] times the larger spread (maximum less
+//! minimum) of the two runs' repeats, and at least `--noise` of the median. The tests below simulate runs of one server
+//! that follow each other, with and without drift: at most 1 in 20 is called worse by any figure, and 20 % slower is
+//! found where the noise is 2 %. What no band can tell from a change of the server is a machine that became another one
+//! between the runs; and a change that is smaller than the band is found by interleaved rounds
+//! (`scripts/compare_builds.sh`).
 //!
-//! Invariants: a figure that got worse is a regression, and exit status 4; two runs of different plans are compared, with
-//! a warning; repeats that were not valid are left out, and said so; a run that lost requests is not compared.
+//! Invariants: a figure that got worse is a regression, and exit status 4; two runs of different plans are compared,
+//! with a warning; repeats that were not valid are left out, and said so; a run that lost requests is not compared.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -48,8 +49,8 @@ const SHOWN: [&str; 12] = [
 const FALSE_ALARMS_MAX: f64 = 0.05;
 
 /// The noise band in spreads of a run's repeats. A drift that goes on at one pace moves the median from run to run by one
-/// spread and more, and noise may hide it inside of both. Larger: changes must be larger to be found. Smaller: drift is called a
-/// change.
+/// spread and more, and noise may hide it inside of both. Larger: changes must be larger to be found. Smaller: drift is
+/// called a change.
 const DRIFT_FACTOR: f64 = 2.5;
 
 /// What became of a figure.

@@ -2,8 +2,8 @@
 //!
 //! The journey of a point: [`plan`] lists it → [`visit`] starts its [`server`] on its CPUs of the [`machine`] and measures
 //! it with the engine that `run` has → [`journal`] keeps the visit, so that a sweep that was stopped goes on from there →
-//! [`figures`] sums its visits up → [`tables`], [`plots`] and [`files`] tell it, [`conclusion`] in three lines, and [`crate::markers`] puts the tables into a
-//! document.
+//! [`figures`] sums its visits up → [`tables`], [`plots`] and [`files`] tell it, [`mod@conclusion`] in three lines, and
+//! [`crate::markers`] puts the tables into a document.
 //!
 //! The closed loop comes first: throughput and CPU time. From it follow the rates of the open loop: latency against
 //! load, at the same rates for every server.
