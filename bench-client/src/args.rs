@@ -115,7 +115,8 @@ pub enum Mode {
     /// The instrument: latency at a rate, in an open loop; or throughput with --closed.
     ///
     /// Response time counts from when a request was meant to be sent, service time from when it was. Exit status: 1 a
-    /// wrong or missing answer, 3 the client was saturated and the figures are not the server's, 4 --fail-if.
+    /// wrong or missing answer, 3 the client was saturated or kept from its CPU and the figures are not the server's, 4
+    /// --fail-if.
     ///
     /// Examples: `client run --rate 50k --connections 64 --repeat 5 --json run.json --fail-if 'p99>1ms'`;
     /// `client run --closed --connections 64 --window 64`; `client run --rate 5k --vectors 1:90,64:10 --svg run.svg`.

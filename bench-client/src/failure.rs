@@ -96,8 +96,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The exit status that tells this failure from others: 3 says that the client was too slow to measure, 4 that a
-    /// limit does not hold, 1 everything else (2 is a wrong command line).
+    /// The exit status that tells this failure from others: 3 says that the client was too slow to measure or was
+    /// kept from its CPU, 4 that a limit does not hold, 1 everything else (2 is a wrong command line).
     pub fn exit_status(&self) -> u8 {
         match self {
             Failure::Invalid { .. } => 3,

@@ -21,8 +21,8 @@
 //! 5. The commands, each of which is told its plan: none knows another.
 //!
 //! Invariants: exit status 0 means that every answer was checked and right; 1 that one was not, or that the server or
-//! this machine failed; 2 that the command line was wrong; 3 that the client was too slow to measure the server; 4 that
-//! a limit was broken. Every wait has a bound (`--timeout`), so it always ends; all but `floor`, which serves until it is
+//! this machine failed; 2 that the command line was wrong; 3 that the client was too slow to measure the server, or
+//! was kept from its CPU; 4 that a limit was broken. Every wait has a bound (`--timeout`), so it always ends; all but `floor`, which serves until it is
 //! told to stop, and ends with 0 then. Unsafe code is in the io_uring floor only.
 #![deny(unsafe_code)]
 

@@ -57,7 +57,7 @@ pub struct RunPlan {
     /// The measured time.
     #[arg(long, default_value = "10s", value_parser = positive_duration)]
     pub duration: Duration,
-    /// Runs so many times and prints minimum, median and maximum.
+    /// Runs so many times and prints minimum, median and maximum. What is not valid is run again, so often at the most.
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=REPEATS_MAX))]
     pub repeat: u32,
     /// What connects, and with what.
@@ -107,8 +107,8 @@ pub struct ClientPlan {
     /// Polls, and does not sleep, for so long before a request is due and after the last answer; 0 always sleeps.
     #[arg(long, default_value = "50us", value_parser = duration)]
     pub spin: Duration,
-    /// Calls the client saturated when the schedule lag's p99 is above this; default: when its p50 or p99 is above a
-    /// fifth of the response time's, but at least 100us.
+    /// Calls a run invalid when the schedule lag's p99 is above this; default: when its p50 or p99 is above a fifth of the
+    /// response time's, but at least 100us. The verdict says whether the client was saturated or kept from its CPU.
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub lag_limit: Option<Duration>,
     /// Makes the connections at so many a second, and not as fast as they are accepted.
@@ -166,10 +166,10 @@ pub struct SearchPlan {
     /// What must hold at a rate (`p99<=200us`; may be given several times).
     #[arg(long, required = true, value_name = "LIMIT")]
     pub slo: Vec<Limit>,
-    /// The rate to begin with.
+    /// The lowest rate that is tried; the limit need not hold there.
     #[arg(long, default_value = "1k", value_name = "RATE", value_parser = rate_in_bounds)]
     pub from: f64,
-    /// The rate to end with.
+    /// The highest rate that is tried.
     #[arg(long, default_value = "10M", value_name = "RATE", value_parser = rate_in_bounds)]
     pub to: f64,
     /// The measured time at each rate.
