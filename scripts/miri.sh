@@ -11,7 +11,10 @@ if ! cargo +nightly miri --version >/dev/null 2>&1; then
     exit 0
 fi
 cargo +nightly miri setup
-for module in protocol buffer_pool blocks connections response_queue wake event cpu_list control metrics; do
+export MIRIFLAGS=-Zmiri-disable-isolation
+echo "== miri: protocol"
+cargo +nightly miri test --package disrust-protocol --lib --locked
+for module in buffer_pool blocks connections response_queue wake event cpu_list control metrics; do
     echo "== miri: $module"
-    MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib --locked -- "$module::"
+    cargo +nightly miri test --package disrust --lib --locked -- "$module::"
 done
