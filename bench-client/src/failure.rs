@@ -106,6 +106,21 @@ impl Failure {
         }
     }
 
+    /// Whether the server has ended this connection, or could not be reached again; a wrong answer is something else.
+    pub fn is_end_of_connection(&self) -> bool {
+        match self {
+            Failure::At { fault, .. } => matches!(
+                fault,
+                Fault::Send(_)
+                    | Fault::Receive(_)
+                    | Fault::Reconnect(_)
+                    | Fault::ClosedEarly(_)
+                    | Fault::ErrorAnswer(ErrorCode::Closing)
+            ),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: this machine refused `action`.
     pub fn local<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> Failure {
         move |error| Failure::Local { action, source: error.into() }
@@ -200,6 +215,9 @@ pub enum Fault {
         /// Scores of the answer.
         received: usize,
     },
+    /// The server is closing, and goes on all the same.
+    #[error("something else came behind the error answer that says that the server is closing")]
+    AfterClosing,
     /// More came than was asked for.
     #[error("{0} bytes came that answer nothing")]
     Unasked(usize),

@@ -1,8 +1,9 @@
 //! `run`: measures once or several times, prints each result, writes the files, and judges.
 //!
-//! Invariants: the table is printed even if the run fails by a limit, by losses or by a late client; a wrong answer
-//! leaves nothing to print. The files hold all repeats; the histograms' files hold their sum. A repeat that is not valid
-//! is taken again as long as [`retakes`] lasts; it stays in the JSON, and what it lost counts as lost.
+//! Invariants: the table is printed even if the run fails by a limit, by losses, by a late client, or because the server
+//! ended a connection; a wrong answer leaves nothing to print. The files hold all repeats; the histograms' files hold
+//! their sum. A repeat that is not valid is taken again as long as [`retakes`] lasts; it stays in the JSON, and what it lost
+//! counts as lost.
 #![forbid(unsafe_code)]
 
 use std::io::Write;
@@ -11,7 +12,7 @@ use crate::args::RunPlan;
 use crate::connect::Target;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::load::{Measurement, measure};
+use crate::load::{Measurement, measure_so_far};
 use crate::output::progress::Progress;
 use crate::output::{self, text};
 use crate::processor_time::OthersWatch;
@@ -34,12 +35,12 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
     };
     text::print_head(&report, out).map_err(Failure::local("print"))?;
     let mut measurements: Vec<Measurement> = Vec::new();
-    let mut first_lost = None;
+    let (mut first_lost, mut cut_off) = (None, None);
     let mut metrics = plan.server_metrics.as_deref().map(MetricsFile::open).transpose()?;
     while report.repeats.len() < plan.repeat as usize {
         let progress = Progress::new(&load, report.repeats.len() as u32, plan.repeat);
         let others = clients.server_pid.map(OthersWatch::begin);
-        let mut measurement = measure(target, &load, &mut |interval| progress.show(interval))?;
+        let mut measurement = measure_so_far(target, &load, &mut |interval| progress.show(interval))?;
         progress.clear();
         let mut repeat = Repeat::of(&load, &measurement, clients.lag_limit);
         repeat.others_cpu_share = others.and_then(|others| others.share());
@@ -52,19 +53,23 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
         }
         text::print_repeat(&repeat, out).map_err(Failure::local("print"))?;
         first_lost = first_lost.or(measurement.tally.first_lost.take());
-        if !repeat.valid && report.retaken.len() < retakes(plan.repeat) {
+        cut_off = measurement.cut_off.take();
+        if !repeat.valid && cut_off.is_none() && report.retaken.len() < retakes(plan.repeat) {
             writeln!(out, "this repeat is taken again").map_err(Failure::local("print"))?;
             report.retaken.push(repeat);
             continue;
         }
         report.repeats.push(repeat);
         measurements.push(measurement);
+        if cut_off.is_some() {
+            break;
+        }
     }
     if plan.repeat > 1 {
         text::print_spread(&report.repeats, out).map_err(Failure::local("print"))?;
     }
     output::write_files(&plan.output, &report, &measurements)?;
-    judge(plan, &report, first_lost)
+    cut_off.map_or_else(|| judge(plan, &report, first_lost), Err)
 }
 
 /// How many repeats that are not valid are taken again, of all of a run: as many as it has, so that it takes at most

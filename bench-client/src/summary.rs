@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
-use crate::load::{Load, Loop, Measurement};
+use crate::load::{Load, Loop, Measurement, Reconnects};
 use crate::server_figures::ServerFigures;
 
 /// What the file is, for whoever finds it.
@@ -151,6 +151,12 @@ pub struct Repeat {
     /// The share of this machine's CPUs that neither client nor server used; known with --server-pid.
     #[serde(default)]
     pub others_cpu_share: Option<f64>,
+    /// What became of connections that the server ended, with --reconnect-on-close.
+    #[serde(default)]
+    pub reconnects: Option<Reconnects>,
+    /// Why the run ended before its time, if it did; all figures are of the time until then.
+    #[serde(default)]
+    pub cut_off: Option<String>,
 }
 
 /// Why a client did not keep its schedule.
@@ -290,6 +296,8 @@ impl Repeat {
             slow_answers: measurement.slow_answers,
             server_figures: None,
             others_cpu_share: None,
+            reconnects: tally.reconnects,
+            cut_off: measurement.cut_off.as_ref().map(ToString::to_string),
         };
         let is_burst = matches!(load.pace, Loop::Open(arrivals) if arrivals.burst > 1);
         repeat.judge(tally.scheduled, load.threads, is_burst, lag_limit);
@@ -423,6 +431,8 @@ mod tests {
             slow_answers: 0,
             server_figures: None,
             others_cpu_share: None,
+            reconnects: None,
+            cut_off: None,
         }
     }
 

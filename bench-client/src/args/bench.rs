@@ -51,6 +51,7 @@ impl BenchPlan {
             overtime: Duration::ZERO,
             connect_rate: None,
             reconnect_every: None,
+            reconnect_on_close: false,
             slow_readers: 0,
             expectation: Expectation::Sum,
             server_pid: self.server_pid,

@@ -63,6 +63,11 @@ pub struct RunPlan {
     /// What connects, and with what.
     #[command(flatten)]
     pub clients: ClientPlan,
+    /// Goes on when the server closes a connection or refuses a request because it is closing (error 4), as at a restart:
+    /// counts what is lost, and connects again, for as long as --timeout. Without it such a run ends, with its figures so
+    /// far.
+    #[arg(long)]
+    pub reconnect_on_close: bool,
     /// Shows the server's own stage times and counts of the measured time, from the file that its stdout goes to; the
     /// server is built with its metrics, and prints them often (`--metrics-interval 1s`).
     #[arg(long, value_name = "FILE")]
@@ -234,7 +239,12 @@ impl RunPlan {
             Loop::Open(arrivals(self.arrivals.arrival, self.arrivals.burst, self.rate, seed))
         };
         let load = self.clients.load(pace, self.duration);
-        Load { interval: self.output.interval, keep_intervals: self.output.hlog.is_some(), ..load }
+        Load {
+            reconnect_on_close: self.reconnect_on_close,
+            interval: self.output.interval,
+            keep_intervals: self.output.hlog.is_some(),
+            ..load
+        }
     }
 }
 
@@ -263,6 +273,7 @@ impl ProbePlan {
             overtime: OVERTIME,
             connect_rate: None,
             reconnect_every: None,
+            reconnect_on_close: false,
             slow_readers: 0,
             expectation: Expectation::Sum,
             server_pid: None,
@@ -288,6 +299,7 @@ impl ClientPlan {
             overtime: self.lag_limit.unwrap_or(OVERTIME).max(OVERTIME),
             connect_rate: self.connect_rate,
             reconnect_every: self.reconnect_every,
+            reconnect_on_close: false,
             slow_readers: self.slow_readers,
             expectation: self.expectation(),
             server_pid: self.server_pid,

@@ -6,7 +6,7 @@
 //!
 //! Requests that the kernel has no room for stay due and go out when the socket is writable again: a server that does
 //! not read holds the sender back, and their wait is the server's doing. A socket can be replaced by a fresh one
-//! between two requests ([`Connection::reconnect`]).
+//! between two requests, or when the server has ended it ([`Connection::reconnect`]).
 //!
 //! Invariants: `answered <= sent <= due`, counted in requests of the stream; nothing is allocated for a request; every
 //! byte that arrives is verified; no more answers are taken than are owed.
@@ -16,6 +16,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, MAX_VECTORS_PER_REQUEST, answer_bytes};
 use socket2::{Domain, Socket, Type};
 
 use crate::failure::{Failure, Fault};
@@ -30,7 +31,7 @@ const BURSTS_MAX: usize = 16 * 1024;
 const BURSTS_START: usize = 256;
 
 /// The bytes of the largest answer, which may have to wait for its end.
-const PARTIAL_BYTES: usize = disrust_protocol::answer_bytes(disrust_protocol::MAX_VECTORS_PER_REQUEST);
+const PARTIAL_BYTES: usize = answer_bytes(MAX_VECTORS_PER_REQUEST);
 
 /// Requests that went to the kernel together.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,19 @@ enum Readiness {
     Writable,
     /// The kernel had no room; it will tell when it has.
     Full,
+    /// The server is closing, and takes none any more.
+    Refused,
+    /// The server has ended the connection, and another one has not been begun.
+    Ended,
+}
+
+/// What was under way on a connection that the server has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct GivenUp {
+    /// Requests that it refused because it was closing.
+    pub refused: u64,
+    /// Requests that it neither answered nor refused.
+    pub lost: u64,
 }
 
 /// A connection and what is under way on it.
@@ -76,6 +90,10 @@ pub struct Connection<'a> {
     /// Of an answer that is checked with a tolerance: the request, and the part that has come.
     near_request: u64,
     partial: Vec<u8>,
+    /// The first byte of an error answer has come, and is not in `received_bytes`.
+    error_begun: bool,
+    /// Requests behind the answers that have come which the server refused because it is closing.
+    refused: u64,
     bursts: VecDeque<Burst>,
     /// When something last moved: answers came, the socket was made, or it had no room although nothing was under way.
     progress_ns: u64,
@@ -102,6 +120,8 @@ impl<'a> Connection<'a> {
             answer_end: answer_start + requests.answer_bytes(first_request),
             near_request: first_request,
             partial: Vec::with_capacity(PARTIAL_BYTES),
+            error_begun: false,
+            refused: 0,
             bursts: VecDeque::with_capacity(BURSTS_START),
             progress_ns: 0,
         }
@@ -191,13 +211,20 @@ impl<'a> Connection<'a> {
         {
             return Err(self.failure(self.sent, Fault::Reconnect(source)));
         }
-        self.readiness = Readiness::Writable;
+        if self.readiness != Readiness::Refused {
+            self.readiness = Readiness::Writable;
+        }
         Ok(())
     }
 
     /// Whether a connection is being made.
     pub fn is_connecting(&self) -> bool {
         self.readiness == Readiness::Connecting
+    }
+
+    /// Whether the server has ended the connection, and another one has not been begun.
+    pub fn has_ended(&self) -> bool {
+        self.readiness == Readiness::Ended
     }
 
     /// How long ago something last moved here.
@@ -219,10 +246,16 @@ impl<'a> Connection<'a> {
 
     /// Receives and verifies what one read brings: its bytes, or `None` if nothing is there yet.
     pub fn receive_once(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Failure> {
+        let held_bytes = usize::from(self.error_begun);
+        buffer[..held_bytes].fill(0);
         loop {
-            match self.socket.read(buffer) {
+            match self.socket.read(&mut buffer[held_bytes..]) {
                 Ok(0) => return Err(self.closed_early()),
-                Ok(bytes) => return self.verify(&buffer[..bytes]).map(|()| Some(bytes)),
+                Ok(bytes) => {
+                    self.error_begun = false;
+                    let bytes = held_bytes + bytes;
+                    return self.verify(&buffer[..bytes]).map(|()| Some(bytes));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failure(self.answered, Fault::Receive(error))),
@@ -231,6 +264,9 @@ impl<'a> Connection<'a> {
     }
 
     fn verify(&mut self, received: &[u8]) -> Result<(), Failure> {
+        if self.readiness == Readiness::Refused {
+            return self.verify_refusals(received);
+        }
         let owed_bytes = (self.owed_end - self.received_bytes) as usize;
         let (owed, unasked) = received.split_at(received.len().min(owed_bytes));
         let checked = if self.requests.is_exact() {
@@ -240,13 +276,61 @@ impl<'a> Connection<'a> {
             next.map(|request| self.near_request = request)
         };
         if let Err(Mismatch { request, fault }) = checked {
-            return Err(self.failure(request, fault));
+            return self.mismatched(request, fault, received);
         }
         self.received_bytes += owed.len() as u64;
         if !unasked.is_empty() {
             return Err(self.failure(self.sent, Fault::Unasked(unasked.len())));
         }
         Ok(())
+    }
+
+    /// The answers in `bytes` before the one to `request` are right. That one is not, unless it is the first byte of an
+    /// error answer, of which the second one will say more, or says that the server is closing.
+    #[cold]
+    fn mismatched(&mut self, request: u64, fault: Fault, bytes: &[u8]) -> Result<(), Failure> {
+        let before = self.received_bytes;
+        let start = self.requests.answer_start(request);
+        self.received_bytes = start;
+        match fault {
+            Fault::ErrorAnswer(ErrorCode::Closing) => {
+                self.readiness = Readiness::Refused;
+                self.refused = 1;
+                let behind = start + ERROR_ANSWER_BYTES as u64 - before;
+                self.verify_refusals(&bytes[behind as usize..])
+            }
+            Fault::Byte { index: 0, received: 0, .. } if start + 1 == before + bytes.len() as u64 => {
+                self.error_begun = true;
+                Ok(())
+            }
+            fault => Err(self.failure(request, fault)),
+        }
+    }
+
+    /// Behind a request that the server did not take because it is closing, it takes none.
+    fn verify_refusals(&mut self, received: &[u8]) -> Result<(), Failure> {
+        let (refusals, rest) = received.as_chunks::<ERROR_ANSWER_BYTES>();
+        let is_refusal = |answer: &[u8; ERROR_ANSWER_BYTES]| *answer == ErrorCode::Closing.answer();
+        if !refusals.iter().all(is_refusal) || rest.first().is_some_and(|byte| *byte != 0) {
+            return Err(self.failure(self.requests_received() + self.refused, Fault::AfterClosing));
+        }
+        self.refused += refusals.len() as u64;
+        self.error_begun = !rest.is_empty();
+        if self.requests_received() + self.refused > self.sent {
+            return Err(self.failure(self.sent, Fault::Unasked(received.len())));
+        }
+        Ok(())
+    }
+
+    /// The server's refusal of a request because it is closing, if there was one.
+    pub fn refusal(&self) -> Option<Failure> {
+        let closing = || self.failure(self.requests_received(), Fault::ErrorAnswer(ErrorCode::Closing));
+        (self.readiness == Readiness::Refused).then(closing)
+    }
+
+    /// Whether all that is under way is refused.
+    pub fn is_all_refused(&self) -> bool {
+        self.sent - self.answered == self.refused
     }
 
     /// Hands the answers that are whole since the last time to `take`, in groups: when their requests were sent, and
@@ -314,6 +398,27 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
+    /// The server has ended the connection: gives up what is under way. What is due and not sent waits for the next
+    /// socket, as does a request that is sent in part.
+    pub fn give_up(&mut self, now_ns: u64) -> GivenUp {
+        let refused = std::mem::take(&mut self.refused);
+        let given_up = GivenUp { refused, lost: self.sent - self.answered - refused };
+        self.answered = self.sent;
+        self.sent_bytes = self.requests.request_start(self.sent);
+        self.received_bytes = self.requests.answer_start(self.sent);
+        self.owed_end = self.received_bytes;
+        self.answer_end = self.received_bytes + self.requests.answer_bytes(self.sent);
+        self.near_request = self.sent;
+        self.partial.clear();
+        self.error_begun = false;
+        self.bursts.clear();
+        // The server is done with it, and need not wait for us. If this fails, the connection is down already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.readiness = Readiness::Ended;
+        self.progress_ns = now_ns;
+        given_up
+    }
+
     /// Ends our side, on which nothing is under way, and makes sure that nothing else comes before the server's end.
     /// Tells whether the server ended its side in time; if not, that is none of our business here.
     pub fn finish(mut self, patience: Duration) -> Result<bool, Failure> {
@@ -331,7 +436,8 @@ impl<'a> Connection<'a> {
 
     #[cold]
     fn closed_early(&self) -> Failure {
-        let begun_bytes = self.received_bytes - self.requests.answer_start(self.requests_received());
+        let begun_bytes =
+            self.received_bytes - self.requests.answer_start(self.requests_received()) + u64::from(self.error_begun);
         self.failure(self.requests_received(), Fault::ClosedEarly(begun_bytes as usize))
     }
 

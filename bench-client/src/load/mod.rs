@@ -27,7 +27,7 @@ mod request_stream;
 mod slow_readers;
 mod worker;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -36,6 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use disrust_protocol::RequestLayout;
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 use crate::connect::{Target, connect, raise_descriptor_limit};
 use crate::failure::Failure;
@@ -45,7 +46,7 @@ use crate::load::recorder::{EmptyIntervals, Interval, Recorder, times_ns};
 use crate::load::request_stream::RequestStream;
 use crate::load::schedule::{Arrivals, Schedule};
 use crate::load::truth::{Expectation, Truth};
-use crate::load::worker::{Churn, Pace, Tally, Timetable, Worker};
+use crate::load::worker::{Pace, Replacing, Tally, Timetable, Worker};
 use crate::pinning::pin_current_thread;
 use crate::processor_time::{OwnTime, ThreadTime, spent, threads_of};
 
@@ -93,6 +94,8 @@ pub struct Load {
     pub connect_rate: Option<f64>,
     /// Requests after which a connection is replaced.
     pub reconnect_every: Option<u64>,
+    /// Goes on when the server ends a connection: makes it again, and counts.
+    pub reconnect_on_close: bool,
     /// Connections beside the measured ones that ask much and read little.
     pub slow_readers: u32,
     /// Which answers are right.
@@ -115,11 +118,39 @@ pub struct IntervalTotal {
     pub times_ns: Histogram<u64>,
 }
 
+/// What became of connections that the server ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconnects {
+    /// How often the server ended one.
+    pub closed: u64,
+    /// Requests that it refused because it was closing (error 4).
+    pub refused: u64,
+    /// Requests that were under way, and that it neither answered nor refused.
+    pub lost: u64,
+    /// Attempts to connect again that failed.
+    pub attempts_failed: u64,
+    /// The longest time that one of the connections was missing.
+    pub missing_ns_max: u64,
+}
+
+impl Reconnects {
+    /// Of two workers together.
+    pub fn and(self, other: Reconnects) -> Reconnects {
+        Reconnects {
+            closed: self.closed + other.closed,
+            refused: self.refused + other.refused,
+            lost: self.lost + other.lost,
+            attempts_failed: self.attempts_failed + other.attempts_failed,
+            missing_ns_max: self.missing_ns_max.max(other.missing_ns_max),
+        }
+    }
+}
+
 /// What was measured.
 pub struct Measurement {
     /// When the run began.
     pub started_at: SystemTime,
-    /// The measured time, up to the last answer if the run ended by its number of requests.
+    /// The measured time, or the part of it before the run ended: by its number of requests, or as `cut_off` says.
     pub window: Duration,
     /// From the intended send time to the answer; empty in the closed loop, which intends nothing.
     pub response_ns: Histogram<u64>,
@@ -135,10 +166,22 @@ pub struct Measurement {
     pub intervals: Vec<IntervalTotal>,
     /// Requests that slow readers had answered.
     pub slow_answers: u64,
+    /// Why the run ended before its time: the server ended a connection.
+    pub cut_off: Option<Failure>,
+}
+
+/// Carries `load` out against `target` as [`measure_so_far`] does; a run that was cut off is a failure.
+pub fn measure(target: &Target, load: &Load, observe: &mut dyn FnMut(&Interval)) -> Result<Measurement, Failure> {
+    let mut measurement = measure_so_far(target, load, observe)?;
+    measurement.cut_off.take().map_or(Ok(measurement), Err)
 }
 
 /// Carries `load` out against `target`; `observe` sees every interval as it is complete for one thread.
-pub fn measure(target: &Target, load: &Load, observe: &mut dyn FnMut(&Interval)) -> Result<Measurement, Failure> {
+pub fn measure_so_far(
+    target: &Target,
+    load: &Load,
+    observe: &mut dyn FnMut(&Interval),
+) -> Result<Measurement, Failure> {
     raise_descriptor_limit()?;
     let layout = RequestLayout::new(target.features as usize);
     let truth = Truth::load(&load.expectation, layout, target.seed)?;
@@ -159,9 +202,10 @@ pub fn measure(target: &Target, load: &Load, observe: &mut dyn FnMut(&Interval))
             empties.push(empty);
             starts.push(start_sender);
             let (timetable, ready) = (&timetable, ready_sender.clone());
+            let replacing = replacing(load, &share)?;
             handles.push(scope.spawn(move || {
                 pin(load, index)?;
-                let worker = Worker::new(timetable, pace, share.connections, share.churn, recorder)?;
+                let worker = Worker::new(timetable, pace, share, replacing, recorder)?;
                 let _ = ready.send(());
                 // Whoever counts the ready ones must see that no more will come if another thread has failed.
                 drop(ready);
@@ -189,18 +233,17 @@ pub fn measure(target: &Target, load: &Load, observe: &mut dyn FnMut(&Interval))
         for tally in tallies? {
             measurement.tally.add(tally);
         }
+        measurement.cut_off = measurement.tally.cut_off.take();
         if let Some(ended_ns) = measurement.tally.ended_ns {
-            measurement.window = Duration::from_nanos(ended_ns - timetable.measured_from_ns);
+            measurement.window = Duration::from_nanos(ended_ns.saturating_sub(timetable.measured_from_ns));
+        }
+        // A run that was cut off before its measured time has no figures.
+        if let Some(failure) = measurement.cut_off.take_if(|_| measurement.window.is_zero()) {
+            return Err(failure);
         }
         measurement.slow_answers = slow_answers?;
         Ok(measurement)
     })
-}
-
-/// One worker's connections.
-struct Share<'a> {
-    connections: Vec<Connection<'a>>,
-    churn: Option<Churn>,
 }
 
 fn timetable(target: &Target, load: &Load) -> Timetable {
@@ -227,9 +270,13 @@ fn pace(load: &Load, timetable: &Timetable, worker: usize, workers: usize) -> Pa
 }
 
 /// Makes the connections and deals them out.
-fn connect_all<'a>(target: &Target, load: &Load, stream: &'a RequestStream) -> Result<Vec<Share<'a>>, Failure> {
+fn connect_all<'a>(
+    target: &Target,
+    load: &Load,
+    stream: &'a RequestStream,
+) -> Result<Vec<Vec<Connection<'a>>>, Failure> {
     let threads = load.threads.min(load.connections) as usize;
-    let mut shares: Vec<Share<'a>> = (0..threads).map(|_| Share { connections: Vec::new(), churn: None }).collect();
+    let mut shares: Vec<Vec<Connection<'a>>> = (0..threads).map(|_| Vec::new()).collect();
     let start = Instant::now();
     for index in 0..load.connections as usize {
         if let Some(rate) = load.connect_rate {
@@ -237,17 +284,12 @@ fn connect_all<'a>(target: &Target, load: &Load, stream: &'a RequestStream) -> R
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         let socket = connect(target)?;
-        let share = &mut shares[index % threads];
-        if let Some(requests) = load.reconnect_every {
-            let address = peer(&socket)?;
-            share.churn = Some(Churn { requests, address });
-        }
         let mut connection = Connection::new(socket, index, stream);
         if load.greeting {
             connection.greet(target.timeout)?;
         }
         make_nonblocking(connection.socket())?;
-        share.connections.push(connection);
+        shares[index % threads].push(connection);
     }
     Ok(shares)
 }
@@ -262,8 +304,10 @@ fn make_nonblocking(socket: &TcpStream) -> Result<(), Failure> {
     socket.set_nonblocking(true).map_err(Failure::local("make a connection nonblocking"))
 }
 
-fn peer(socket: &TcpStream) -> Result<SocketAddr, Failure> {
-    socket.peer_addr().map_err(Failure::local("ask a socket for its peer"))
+/// Of a worker with these connections, of which there is at least one.
+fn replacing(load: &Load, connections: &[Connection<'_>]) -> Result<Replacing, Failure> {
+    let address = connections[0].socket().peer_addr().map_err(Failure::local("ask a socket for its peer"))?;
+    Ok(Replacing { address, every: load.reconnect_every, on_close: load.reconnect_on_close })
 }
 
 fn pin(load: &Load, worker: usize) -> Result<(), Failure> {
@@ -382,6 +426,7 @@ impl Collected {
             server: self.server,
             intervals: self.intervals,
             slow_answers: 0,
+            cut_off: None,
         }
     }
 }

@@ -8,6 +8,9 @@
 //! Waiting is a hybrid: `epoll_pwait2` while the next request is further away than `spin`, polling from then on, and
 //! for as long after the last answer while others are owed. At low rates the thread sleeps; at high ones it polls.
 //!
+//! A connection that the server ends ends the run with it, or is made again after a pause ([`Worker::failed`]): what was
+//! under way is lost, and what came due meanwhile is sent late and counts its wait.
+//!
 //! Invariants: nothing is allocated for a request; how late a request was written is recorded for each one, unless the
 //! kernel had no room for it, which is the server's doing; the run ends `--timeout` after the measured
 //! time at the latest.
@@ -22,6 +25,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 
 use crate::failure::Failure;
+use crate::load::Reconnects;
 use crate::load::connection::Connection;
 use crate::load::recorder::{Recorder, times_ns};
 use crate::load::request_stream::SLICE_BYTES_MAX;
@@ -39,6 +43,10 @@ const CLAIMS_MAX: usize = 1024;
 
 /// The longest sleep, after which stalls, a stop and the end are looked for.
 const SLEEP_NS_MAX: u64 = 20_000_000;
+
+/// From the end of a connection, or an attempt to make it again that failed, to the next attempt. Longer: what the server's
+/// absence costs is overstated by so much. Shorter: a server that starts is kept busy by connections.
+const RECONNECT_PAUSE_NS: u64 = 10_000_000;
 
 /// How long a connection may take to end after its last answer, before it is left alone.
 const FINISH_PATIENCE: Duration = Duration::from_millis(200);
@@ -70,11 +78,21 @@ impl Timetable {
 
 /// When connections are replaced.
 #[derive(Debug, Clone, Copy)]
-pub struct Churn {
-    /// Requests of one socket.
-    pub requests: u64,
+pub struct Replacing {
     /// Where the next one goes.
     pub address: SocketAddr,
+    /// Requests of one socket.
+    pub every: Option<u64>,
+    /// Whether one that the server has ended is made again.
+    pub on_close: bool,
+}
+
+/// A connection that the server has ended, until there is another one.
+struct Missing {
+    token: usize,
+    since_ns: u64,
+    /// When it is tried again; `u64::MAX` while a connection is being made.
+    retry_at_ns: u64,
 }
 
 /// What sends, and when.
@@ -114,8 +132,12 @@ pub struct Tally {
     pub first_lost: Option<Failure>,
     /// Of the measured time, how long there was nothing to do.
     pub idle_ns: u64,
-    /// When the last answer came, if the run ended by its number of requests.
+    /// When the run ended, if that was before its time: by its number of requests, or because it was cut off.
     pub ended_ns: Option<u64>,
+    /// Why it was cut off.
+    pub cut_off: Option<Failure>,
+    /// What became of connections that the server ended, if they are made again.
+    pub reconnects: Option<Reconnects>,
 }
 
 /// One thread's part of a run.
@@ -123,7 +145,9 @@ pub struct Worker<'a> {
     timetable: &'a Timetable,
     pace: &'a Pace,
     connections: Vec<Connection<'a>>,
-    churn: Option<Churn>,
+    replacing: Replacing,
+    /// Of connections that the server has ended.
+    missing: Vec<Missing>,
     recorder: Recorder,
     tally: Tally,
     epoll: OwnedFd,
@@ -150,16 +174,16 @@ impl<'a> Worker<'a> {
         timetable: &'a Timetable,
         pace: &'a Pace,
         mut connections: Vec<Connection<'a>>,
-        churn: Option<Churn>,
+        replacing: Replacing,
         recorder: Recorder,
     ) -> Result<Worker<'a>, Failure> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Failure::local("watch the connections"))?;
         let mut answer_places = Vec::with_capacity(connections.len());
         for (token, connection) in connections.iter_mut().enumerate() {
             watch(&epoll, connection, token)?;
-            if let Some(churn) = churn {
+            if let Some(requests) = replacing.every {
                 // The first sockets last for different times, so that they are not all replaced at once.
-                connection.end_socket_after(1 + (token as u64 * 37) % churn.requests);
+                connection.end_socket_after(1 + (token as u64 * 37) % requests);
             }
             if let Pace::Open(schedule) = pace {
                 answer_places.push(schedule.place(token));
@@ -177,9 +201,10 @@ impl<'a> Worker<'a> {
             timetable,
             pace,
             connections,
-            churn,
+            replacing,
+            missing: Vec::new(),
             recorder,
-            tally: Tally::new(scheduled),
+            tally: Tally { reconnects: replacing.on_close.then(Reconnects::default), ..Tally::new(scheduled) },
             epoll,
             start: Instant::now(),
             next_due,
@@ -201,12 +226,14 @@ impl<'a> Worker<'a> {
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         std::thread::sleep(start.saturating_duration_since(Instant::now()));
         self.start = start;
-        let run = self.run_loop();
-        if run.is_err() {
+        if let Err(failure) = self.run_loop() {
             // Relaxed: it carries nothing but itself.
             self.timetable.stop.store(true, Ordering::Relaxed);
+            if !failure.is_end_of_connection() {
+                return Err(failure);
+            }
+            self.tally.cut_off = Some(failure);
         }
-        run?;
         self.end()
     }
 
@@ -218,6 +245,7 @@ impl<'a> Worker<'a> {
             if self.is_over(now_ns) {
                 return Ok(());
             }
+            self.reconnect_due(now_ns)?;
             self.wait(now_ns, &mut events)?;
             for event in &events {
                 self.turn(event)?;
@@ -239,7 +267,7 @@ impl<'a> Worker<'a> {
         for token in 0..self.connections.len() {
             self.fill_window(token, window);
             let now_ns = self.now_ns();
-            self.connections[token].send(now_ns)?;
+            self.send(token, now_ns)?;
         }
         Ok(())
     }
@@ -275,12 +303,11 @@ impl<'a> Worker<'a> {
 
     fn write_claims(&mut self, mut now_ns: u64) -> Result<u64, Failure> {
         for index in 0..self.claims.len() {
-            let (connection, intended_ns) = self.claims[index];
-            let connection = &mut self.connections[connection];
+            let (token, intended_ns) = self.claims[index];
             if index > 0 {
                 now_ns = self.start.elapsed().as_nanos() as u64;
             }
-            let held_back = !connection.takes_requests() || !connection.send(now_ns)?;
+            let held_back = !self.connections[token].takes_requests() || !self.send(token, now_ns)?;
             if self.timetable.is_measured(intended_ns) {
                 self.tally.lag_ns.saturating_record(now_ns - intended_ns);
                 self.tally.held_back += u64::from(held_back);
@@ -291,6 +318,86 @@ impl<'a> Worker<'a> {
             self.claims.clear();
         }
         Ok(now_ns)
+    }
+
+    /// Sends what is due on a connection, and tells whether all of it is with the kernel.
+    fn send(&mut self, token: usize, now_ns: u64) -> Result<bool, Failure> {
+        match self.connections[token].send(now_ns) {
+            Err(failure) => self.failed(token, failure, now_ns).map(|()| false),
+            sent => sent,
+        }
+    }
+
+    /// A connection has failed. If that is because the server has ended it, the answers before the end count, what is
+    /// under way is given up, and it is made again if that was asked for.
+    #[cold]
+    fn failed(&mut self, token: usize, failure: Failure, now_ns: u64) -> Result<(), Failure> {
+        if !failure.is_end_of_connection() {
+            return Err(failure);
+        }
+        self.record(token, now_ns);
+        let given_up = self.connections[token].give_up(now_ns);
+        self.outstanding -= given_up.refused + given_up.lost;
+        if let Pace::Open(schedule) = self.pace {
+            let requests = (given_up.refused + given_up.lost) as usize;
+            schedule.advance(&mut self.answer_places[token], requests * self.connections.len());
+        }
+        self.tally.lost += given_up.lost;
+        let Some(reconnects) = &mut self.tally.reconnects else { return Err(failure) };
+        reconnects.refused += given_up.refused;
+        reconnects.lost += given_up.lost;
+        let retry_at_ns = now_ns + RECONNECT_PAUSE_NS;
+        match self.missing.iter_mut().find(|missing| missing.token == token) {
+            Some(missing) => {
+                reconnects.attempts_failed += 1;
+                missing.retry_at_ns = retry_at_ns;
+                let is_patient = now_ns - missing.since_ns < self.timetable.timeout.as_nanos() as u64;
+                if is_patient { Ok(()) } else { Err(failure) }
+            }
+            None => {
+                reconnects.closed += 1;
+                self.missing.push(Missing { token, since_ns: now_ns, retry_at_ns });
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins the connections again whose pause is over.
+    fn reconnect_due(&mut self, now_ns: u64) -> Result<(), Failure> {
+        for index in 0..self.missing.len() {
+            if self.missing[index].retry_at_ns <= now_ns {
+                self.missing[index].retry_at_ns = u64::MAX;
+                self.replace(self.missing[index].token, now_ns)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a connection its next socket.
+    fn replace(&mut self, token: usize, now_ns: u64) -> Result<(), Failure> {
+        let connection = &mut self.connections[token];
+        if let Err(failure) = connection.reconnect(self.replacing.address, now_ns) {
+            return self.failed(token, failure, now_ns);
+        }
+        if let Some(requests) = self.replacing.every {
+            connection.end_socket_after(requests);
+        }
+        watch(&self.epoll, connection, token)
+    }
+
+    /// A connection is there again.
+    fn connected(&mut self, token: usize, now_ns: u64) {
+        self.tally.connect_ns.saturating_record(self.connections[token].since_progress_ns(now_ns));
+        if let Some(index) = self.missing.iter().position(|missing| missing.token == token) {
+            let missing = self.missing.swap_remove(index);
+            self.note_missing(now_ns - missing.since_ns);
+        }
+    }
+
+    fn note_missing(&mut self, missing_ns: u64) {
+        if let Some(reconnects) = &mut self.tally.reconnects {
+            reconnects.missing_ns_max = reconnects.missing_ns_max.max(missing_ns);
+        }
     }
 
     /// Whether nothing is left to do, or nothing more will be done.
@@ -344,22 +451,27 @@ impl<'a> Worker<'a> {
         let token = event.data.u64() as usize;
         let flags = event.flags;
         let connection = &mut self.connections[token];
-        let was_connecting = connection.is_connecting();
-        let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-        if flags.intersects(epoll::EventFlags::OUT | epoll::EventFlags::ERR) {
-            connection.writable()?;
+        if connection.has_ended() {
+            return Ok(());
         }
-        let received = flags.intersects(epoll::EventFlags::IN | ended)
-            && connection.receive(&mut self.receive_buffer, flags.intersects(ended))?;
+        let was_connecting = connection.is_connecting();
+        let received = take_event(connection, flags, &mut self.receive_buffer);
         let now_ns = self.start.elapsed().as_nanos() as u64;
         if was_connecting && !connection.is_connecting() {
-            self.tally.connect_ns.saturating_record(connection.since_progress_ns(now_ns));
+            self.connected(token, now_ns);
         }
         self.last_activity_ns = now_ns;
-        if received {
-            self.record(token, now_ns);
+        match received {
+            Ok(true) => self.record(token, now_ns),
+            Ok(false) => {}
+            Err(failure) => return self.failed(token, failure, now_ns),
         }
-        self.refill(token, now_ns)
+        match self.connections[token].refusal() {
+            None => self.refill(token, now_ns),
+            // The refusals of what else is under way are waited for.
+            Some(_) if self.replacing.on_close && !self.connections[token].is_all_refused() => Ok(()),
+            Some(refusal) => self.failed(token, refusal, now_ns),
+        }
     }
 
     /// Notes the answers that are whole.
@@ -396,7 +508,7 @@ impl<'a> Worker<'a> {
             interval.vectors += vectors;
             self.tally.answered += answers;
             self.tally.vectors += vectors;
-            self.tally.answer_turns += 1;
+            self.tally.answer_turns += u64::from(answers > 0);
         }
     }
 
@@ -406,13 +518,10 @@ impl<'a> Worker<'a> {
         if let (&Pace::Closed { window, .. }, true) = (self.pace, now_ns < self.timetable.measured_to_ns) {
             self.fill_window(token, window);
         }
-        let connection = &mut self.connections[token];
-        if let Some(churn) = self.churn.filter(|_| connection.socket_is_spent()) {
-            connection.reconnect(churn.address, now_ns)?;
-            connection.end_socket_after(churn.requests);
-            return watch(&self.epoll, connection, token);
+        if self.replacing.every.is_some() && self.connections[token].socket_is_spent() {
+            return self.replace(token, now_ns);
         }
-        connection.send(now_ns).map(drop)
+        self.send(token, now_ns).map(drop)
     }
 
     /// What was left undone, and that nothing came that was not asked for.
@@ -422,11 +531,18 @@ impl<'a> Worker<'a> {
         if let (Pace::Open(schedule), false) = (self.pace, sent_all) {
             self.tally.unsent = schedule.count(self.next_due_ns, self.timetable.measured_to_ns);
         }
+        let now_ns = self.now_ns();
+        if let Some(since_ns) = self.missing.iter().map(|missing| missing.since_ns).min() {
+            self.note_missing(now_ns - since_ns);
+        }
+        // Relaxed: it carries nothing but itself.
+        if self.timetable.stop.load(Ordering::Relaxed) {
+            self.cut_off(now_ns);
+        } else if self.outstanding > 0 {
+            self.count_losses();
+        }
         if let Pace::Closed { requests: Some(_), .. } = self.pace {
             self.tally.ended_ns = Some(self.last_activity_ns);
-        }
-        if self.outstanding > 0 {
-            self.count_losses();
         }
         // Ends what is measured; that the connections end is no part of it.
         self.recorder.finish();
@@ -438,6 +554,17 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(self.tally)
+    }
+
+    /// The run has ended before its time: what was not due yet, or was under way elsewhere, is nobody's fault.
+    fn cut_off(&mut self, now_ns: u64) {
+        let ended_ns = now_ns.min(self.timetable.measured_to_ns);
+        self.tally.ended_ns = Some(ended_ns);
+        self.tally.unsent = 0;
+        if let Pace::Open(schedule) = self.pace {
+            let from_ns = self.timetable.measured_from_ns;
+            self.tally.scheduled = schedule.count(from_ns, ended_ns.max(from_ns));
+        }
     }
 
     /// Requests without an answer have waited until now at least: leaving them out would hide the longest times. Where
@@ -484,6 +611,11 @@ impl Tally {
         self.lost += other.lost;
         self.first_lost = self.first_lost.take().or(other.first_lost);
         self.idle_ns += other.idle_ns;
+        self.cut_off = self.cut_off.take().or(other.cut_off);
+        self.reconnects = match (self.reconnects, other.reconnects) {
+            (Some(ours), Some(others)) => Some(ours.and(others)),
+            (ours, others) => ours.or(others),
+        };
         self.ended_ns = self.ended_ns.zip(other.ended_ns).map(|(ended_ns, other_ns)| ended_ns.max(other_ns));
     }
 
@@ -502,8 +634,24 @@ impl Tally {
             first_lost: None,
             idle_ns: 0,
             ended_ns: None,
+            cut_off: None,
+            reconnects: None,
         }
     }
+}
+
+/// Carries out what a connection is ready for, and tells whether anything was received.
+fn take_event(
+    connection: &mut Connection<'_>,
+    flags: epoll::EventFlags,
+    receive_buffer: &mut [u8],
+) -> Result<bool, Failure> {
+    let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+    if flags.intersects(epoll::EventFlags::OUT | epoll::EventFlags::ERR) {
+        connection.writable()?;
+    }
+    Ok(flags.intersects(epoll::EventFlags::IN | ended)
+        && connection.receive(receive_buffer, flags.intersects(ended))?)
 }
 
 fn watch(epoll: &OwnedFd, connection: &Connection<'_>, token: usize) -> Result<(), Failure> {

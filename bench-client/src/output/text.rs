@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 
 use crate::limit::Metric;
+use crate::load::Reconnects;
 use crate::server_figures::{SERVER_COUNTS, ServerFigures};
 use crate::summary::{Repeat, Report, Spread, TimesNs, others_in_words};
 
@@ -75,6 +76,12 @@ pub fn print_repeat(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
         "losses: {} unanswered, {} never sent, {} held back by the server",
         repeat.lost, repeat.unsent, repeat.held_back
     )?;
+    if let Some(reconnects) = &repeat.reconnects {
+        print_reconnects(reconnects, out)?;
+    }
+    if let Some(why) = &repeat.cut_off {
+        writeln!(out, "cut off before its time: {why}")?;
+    }
     writeln!(
         out,
         "client CPU: {:.3} us a request, {:.0} % of a CPU (polling included), threads busy {:.0} % of the time",
@@ -93,6 +100,19 @@ pub fn print_repeat(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "others: {:.0} % of this machine's CPUs; {}", share * 100.0, others_in_words([share]))?;
     }
     writeln!(out, "verdict: {}", repeat.verdict())
+}
+
+fn print_reconnects(reconnects: &Reconnects, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "reconnects: {} connections closed by the server, {} requests refused (error 4), {} lost with a connection, \
+         {} attempts failed, {} the longest without a connection",
+        reconnects.closed,
+        reconnects.refused,
+        reconnects.lost,
+        reconnects.attempts_failed,
+        time(reconnects.missing_ns_max as f64)
+    )
 }
 
 fn print_times(name: &str, times: Option<&TimesNs>, out: &mut impl Write) -> io::Result<()> {

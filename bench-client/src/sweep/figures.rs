@@ -195,6 +195,8 @@ pub mod tests {
             slow_answers: 0,
             server_figures: None,
             others_cpu_share: Some(0.0),
+            reconnects: None,
+            cut_off: None,
         };
         Visit {
             key: format!("{point} {round}"),

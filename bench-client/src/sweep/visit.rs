@@ -97,6 +97,7 @@ impl Visitor<'_> {
             overtime: OVERTIME,
             connect_rate: None,
             reconnect_every: None,
+            reconnect_on_close: false,
             slow_readers: 0,
             expectation: Expectation::Sum,
             server_pid: Some(server.process()),

@@ -7,6 +7,7 @@
 //! Invariants: each test has files of its own, below cargo's directory for them.
 
 mod files;
+mod reconnect;
 
 use serde_json::Value;
 

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
@@ -17,6 +17,7 @@ use disrust_protocol::{
     ErrorCode, F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes,
     read_vector_count, write_answer,
 };
+use socket2::{Domain, Socket, Type};
 
 const RECEIVE_BYTES: usize = 64 * 1024;
 
@@ -53,6 +54,8 @@ pub enum Behaviour {
     NoErrorAnswer,
     /// Takes a bad request for one that the model failed on.
     OtherErrorAnswer,
+    /// Says from the request on that it is closing, in two pieces, and keeps the connection open.
+    Refuses(u64),
     /// Takes 20 ms for each answer, and sends it alone.
     TricklesOut,
     /// Answers nothing on any connection for `stall_ms`, from `after_ms` after the first request of all.
@@ -105,6 +108,51 @@ fn late_sender(stream: &TcpStream) -> Sender<(Instant, Vec<u8>)> {
         }
     });
     sender
+}
+
+/// Starts a stub server that is away for a while and returns its port: it takes `connections` connections, closes each
+/// at its request `at` and has closed its port meanwhile. When all of them have ended and `away` is over, if there is such
+/// a time, it is there again, and right.
+pub fn start_with_absence(layout: RequestLayout, connections: usize, at: u64, away: Option<Duration>) -> u16 {
+    // It never listens, and keeps the port from others.
+    let held = bind(0);
+    let port = held.local_addr().expect("a bound socket has an address").as_socket_ipv4().expect("IPv4").port();
+    let listener = listen(port);
+    thread::spawn(move || {
+        let streams = (0..connections).map(|_| listener.accept().expect("accepting on loopback").0);
+        let streams: Vec<TcpStream> = streams.collect();
+        drop(listener);
+        let serve =
+            move |stream, behaviour| Connection::new(stream, layout, behaviour, Arc::default(), Arc::default()).serve();
+        let first_life = streams.into_iter().map(|stream| thread::spawn(move || serve(stream, Behaviour::Closes(at))));
+        for connection in first_life.collect::<Vec<_>>() {
+            // The client may hang up whenever it has seen enough.
+            let _ended = connection.join().expect("a stub does not panic");
+        }
+        let Some(away) = away else {
+            return drop(held);
+        };
+        thread::sleep(away);
+        for stream in listen(port).incoming() {
+            let stream = stream.expect("accepting on loopback");
+            thread::spawn(move || serve(stream, Behaviour::Right));
+        }
+    });
+    port
+}
+
+fn listen(port: u16) -> TcpListener {
+    let socket = bind(port);
+    socket.listen(128).expect("listening on loopback");
+    socket.into()
+}
+
+fn bind(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    // Sockets that do not listen leave the port to the one that does.
+    socket.set_reuse_address(true).expect("a socket option");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("a port on loopback that is ours");
+    socket
 }
 
 struct Connection {
@@ -244,6 +292,14 @@ impl Connection {
             }
             Behaviour::Twice(at) if at == self.request => self.out.extend_from_slice(&answer),
             Behaviour::Silent(at) if at <= self.request => return Next::GoOn,
+            Behaviour::Refuses(at) if at <= self.request => {
+                let [first, second] = ErrorCode::Closing.answer();
+                self.out.push(first);
+                // If the client has hung up, the next read tells.
+                let _ = self.send();
+                thread::sleep(Duration::from_millis(1));
+                answer = vec![second];
+            }
             Behaviour::TricklesOut => {
                 thread::sleep(Duration::from_millis(20));
                 // If the client has hung up, the next read tells.
