@@ -7,10 +7,8 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, value_parser};
-use disrust_protocol::FEATURE_DIM;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 
 mod bench;
 mod cpu_list;
@@ -19,6 +17,7 @@ mod pairs;
 mod run;
 mod sweep;
 mod table;
+mod target;
 
 use crate::connect::Target;
 pub use bench::BenchPlan;
@@ -27,12 +26,18 @@ pub use pairs::PairsPlan;
 pub use run::{ComparePlan, OVERTIME, OutputPlan, ProbePlan, RunPlan, SearchPlan};
 pub use sweep::{IO_THREADS_MAX, ServerKind, SweepPlan, Wait};
 pub use table::TablePlan;
+use target::TargetFlags;
 
-/// The largest `--features`.
-///
-/// Larger: the load engine holds its largest requests encoded, 64 MiB of them at this bound.
-/// Smaller: a server with such a model could not be tried.
-const FEATURES_MAX: i64 = 4096;
+/// Under which options stand in the help.
+mod heading {
+    pub const LOAD: &str = "Load";
+    pub const CONNECTIONS: &str = "Connections";
+    pub const REQUESTS: &str = "Requests and answers";
+    pub const SERVER: &str = "Server";
+    pub const CLIENT: &str = "This client";
+    pub const VERDICT: &str = "Verdict";
+    pub const FILES: &str = "Files";
+}
 
 /// The largest `--window`. Larger: only longer bursts. Smaller: bursts of more answers than one
 /// vectored write takes (512 or 1024 of them) would go untried.
@@ -40,9 +45,6 @@ const WINDOW_MAX: i64 = 1024;
 
 /// The most connections. Larger: one address pair has no more ports. Smaller: only limits what is tried.
 const CONNECTIONS_MAX: i64 = 65_535;
-
-/// The longest `--timeout`. Larger: a stalled run looks like one that will not end. Smaller: only limits patience.
-const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// What the process is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,13 +62,18 @@ impl Arguments {
     }
 
     /// Reads `words`, the first of which is the program.
-    pub fn read(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Arguments, clap::Error> {
-        let CommandLine { port, flags, mode } = CommandLine::try_parse_from(words)?;
+    pub fn read(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Arguments, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let line = target::offer_flags(CommandLine::command());
+        let matches = line.try_get_matches_from(&words).map_err(|error| {
+            let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            target::tell_where_the_port_goes(error, &words)
+        })?;
+        let CommandLine { port, flags, mode } = CommandLine::from_arg_matches(&matches)?;
         if let Some(Mode::Floor(plan)) = &mode {
             plan.check()?;
         }
-        let TargetFlags { host, features, timeout, seed } = flags;
-        Ok(Arguments { target: Target { port, host, features, timeout, seed }, mode })
+        Ok(Arguments { target: flags.target(port, &matches)?, mode })
     }
 }
 
@@ -81,24 +88,6 @@ struct CommandLine {
     flags: TargetFlags,
     #[command(subcommand)]
     mode: Option<Mode>,
-}
-
-/// Of the [`Target`] all but the port.
-#[derive(Args)]
-struct TargetFlags {
-    /// The name or address of the server.
-    #[arg(long, global = true, default_value = "127.0.0.1")]
-    host: String,
-    /// Features in a vector, as the server has them.
-    #[arg(long, global = true, default_value_t = FEATURE_DIM as u32)]
-    #[arg(value_parser = value_parser!(u32).range(1..=FEATURES_MAX))]
-    features: u32,
-    /// Gives up when the server lets us wait for so long (`500ms`, `10s`).
-    #[arg(long, global = true, default_value = "10s", value_parser = timeout)]
-    timeout: Duration,
-    /// Seed of the random vectors; the same seed sends the same bytes.
-    #[arg(long, global = true, default_value_t = 1)]
-    seed: u64,
 }
 
 /// What to do.
@@ -144,17 +133,10 @@ pub enum Mode {
     Table(TablePlan),
 }
 
-/// A duration that a socket takes as its timeout, which 0 is not.
-fn timeout(text: &str) -> Result<Duration, String> {
-    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if timeout < Duration::from_millis(1) || timeout > TIMEOUT_MAX {
-        return Err("not between 1ms and 1h".to_owned());
-    }
-    Ok(timeout)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::load::Loop;
     use crate::load::schedule::Arrivals;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, value_parser};
 
 use super::cpu_list::{CpuList, cpu_list};
-use super::{CONNECTIONS_MAX, WINDOW_MAX};
+use super::{CONNECTIONS_MAX, WINDOW_MAX, heading};
 use crate::limit::{Limit, Metric, rate};
 use crate::load::mix::VectorMix;
 use crate::load::schedule::{Arrival, Arrivals};
@@ -42,23 +42,25 @@ pub const OVERTIME: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct RunPlan {
     /// Requests a second, of all connections (`20000`, `50k`, `1.5M`).
-    #[arg(long, default_value = "10k", value_parser = rate_in_bounds, conflicts_with = "closed")]
+    #[arg(long, help_heading = heading::LOAD)]
+    #[arg(default_value = "10k", value_parser = rate_in_bounds, conflicts_with = "closed")]
     pub rate: f64,
     /// How requests arrive.
     #[command(flatten)]
     pub arrivals: ArrivalPlan,
     /// Closed loop: sends when answers come. Throughput, not a latency claim.
-    #[arg(long)]
+    #[arg(long, help_heading = heading::LOAD)]
     pub closed: bool,
     /// Closed loop: the most requests of one connection that wait for their answers.
-    #[arg(long, requires = "closed", default_value_t = 16)]
+    #[arg(long, help_heading = heading::LOAD, requires = "closed", default_value_t = 16)]
     #[arg(value_parser = value_parser!(u32).range(1..=WINDOW_MAX))]
     pub window: u32,
     /// The measured time.
-    #[arg(long, default_value = "10s", value_parser = positive_duration)]
+    #[arg(long, help_heading = heading::LOAD, default_value = "10s", value_parser = positive_duration)]
     pub duration: Duration,
     /// Runs so many times and prints minimum, median and maximum. What is not valid is run again, so often at the most.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=REPEATS_MAX))]
+    #[arg(long, help_heading = heading::LOAD)]
+    #[arg(default_value_t = 1, value_parser = value_parser!(u32).range(1..=REPEATS_MAX))]
     pub repeat: u32,
     /// What connects, and with what.
     #[command(flatten)]
@@ -66,14 +68,17 @@ pub struct RunPlan {
     /// Goes on when the server closes a connection or refuses a request because it is closing (error 4), as at a restart:
     /// counts what is lost, and connects again, for as long as --timeout. Without it such a run ends, with its figures so
     /// far.
-    #[arg(long)]
+    #[arg(long, help_heading = heading::CONNECTIONS)]
     pub reconnect_on_close: bool,
     /// Shows the server's own stage times and counts of the measured time, from the file that its stdout goes to; the
     /// server is built with its metrics, and prints them often (`--metrics-interval 1s`).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = heading::SERVER, value_name = "FILE")]
     pub server_metrics: Option<PathBuf>,
+    /// The server's version, for the record; with --server-pid disrust is asked for it.
+    #[arg(long, help_heading = heading::SERVER, value_name = "TEXT")]
+    pub server_version: Option<String>,
     /// Fails if this is true of the run (`p99>1ms`; may be given several times). With --repeat, of the median run.
-    #[arg(long, value_name = "LIMIT")]
+    #[arg(long, help_heading = heading::VERDICT, value_name = "LIMIT")]
     pub fail_if: Vec<Limit>,
     /// Where results go, beside the table.
     #[command(flatten)]
@@ -82,6 +87,7 @@ pub struct RunPlan {
 
 /// How requests arrive in the open loop.
 #[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = heading::LOAD)]
 pub struct ArrivalPlan {
     /// Open loop: poisson, constant or burst.
     #[arg(long, default_value = "poisson", conflicts_with = "closed")]
@@ -95,55 +101,58 @@ pub struct ArrivalPlan {
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct ClientPlan {
     /// Connections.
-    #[arg(long, default_value_t = 16, value_parser = value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    #[arg(long, help_heading = heading::CONNECTIONS)]
+    #[arg(default_value_t = 16, value_parser = value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     pub connections: u32,
     /// Vectors in a request: `4`, `1..64` (both included), or weighted parts such as `1:90,64:10`.
-    #[arg(long, default_value = "1")]
+    #[arg(long, help_heading = heading::REQUESTS, default_value = "1")]
     pub vectors: VectorMix,
     /// Threads that send and receive.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=THREADS_MAX))]
+    #[arg(long, help_heading = heading::CLIENT)]
+    #[arg(default_value_t = 1, value_parser = value_parser!(u32).range(1..=THREADS_MAX))]
     pub threads: u32,
     /// CPUs of the threads, in order and over again (`1`, `2-3`).
-    #[arg(long, value_name = "LIST", value_parser = cpu_list)]
+    #[arg(long, help_heading = heading::CLIENT, value_name = "LIST", value_parser = cpu_list)]
     pub pin: Option<CpuList>,
     /// Sends for so long before the measured time.
-    #[arg(long, default_value = "1s", value_parser = duration)]
+    #[arg(long, help_heading = heading::LOAD, default_value = "1s", value_parser = duration)]
     pub warmup: Duration,
     /// Polls, and does not sleep, for so long before a request is due and after the last answer; 0 always sleeps.
-    #[arg(long, default_value = "50us", value_parser = duration)]
+    #[arg(long, help_heading = heading::CLIENT, default_value = "50us", value_parser = duration)]
     pub spin: Duration,
     /// Calls a run invalid when the schedule lag's p99 is above this; default: when its p50 or p99 is above a fifth of the
     /// response time's, but at least 100us. The verdict says whether the client was saturated or kept from its CPU.
-    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    #[arg(long, help_heading = heading::VERDICT, value_name = "TIME", value_parser = positive_duration)]
     pub lag_limit: Option<Duration>,
     /// Makes the connections at so many a second, and not as fast as they are accepted.
-    #[arg(long, value_name = "RATE", value_parser = rate_in_bounds)]
+    #[arg(long, help_heading = heading::CONNECTIONS, value_name = "RATE", value_parser = rate_in_bounds)]
     pub connect_rate: Option<f64>,
     /// Replaces a connection after so many requests; requests that wait for the new one count its time.
-    #[arg(long, value_name = "REQUESTS", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, help_heading = heading::CONNECTIONS)]
+    #[arg(value_name = "REQUESTS", value_parser = value_parser!(u64).range(1..))]
     pub reconnect_every: Option<u64>,
     /// Connections beside the measured ones that ask as much as they can and read next to nothing.
-    #[arg(long, value_name = "CONNS", default_value_t = 0, value_parser = value_parser!(u32).range(0..=CONNECTIONS_MAX))]
+    #[arg(long, help_heading = heading::CONNECTIONS)]
+    #[arg(value_name = "CONNS", default_value_t = 0, value_parser = value_parser!(u32).range(0..=CONNECTIONS_MAX))]
     pub slow_readers: u32,
     /// Sends the vectors of one file and checks answers against the scores of another, instead of the sum model.
-    #[arg(long, num_args = 2, value_names = ["INPUTS.csv", "EXPECTED.csv"])]
+    #[arg(long, help_heading = heading::REQUESTS, num_args = 2, value_names = ["INPUTS.csv", "EXPECTED.csv"])]
     pub expect: Option<Vec<PathBuf>>,
     /// The column of EXPECTED.csv that the server answers with, from 0.
-    #[arg(long, value_name = "N", requires = "expect")]
+    #[arg(long, help_heading = heading::REQUESTS, value_name = "N", requires = "expect")]
     pub expect_column: Option<usize>,
     /// How far a score may be from EXPECTED.csv's, as a share of it (absolute below 1); 0: the same bits.
-    #[arg(long, default_value_t = 1e-5, requires = "expect", value_parser = tolerance)]
+    #[arg(long, help_heading = heading::REQUESTS)]
+    #[arg(default_value_t = 1e-5, requires = "expect", value_parser = tolerance)]
     pub tolerance: f32,
     /// Also reports the CPU time of this process, the server, on this machine.
-    #[arg(long, value_name = "PID")]
+    #[arg(long, help_heading = heading::SERVER, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// The server's version, for the record; with --server-pid disrust is asked for it.
-    #[arg(long, value_name = "TEXT")]
-    pub server_version: Option<String>,
 }
 
 /// Where results go, beside the table.
 #[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = heading::FILES)]
 pub struct OutputPlan {
     /// Everything, as schema/run.v1.schema.json has it; what `compare` reads.
     #[arg(long, value_name = "FILE")]
@@ -193,6 +202,7 @@ pub struct SearchPlan {
 
 /// How requests arrive in a search, which is always an open loop.
 #[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = heading::LOAD)]
 pub struct SearchArrivals {
     /// poisson, constant or burst.
     #[arg(long, default_value = "poisson")]
