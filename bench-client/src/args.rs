@@ -115,8 +115,9 @@ pub enum Mode {
     /// What changed between two runs, beside their noise; exit status 4 if it got worse.
     ///
     /// With five repeats a run (`run --repeat 5`) a server is called worse than itself at most once in 20 comparisons;
-    /// with fewer nothing is decided, and the exit status is 1. A change must be beyond the noise: 2.5 spreads of the
-    /// repeats, and `--noise` of the median.
+    /// with fewer nothing is decided, and the exit status is 1; nor is a change if other work took different shares of
+    /// the CPUs beside the runs (known with --server-pid). A change must be beyond the noise: 2.5 spreads of the repeats,
+    /// and `--noise` of the median.
     Compare(ComparePlan),
     /// The unloaded round trip: one connection, one request at a time.
     Probe(ProbePlan),

@@ -15,7 +15,8 @@
 //! (`scripts/compare_builds.sh`).
 //!
 //! Invariants: a figure that got worse is a regression, and exit status 4; two runs of different plans are compared,
-//! with a warning; repeats that were not valid are left out, and said so; a run that lost requests is not compared.
+//! with a warning; repeats that were not valid are left out, and said so; a run that lost requests is not compared, nor is
+//! a change laid to the server if others used different shares of the CPUs beside the runs.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -26,7 +27,7 @@ use crate::args::ComparePlan;
 use crate::failure::Failure;
 use crate::limit::Metric;
 use crate::output::text::figure;
-use crate::summary::{Report, SCHEMA, SCHEMA_VERSION, Spread, others_in_words};
+use crate::summary::{OTHERS_SHARE_QUIET, Report, SCHEMA, SCHEMA_VERSION, Spread, others_in_words};
 
 /// The figures that are shown, in order.
 const SHOWN: [&str; 12] = [
@@ -59,8 +60,6 @@ enum Change {
     Noise,
     Better,
     Worse,
-    /// There are too few repeats to tell.
-    Undecided,
 }
 
 /// Compares the two files of `plan`.
@@ -69,15 +68,18 @@ pub fn run(plan: &ComparePlan, out: &mut impl Write) -> Result<(), Failure> {
     let counts = [before.repeats.len(), after.repeats.len()];
     let judged = plan.metrics.iter().filter(|metric| [&before, &after].iter().all(|report| has(report, **metric)));
     let chance_max = FALSE_ALARMS_MAX / judged.count().max(1) as f64;
-    let is_enough = chance_of_separation(counts) <= chance_max;
-    let regressions = print(plan, &before, &after, is_enough, out).map_err(Failure::local("print"))?;
-    if !is_enough {
-        return Err(Failure::Input { path: plan.after.clone(), problem: too_few(counts, chance_max) });
-    }
-    if regressions.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::LimitBroken(format!("regression: {}", regressions.join(", "))))
+    let too_few = (chance_of_separation(counts) > chance_max).then(|| too_few(counts, chance_max));
+    let other_work = other_work(others_shares(&before), others_shares(&after));
+    let is_enough = too_few.is_none();
+    let regressions =
+        print(plan, &before, &after, is_enough, other_work.is_none(), out).map_err(Failure::local("print"))?;
+    match (too_few, other_work) {
+        (Some(problem), _) => Err(Failure::Input { path: plan.after.clone(), problem }),
+        _ if regressions.is_empty() => Ok(()),
+        (None, Some(problem)) => {
+            Err(Failure::Input { path: plan.after.clone(), problem: format!("{}: {problem}", regressions.join(", ")) })
+        }
+        (None, None) => Err(Failure::LimitBroken(format!("regression: {}", regressions.join(", ")))),
     }
 }
 
@@ -93,6 +95,24 @@ fn too_few([before, after]: [usize; 2], chance_max: f64) -> String {
     )
 }
 
+fn others_shares(report: &Report) -> Option<Spread> {
+    Spread::of(report.repeats.iter().filter_map(|repeat| repeat.others_cpu_share))
+}
+
+/// Why runs are not compared beside which others took so much of the CPUs, if that differs by more than is quiet.
+fn other_work(before: Option<Spread>, after: Option<Spread>) -> Option<String> {
+    let (before, after) = (before?.median, after?.median);
+    let differs = (after - before).abs() > OTHERS_SHARE_QUIET;
+    let told = || {
+        let [before, after] = [before, after].map(|share| share * 100.0);
+        format!(
+            "other work took {before:.0} % of the CPUs beside one run and {after:.0} % beside the other, so a change may \
+             not be the server's; run both beside the same, or on a quiet machine"
+        )
+    };
+    differs.then(told)
+}
+
 /// The chance that all repeats of the second run lie above all of the first, if the runs do not differ: one order of
 /// `C(a + b, a)` that are as likely.
 fn chance_of_separation([before, after]: [usize; 2]) -> f64 {
@@ -104,6 +124,7 @@ fn print(
     before: &Report,
     after: &Report,
     is_enough: bool,
+    is_same_company: bool,
     out: &mut impl Write,
 ) -> io::Result<Vec<String>> {
     print_run("A", &plan.before, before, out)?;
@@ -123,7 +144,6 @@ fn print(
         let of = |report: &Report| Spread::of(report.repeats.iter().filter_map(|repeat| metric.value(repeat)));
         let (Some(a), Some(b)) = (of(before), of(after)) else { continue };
         let (change, band) = judge(metric, a, b, plan.noise);
-        let change = if is_enough { change } else { Change::Undecided };
         let share = |part: f64| if a.median == 0.0 { 0.0 } else { 100.0 * part / a.median };
         let fails = change == Change::Worse && plan.metrics.contains(&metric);
         writeln!(
@@ -134,11 +154,12 @@ fn print(
             share(b.median - a.median),
             share(band),
             match (change, fails) {
+                _ if !is_enough => "not decided",
                 (Change::Noise, _) => "within noise",
+                _ if !is_same_company => "not decided",
                 (Change::Better, _) => "better",
                 (Change::Worse, true) => "WORSE",
                 (Change::Worse, false) => "worse",
-                (Change::Undecided, _) => "not decided",
             }
         )?;
         if fails {
@@ -236,6 +257,16 @@ mod tests {
         assert!((chance_of_separation([2, 3]) - chance_of_separation([3, 2])).abs() < 1e-12);
         assert!(too_few([4, 9], FALSE_ALARMS_MAX / 6.0).contains("4 and 9 valid repeats are too few"));
         assert!(too_few([4, 4], FALSE_ALARMS_MAX / 6.0).contains("it takes 5 each (run --repeat 5)"));
+    }
+
+    /// The promise: what others took from one run and not from the other is not laid to the server.
+    #[test]
+    fn changes_in_different_company_are_not_the_servers() {
+        let share = |median| Some(spread(0.0, median, 1.0));
+        let told = other_work(share(0.48), share(0.66)).expect("they differ");
+        assert!(told.contains("48 % of the CPUs beside one run and 66 % beside the other"), "{told}");
+        assert!(other_work(share(0.66), share(0.48)).is_some());
+        assert_eq!((other_work(share(0.5), share(0.54)), other_work(share(0.0), None)), (None, None));
     }
 
     /// A machine whose speed changes from one repeat to the next, as a factor of every time.

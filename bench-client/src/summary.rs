@@ -42,7 +42,7 @@ const BUSY_SHARE_OF_A_SATURATED_CLIENT: f64 = 0.75;
 const CPU_SHARE_OF_A_SATURATED_CLIENT: f64 = 0.9;
 
 /// A share of others above which they are worth a word.
-const OTHERS_SHARE_QUIET: f64 = 0.05;
+pub const OTHERS_SHARE_QUIET: f64 = 0.05;
 
 /// One file: a run, once or repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -138,6 +138,18 @@ fn compare_tells_a_regression_from_noise() {
     assert_caught(&run, &["5 and 3 valid repeats are too few", "run --repeat 5"]);
     assert!(run.out.contains("3 valid repeats, 2 that were not") && run.out.contains("not decided"), "{}", run.out);
 
+    let crowded = temporary("crowded.json");
+    for (path, report, share) in [(&after, &slower, 0.0), (&crowded, &json(&before), 0.4)] {
+        let mut report = report.clone();
+        for repeat in report["repeats"].as_array_mut().expect("repeats") {
+            repeat["others_cpu_share"] = share.into();
+        }
+        fs::write(path, report.to_string()).expect("a file");
+    }
+    let run = client(9900, &format!("compare {crowded} {after}"));
+    assert_caught(&run, &["response.p99 +", "other work took 40 % of the CPUs beside one run and 0 %"]);
+    assert!(run.out.contains("not decided") && run.out.contains("within noise"), "{}", run.out);
+
     slower["schema_version"] = 99.into();
     fs::write(&after, slower.to_string()).expect("a file");
     assert_caught(&client(9900, &format!("compare {before} {after}")), &["version 99"]);
