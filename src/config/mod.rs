@@ -257,8 +257,8 @@ struct Settings {
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     idle_timeout: Option<Timeout>,
 
-    /// Close connections whose request takes longer than this from its first byte to its last, or that do not read
-    /// their answers for this long; or off [default: 30s]
+    /// Close connections whose request takes longer than this from its first byte to its last, or that take none of
+    /// their answers for twice as long; or off [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     request_timeout: Option<Timeout>,
 

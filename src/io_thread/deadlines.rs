@@ -27,7 +27,7 @@ impl<K: Kernel> IoThread<K> {
     pub(super) fn next_due_ns(&self) -> Option<u64> {
         let now_ns = self.turn.now_ns;
         let in_a_tick_ns = now_ns + nanoseconds(TICK);
-        let ticks = self.drain_began_ns.is_some() || self.blocks.pressure() == Pressure::Full;
+        let ticks = self.drain_began_ns.is_some() || self.blocks.pressure() >= Pressure::High;
         let accept_ns = if let Accept::Paused { until_ns } = self.accept { Some(until_ns) } else { None };
         let sweep_ns = if self.eventful { Some(self.swept_at_ns + self.sweep_interval_ns) } else { self.deadline_ns };
         let in_flight_ns = (self.events_in_flight > 0).then_some(now_ns + nanoseconds(IN_FLIGHT_LOOK));
@@ -49,7 +49,8 @@ impl<K: Kernel> IoThread<K> {
         }
         let has_deadline = self.eventful && now_ns - self.swept_at_ns >= self.sweep_interval_ns;
         let has_passed = self.deadline_ns.is_some_and(|deadline_ns| deadline_ns <= now_ns);
-        if self.turn.drain > Drain::No || has_deadline || has_passed {
+        let is_short = self.blocks.pressure() >= Pressure::High;
+        if self.turn.drain > Drain::No || is_short || has_deadline || has_passed {
             self.sweep_due_at_ns.get_or_insert(now_ns);
         }
     }

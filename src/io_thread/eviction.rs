@@ -17,12 +17,12 @@ impl<K: Kernel> IoThread<K> {
             return;
         }
         self.evicted_at_ns = now_ns;
-        let stalled_ns = |connection: &Connection<K::Socket>| now_ns.saturating_sub(connection.stalled_since_ns());
+        let held_ns = |connection: &Connection<K::Socket>| now_ns.saturating_sub(connection.held_since_ns());
         let mut victims = std::mem::take(&mut self.victims);
         victims.extend(self.connections.iter().filter_map(|(key, connection)| {
-            let (held_bytes, stalled_ns) = (connection.held_bytes(), stalled_ns(connection));
-            let is_candidate = !connection.is_gone() && held_bytes > 0 && stalled_ns >= nanoseconds(EVICTION_STALL_MIN);
-            is_candidate.then_some((held_bytes as u128 * u128::from(stalled_ns), key as u32))
+            let (held_bytes, held_ns) = (connection.held_bytes(), held_ns(connection));
+            let is_candidate = !connection.is_gone() && held_bytes > 0 && held_ns >= nanoseconds(EVICTION_STALL_MIN);
+            is_candidate.then_some((held_bytes as u128 * u128::from(held_ns), key as u32))
         }));
         victims.sort_unstable();
         let goal_bytes = self.parts.budget_bytes - self.parts.budget_bytes / EVICTION_PART;
@@ -33,7 +33,7 @@ impl<K: Kernel> IoThread<K> {
             self.look_at(slot as usize, self.turn);
             let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
             // It has taken something since the last look.
-            if stalled_ns(connection) < nanoseconds(EVICTION_STALL_MIN) {
+            if held_ns(connection) < nanoseconds(EVICTION_STALL_MIN) {
                 continue;
             }
             connection.abandon(&mut self.blocks);

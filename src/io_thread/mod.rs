@@ -287,7 +287,12 @@ impl<K: Kernel> IoThread<K> {
             ReceiveOutcome::End => connection.peer_ended(&mut self.blocks),
             ReceiveOutcome::NoBuffers => {
                 connection.starve();
-                self.starved.push_back(id);
+                // What is midway lets go of memory when it comes to its end; who begins takes some.
+                if connection.is_midway() {
+                    self.starved.push_front(id);
+                } else {
+                    self.starved.push_back(id);
+                }
                 self.parts.metrics.starved.add(1);
             }
             ReceiveOutcome::Ended => {}
@@ -411,6 +416,10 @@ impl<K: Kernel> IoThread<K> {
     /// Carries out every operation that is due for a connection. Does nothing if there is none in the slot any more.
     fn carry_on(&mut self, slot: u32) {
         let key = slot as usize;
+        if self.blocks.pressure() >= Pressure::High {
+            // What it may take depends on what its peer has taken.
+            self.look_at(key, self.turn);
+        }
         while let Some(connection) = self.connections.get_mut(key)
             && let Some(step) = connection.next_step(&self.parts.rules, self.turn, &mut self.blocks)
         {

@@ -223,6 +223,24 @@ fn buffers_stay_at_home_while_the_budget_is_lent() {
     assert_eq!((bench.kernel().lent.len(), bench.thread.buffers_kept.len()), (2, 0));
 }
 
+/// Whoever is midway in a request gets a buffer before those who would begin one.
+#[test]
+fn what_is_midway_goes_first() {
+    let mut bench = Bench::new(1 << 20);
+    bench.accept(0..5);
+    bench.arrive(4, &beginning());
+    bench.turn();
+    for place in 0..5 {
+        let id = bench.kernel().armed[place];
+        let starved = Completion::Received { id, outcome: ReceiveOutcome::NoBuffers, more: false };
+        bench.kernel().completions.push_back(starved);
+    }
+    let midway = bench.kernel().armed[4];
+    bench.kernel().armed.clear();
+    bench.turn();
+    assert_eq!(bench.kernel().armed[0], midway);
+}
+
 /// While more connections wait for buffers than could be fed in a turn, and there are buffers, the thread does not sleep.
 #[test]
 fn whoever_waits_for_a_buffer_is_fed_before_the_thread_sleeps() {

@@ -29,8 +29,8 @@ pub use alarm::{EventFd, ThreadAlarm};
 pub use listen::{BindError, BoundPort, Listener, Owner, ServedPort, bind_port, resolve};
 pub use process::{
     DescriptorLimit, ReadFileError, SpeakingAllocator, available_cpus, check_address_space, explain_refusal,
-    explain_thread_refusal, give_up_system_calls, pin_current_thread, raise_descriptor_limit, read_regular_file,
-    release_free_memory, spare_address_space, write_to_stderr,
+    explain_thread_refusal, give_up_system_calls, outlive_file_size_limit, pin_current_thread, raise_descriptor_limit,
+    read_regular_file, release_free_memory, spare_address_space, write_to_stderr,
 };
 pub use uring::{RingSizes, RingSocket, UringKernel, probe_ring};
 

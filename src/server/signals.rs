@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator;
 use signal_hook::low_level::signal_name;
 
+use crate::kernel::outlive_file_size_limit;
 use crate::server::ServerHandle;
 use crate::server::crew::CrewError;
 use crate::server::logging::Logging;
@@ -42,6 +43,7 @@ impl CaughtSignals {
     /// # Errors
     /// No descriptors are left.
     pub fn catch() -> io::Result<CaughtSignals> {
+        outlive_file_size_limit();
         iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map(CaughtSignals)
     }
 

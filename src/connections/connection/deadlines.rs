@@ -33,7 +33,7 @@ impl<S: Copy> Connection<S> {
             Ending::HalfClosed { since_ns } => {
                 let acknowledged_ns = since_ns.max(self.progress_at_ns);
                 if self.unacknowledged_bytes() > 0 {
-                    return due(acknowledged_ns, rules.timeouts.request, Expiry::Send);
+                    return due(acknowledged_ns, send_timeout(rules), Expiry::Send);
                 }
                 // Acknowledged is not read. Whoever goes on sending has not read to the end yet, and would take it
                 // for lost if it were reset.
@@ -43,7 +43,7 @@ impl<S: Copy> Connection<S> {
             Ending::No | Ending::Graceful => {
                 let waits_for_peer = self.receive_in_kernel() && self.wants_receive(rules.limits, Pressure::Low);
                 let send = (self.unacknowledged_bytes() > 0)
-                    .then(|| due(self.progress_at_ns, rules.timeouts.request, Expiry::Send))
+                    .then(|| due(self.progress_at_ns, send_timeout(rules), Expiry::Send))
                     .flatten();
                 let receive = if !waits_for_peer || self.sends.unsent_bytes() > 0 {
                     None
@@ -60,8 +60,21 @@ impl<S: Copy> Connection<S> {
         }
     }
 
-    /// Since when the peer has done nothing that would let go of what is held for it.
+    /// Since when the peer has acknowledged nothing of what it is owed.
     pub fn stalled_since_ns(&self) -> u64 {
         if self.unacknowledged_bytes() > 0 { self.progress_at_ns } else { self.received_at_ns }
     }
+
+    /// Since when something is held for the peer without any of it being let go: a byte more of a request lets go of nothing.
+    pub fn held_since_ns(&self) -> u64 {
+        let since_ns = self.stalled_since_ns();
+        if self.partial.has_begun() { since_ns.min(self.request_began_ns) } else { since_ns }
+    }
+}
+
+/// How long a peer may acknowledge nothing. Twice the request's time, because one that reads without a pause acknowledges in
+/// steps: once its receive buffer was full, its kernel opens the window when a large part of that is free again
+/// (__tcp_select_window in net/ipv4/tcp_output.c).
+fn send_timeout(rules: &Rules) -> Option<Duration> {
+    rules.timeouts.request.map(|timeout| timeout.saturating_mul(2))
 }

@@ -16,4 +16,4 @@ pub use refusal::{explain_refusal, explain_thread_refusal};
 pub use regular_file::{ReadFileError, read_regular_file};
 pub use sandbox::give_up_system_calls;
 pub(super) use sandbox::restrict;
-pub use stderr::write_to_stderr;
+pub use stderr::{outlive_file_size_limit, write_to_stderr};

@@ -28,3 +28,10 @@ pub fn write_to_stderr(text: &[u8], patience: Duration) {
         rest = &rest[written..];
     }
 }
+
+/// From now on a file that has reached a limit on its size (RLIMIT_FSIZE) refuses what is written to it, as a full one does, and
+/// does not end the process (SIGXFSZ): it may be where stderr or stdout goes.
+pub fn outlive_file_size_limit() {
+    // SAFETY: signal(2) with SIG_IGN installs no handler; nothing of ours runs on the signal.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
