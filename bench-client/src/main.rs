@@ -14,7 +14,8 @@
 //! - [`sweep`] starts the server and the floors, measures them at many points with the same engine, and writes tables.
 //!
 //! Imports run one way, and `tests/imports.rs` holds it; from the bottom up:
-//! 1. [`failure`], [`rows`], [`pinning`], [`processor_time`], [`environment`] and [`server_figures`] know no other module of ours.
+//! 1. [`failure`], [`rows`], [`pinning`], [`processor_time`], [`environment`], [`server_figures`] and [`markers`] know no
+//!    other module of ours.
 //! 2. [`answers`] and [`mod@connect`], which says what a [`connect::Target`] is.
 //! 3. [`load`], then [`summary`], then [`limit`] and [`server_metrics`].
 //! 4. [`args`] turns words into plans, and plans into loads; [`output`] writes what a plan asks for.
