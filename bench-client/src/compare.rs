@@ -15,8 +15,8 @@
 //! (`scripts/compare_builds.sh`).
 //!
 //! Invariants: a figure that got worse is a regression, and exit status 4; two runs of different plans are compared,
-//! with a warning; repeats that were not valid are left out, and said so; a run that lost requests is not compared, nor is
-//! a change laid to the server if others used different shares of the CPUs beside the runs.
+//! with a warning; repeats that were not valid are left out, and said so; a run that lost requests or connections is not
+//! compared, nor is a change laid to the server if others used different shares of the CPUs beside the runs.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -27,7 +27,7 @@ use crate::args::ComparePlan;
 use crate::failure::Failure;
 use crate::limit::Metric;
 use crate::output::text::figure;
-use crate::summary::{OTHERS_SHARE_QUIET, Report, SCHEMA, SCHEMA_VERSION, Spread, others_in_words};
+use crate::summary::{OTHERS_SHARE_QUIET, Repeat, Report, SCHEMA, SCHEMA_VERSION, Spread, others_in_words};
 
 /// The figures that are shown, in order.
 const SHOWN: [&str; 12] = [
@@ -204,6 +204,10 @@ fn read(path: &Path) -> Result<Report, Failure> {
     }
     if report.repeats.iter().any(|repeat| repeat.lost > 0) {
         return Err(wrong("it has a run that lost requests: nothing to compare".to_owned()));
+    }
+    let lost_connections = |repeat: &Repeat| repeat.reconnects.is_some_and(|reconnects| reconnects.closed > 0);
+    if report.repeats.iter().any(|repeat| repeat.cut_off.is_some() || lost_connections(repeat)) {
+        return Err(wrong("it has a run in which the server ended connections: nothing to compare".to_owned()));
     }
     let (valid, invalid): (Vec<_>, Vec<_>) = report.repeats.into_iter().partition(|repeat| repeat.valid);
     report.repeats = valid;

@@ -56,6 +56,10 @@ fn refused_requests_are_counted() {
     let repeat = &written["repeats"][0];
     assert_all_accounted_for(repeat);
     assert!(count(&repeat["reconnects"], "refused") >= 2 && count(repeat, "lost") == 0, "{repeat}");
+    let path = temporary("reconnect_refused_not_compared.json");
+    fs::write(&path, written.to_string()).expect("a file");
+    let compared = client(9900, &format!("compare {path} {path}"));
+    assert_caught(&compared, &["the server ended connections: nothing to compare"]);
 
     let [inputs, expected, written] = ["ones.csv", "sixteen.csv", "reconnect_near.json"].map(temporary);
     fs::write(&inputs, "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1\n").expect("a file");
@@ -108,6 +112,8 @@ fn a_run_that_is_cut_off_has_its_figures() {
             assert_valid(RUN_SCHEMA, &written);
             let repeat = &written["repeats"][0];
             assert!(repeat["cut_off"].as_str().is_some_and(|why| why.contains(told)), "{repeat}");
+            let compared = client(9900, &format!("compare {path} {path}"));
+            assert_caught(&compared, &["nothing to compare"]);
             let rate = repeat["achieved_per_second"].as_f64().expect("a number");
             assert!(count(repeat, "answered") >= 50 && rate > 1.0, "of the time until then: {repeat}");
         }
