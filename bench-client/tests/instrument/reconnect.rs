@@ -83,6 +83,19 @@ fn a_restart_is_measured() {
     assert!(count(&repeat["reconnects"], "missing_ns_max") > 0, "{repeat}");
 }
 
+/// The promise: what is lost does not shift the intended times of what comes behind it: of a loss in the warm-up, all
+/// requests of the measured time are there, and no others.
+#[test]
+fn a_loss_shifts_no_intended_time() {
+    let port = stub::start_with_absence(LAYOUT, 2, 100, Some(Duration::from_millis(50)));
+    let path = temporary("reconnect_warmup.json");
+    let words = "--rate 1k --arrival constant --connections 2 --warmup 3s --duration 500ms --reconnect-on-close";
+    assert_right(&client(port, &format!("run --lag-limit 1h {words} --json {path}")));
+    let repeat = &json(&path)["repeats"][0];
+    assert!(count(repeat, "lost") >= 2, "{repeat}");
+    assert_eq!(count(&repeat["response_ns"], "count"), 500, "{repeat}");
+}
+
 /// The promise: a server that does not come again ends the run, with its figures so far.
 #[test]
 fn a_server_that_stays_away_ends_the_run() {
