@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the benches of the buffer pool's sizes and of the hand-off between threads, and puts their figures into the marked
-# tables of PERFORMANCE.md (or of another file). Takes a few minutes; nothing else should run meanwhile.
+# Runs the benches: the stages of a request, the whole pipeline, the buffer pool's sizes, the hand-off between threads; and puts
+# their figures into the marked tables of PERFORMANCE.md (or of another file). A bench for whose table the file has no marks
+# is skipped. Takes a few minutes; nothing else should run meanwhile.
 # Only criterion's lines are turned into a table here; `client table` puts it between its marks, with machine and day.
 # Usage: scripts/benches.sh [FILE]
 set -euo pipefail
@@ -17,6 +18,10 @@ client=${CARGO_TARGET_DIR:-target}/release/client
 put() {
     local mark=bench:$1
     shift
+    if ! grep -q "^<!-- $mark -->$" "$file"; then
+        echo "benches: skipped: $file has no marks for $mark" >&2
+        return
+    fi
     cargo bench --locked --bench "$@" 2>&1 | tee "$folder/printed" >&2
     {
         echo "| what | lower bound | estimate | upper bound |"
@@ -31,6 +36,9 @@ put() {
     } | "$client" table "$file" "$mark" --note "95 % confidence. Again: \`cargo bench --bench $*\`"
 }
 
+put request_flow request_flow
+put response_flow response_flow
+put pipeline pipeline
 put pool_sizes buffer_pool_bench -- --pool-sizes
 put alloc_sizes buffer_pool_bench -- --alloc-sizes
 put hand_off hand_off
