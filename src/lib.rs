@@ -1,7 +1,7 @@
 //! disrust: a TCP inference server for small feature vectors, in tens of microseconds.
 //!
 //! This page is the map: which threads there are, the journey of one request through them, and which module may know
-//! which. What the bytes on the wire mean is [`disrust_protocol`]'s page, every bound is in [`limits`], what an operator can
+//! which. What the bytes on the wire mean is [`disrust_protocol`]'s page, the bounds are in [`limits`], what an operator can
 //! set is in [`config`].
 //!
 //! # Threads
