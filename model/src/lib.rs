@@ -6,9 +6,12 @@
 //!
 //! Invariant: the scores' slice has exactly one place for each output of each row, so a model cannot return a wrong number
 //! of them.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod engine;
+pub mod form;
 mod guard;
+pub mod read;
 mod rows;
 mod sum;
 
