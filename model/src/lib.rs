@@ -11,6 +11,7 @@
 pub mod engine;
 pub mod form;
 mod guard;
+mod load;
 pub mod read;
 mod rows;
 mod sum;
@@ -18,6 +19,7 @@ mod sum;
 use thiserror::Error;
 
 pub use guard::{guarded_predict, model_runs};
+pub use load::{FILE_BYTES_MAX, Facts, LoadError, LoadOptions, Loaded, NAME_BYTES_MAX, load};
 pub use rows::{F32_BYTES, RowSource, Rows};
 pub use sum::Sum;
 

@@ -23,6 +23,26 @@ const CHUNK_ROWS_MAX: usize = 64;
 /// Numbers that lie between the steps, at most, if a chunk has more than one row. Larger: more memory for long programs.
 const ARENA_MAX: usize = 1 << 20;
 
+/// Which CPU path scores trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Simd {
+    /// No more than every CPU has.
+    Portable,
+}
+
+impl Simd {
+    /// The best path that this CPU has, or the one that `DISRUST_SIMD` asks for.
+    ///
+    /// # Errors
+    /// If it asks for one that is unknown, or that this CPU has not.
+    pub fn from_env() -> Result<Simd, String> {
+        match std::env::var("DISRUST_SIMD") {
+            Ok(path) if path != "portable" => Err(format!("DISRUST_SIMD={path}: it is one of avx512, avx2, portable")),
+            _ => Ok(Simd::Portable),
+        }
+    }
+}
+
 /// A compiled model.
 pub struct Compiled {
     name: String,
@@ -42,8 +62,15 @@ pub struct Compiled {
 /// A step that is needed.
 enum Operation {
     /// Value, input.
-    Trees { result: usize, input: usize, trees: Box<Trees> },
-    Dense { result: usize, dense: Dense },
+    Trees {
+        result: usize,
+        input: usize,
+        trees: Box<Trees>,
+    },
+    Dense {
+        result: usize,
+        dense: Dense,
+    },
 }
 
 /// Where a value lies in the arena.
@@ -67,6 +94,14 @@ impl Compiled {
     /// # Panics
     /// If the form has not passed [`Form::check`].
     pub fn new(form: Form, name: &str) -> Compiled {
+        Compiled::with_simd(form, name, Simd::Portable)
+    }
+
+    /// As [`Compiled::new`], on a certain CPU path.
+    ///
+    /// # Panics
+    /// As [`Compiled::new`].
+    pub fn with_simd(form: Form, name: &str, _simd: Simd) -> Compiled {
         let widths = form.widths().expect("the form has been checked");
         let needed = needed(&form);
         let columns: usize = (0..widths.len()).filter(|value| needed[*value]).map(|value| widths[value]).sum();

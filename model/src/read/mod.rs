@@ -34,11 +34,12 @@ pub enum ReadError {
     Unknown(String),
 }
 
-/// Reads a model file of any supported format, which its first bytes tell, and checks it.
+/// Reads a model file of any supported format, which its first bytes tell, and checks it. `features` is how many the operator
+/// says that a row has, for a file that does not say so itself.
 ///
 /// # Errors
 /// If it is none, is malformed, or holds what is not supported.
-pub fn read(bytes: &[u8]) -> Result<Form, ReadError> {
-    let _ = bytes;
+pub fn read(bytes: &[u8], features: Option<usize>) -> Result<Form, ReadError> {
+    let _ = (bytes, features);
     Err(ReadError::Unknown("no reader is here yet".to_owned()))
 }
