@@ -4,6 +4,8 @@
 //! malformed or hostile, without a panic, a hang, or memory beyond a small multiple of the file.
 #![forbid(unsafe_code)]
 
+mod lightgbm;
+
 use thiserror::Error;
 
 use crate::form::Form;
