@@ -4,6 +4,7 @@
 //! malformed or hostile, without a panic, a hang, or memory beyond a small multiple of the file.
 #![forbid(unsafe_code)]
 
+mod catboost;
 mod lightgbm;
 
 use thiserror::Error;
