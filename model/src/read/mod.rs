@@ -43,6 +43,12 @@ pub enum ReadError {
 /// # Errors
 /// If it is none, is malformed, or holds what is not supported.
 pub fn read(bytes: &[u8], features: Option<usize>) -> Result<Form, ReadError> {
-    let _ = (bytes, features);
-    Err(ReadError::Unknown("no reader is here yet".to_owned()))
+    let _ = features;
+    let form = match bytes {
+        _ if lightgbm::is_lightgbm(bytes) => lightgbm::read(bytes)?,
+        _ if catboost::is_catboost(bytes) => catboost::read(bytes)?,
+        _ => return Err(ReadError::Unknown("it is no model of a known format".to_owned())),
+    };
+    form.check().map_err(|error| ReadError::Malformed { format: "model", what: error.to_string() })?;
+    Ok(form)
 }
