@@ -83,7 +83,7 @@ of_disrust() {
         { cat "$folder/run.out" >&2; exit 1; }
     ended
     awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
-             NR == 2 { print $at["achieved_per_second"], $at["p50_ns"] / 1e3, $at["p99_ns"] / 1e3, $at["p999_ns"] / 1e3, 0 }' \
+             NR == 2 { print $at["achieved_per_second"], $at["response_ns_p50"] / 1e3, $at["response_ns_p99"] / 1e3, $at["response_ns_p99_9"] / 1e3, 0 }' \
         "$folder/run.csv"
 }
 
