@@ -32,6 +32,8 @@ pub enum Transform {
     /// Over the row: each value divided by the sum of all: LightGBM's `multiclassova` does not do so, scikit-learn's
     /// one-versus-rest does.
     Proportion,
+    /// Over the row: the same values, ascending; NaN comes last. XGBoost's `reg:quantileerror` from 3.4 on.
+    Sort,
     /// Over the row: the index of the largest value, the first of equals; gives 1 column.
     ArgMax,
 }
@@ -57,6 +59,7 @@ impl Transform {
                 let sum: f64 = row.iter().map(|x| f64::from(*x)).sum();
                 each(row, |x| x / sum);
             }
+            Transform::Sort => row.sort_unstable_by(f32::total_cmp),
             Transform::ArgMax => {
                 row[0] = arg_max(row) as f32;
                 return 1;
@@ -136,6 +139,7 @@ mod tests {
         assert_eq!(of(Transform::Step, &[0.0, 1e-30, -1.0]), [0.0, 1.0, 0.0]);
         assert_eq!(of(Transform::SoftmaxZero, &[0.0, 2.0, 2.0]), [0.0, 0.5, 0.5]);
         assert_eq!(of(Transform::Proportion, &[1.0, 3.0]), [0.25, 0.75]);
+        assert_eq!(of(Transform::Sort, &[2.0, f32::NAN, -3.0, 0.0])[..3], [-3.0, 0.0, 2.0]);
         assert_eq!(of(Transform::ArgMax, &[1.0, 3.0, 3.0]), [1.0]);
         assert!((of(Transform::Probit, &[0.975])[0] - 1.96).abs() < 0.005);
         assert_eq!(of(Transform::Probit, &[0.5]), [0.0]);
