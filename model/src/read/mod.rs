@@ -6,6 +6,8 @@
 
 mod catboost;
 mod lightgbm;
+mod strangers;
+mod xgboost;
 
 use thiserror::Error;
 
@@ -46,8 +48,10 @@ pub fn read(bytes: &[u8], features: Option<usize>) -> Result<Form, ReadError> {
     let _ = features;
     let form = match bytes {
         _ if lightgbm::is_lightgbm(bytes) => lightgbm::read(bytes)?,
+        _ if xgboost::is_ubj(bytes) => xgboost::read_ubj(bytes)?,
+        _ if xgboost::is_json(bytes) => xgboost::read_json(bytes)?,
         _ if catboost::is_catboost(bytes) => catboost::read(bytes)?,
-        _ => return Err(ReadError::Unknown("it is no model of a known format".to_owned())),
+        _ => return Err(xgboost::refusal(bytes).unwrap_or_else(|| strangers::refusal(bytes))),
     };
     form.check().map_err(|error| ReadError::Malformed { format: "model", what: error.to_string() })?;
     Ok(form)
