@@ -136,7 +136,7 @@ fn thresholds_are_open_on_the_left() {
 #[test]
 fn categories_that_are_listed_go_right() {
     let split = |default_left: bool| {
-        let listed = vec![0, 2, 3, 40, (1 << 24) - 1, 1 << 24];
+        let listed = vec![40, 0, 2, 3, 2, (1 << 24) - 1, 1 << 24];
         model(vec![tree(0, &[Node::Categories(0, listed, 1, default_left), Node::Leaf(1.0), Node::Leaf(2.0)])])
     };
     let right = [0.0, -0.0, 0.99, 2.0, 3.5, 40.0, 16_777_215.0].map(|value| [value, 9.0]);

@@ -149,6 +149,8 @@ fn contradictions_are_refused() {
     let both = small().with(&param("num_class"), text(2)).with(&param("num_target"), text(2));
     refused(&both, &["2 classes for each of 2 targets"]);
     refused(&model(Vec::new()), &["no trees", "train it"]);
+    let many = Doc::Array(vec![text(""); 5000]);
+    refused(&small().with("learner.feature_names", many), &["feature_names[4096]", "4097", "at most 4096"]);
     let twice = small().and(&format!("{MODEL}.trees[0]"), "left_children", Doc::Integers(vec![-1; 5]));
     refused(&twice, &["trees[0].left_children", "twice"]);
     refused(&small().and("learner", "version", text(1)).without("learner.objective"), &["there is no objective"]);

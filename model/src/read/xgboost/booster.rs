@@ -1,7 +1,7 @@
 //! What was trained: trees (gbtree, dart) or weights (gblinear).
 #![forbid(unsafe_code)]
 
-use super::source::{Fault, Source, fill, required};
+use super::source::{Fault, Source, fill, required, shown};
 use super::tree;
 use crate::form::{Split, Targets, Test, Tree};
 
@@ -59,7 +59,7 @@ impl Booster {
             "gblinear" => required(parts.weights, "model.weights").map(Booster::Linear),
             other => {
                 let instead = "gbtree, dart and gblinear are";
-                Err(Fault::unsupported(format!("the booster {other:?}"), instead).at("name"))
+                Err(Fault::unsupported(format!("the booster {}", shown(other)), instead).at("name"))
             }
         }
     }

@@ -73,7 +73,8 @@ impl Learner {
             "objective" => fill(&mut objective, Objective::read(value)?),
             "feature_names" => {
                 let mut names = Vec::new();
-                value.array(|_, value| {
+                value.array(|index, value| {
+                    within(index + 1, FEATURES_MAX, "name")?;
                     names.push(value.text()?.into_owned());
                     Ok(())
                 })?;

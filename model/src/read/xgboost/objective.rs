@@ -2,7 +2,7 @@
 //! them (`PredTransform`). Read in `src/objective/` of XGBoost 1.7 to 3.4.
 #![forbid(unsafe_code)]
 
-use super::source::{Fault, Source, fill, required};
+use super::source::{Fault, Source, fill, required, shown};
 use crate::form::{Operand, Operation, Step, Transform, Value};
 
 /// `kRtEps` of `include/xgboost/base.h`.
@@ -84,7 +84,7 @@ impl Objective {
                 meaning(Link::Stairs, Answer::Stairs { outputs })
             }
             other => Err(Fault::unsupported(
-                format!("the objective {other:?}"),
+                format!("the objective {}", shown(other)),
                 "train it with one of reg:squarederror, reg:squaredlogerror, reg:pseudohubererror, reg:absoluteerror, \
                  reg:quantileerror, reg:expectileerror, reg:logistic, binary:logistic, binary:logitraw, binary:hinge, \
                  multi:softprob, multi:softmax, count:poisson, reg:gamma, reg:tweedie, survival:cox, survival:aft, \
@@ -198,7 +198,7 @@ fn logit(score: f32, version: Version) -> f32 {
 /// # Errors
 /// If it is none.
 pub(super) fn parameters(text: &str) -> Result<Vec<f32>, Fault> {
-    let wrong = || Fault::malformed(format!("{text:?} is neither a number nor a list of numbers"));
+    let wrong = || Fault::malformed(format!("{} is neither a number nor a list of numbers", shown(text)));
     let trimmed = text.trim();
     let inside = trimmed.strip_prefix(['[', '(']).and_then(|rest| rest.strip_suffix([']', ')']));
     let number = |part: &str| part.trim().parse::<f32>().ok().filter(|number| number.is_finite()).ok_or_else(wrong);

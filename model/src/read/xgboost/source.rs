@@ -93,7 +93,7 @@ pub(super) trait Source<'a>: Clone {
     /// If it is none.
     fn count(&mut self) -> Result<usize, Fault> {
         let text = self.text()?;
-        text.parse().map_err(|_| Fault::malformed(format!("{text:?} is no count")))
+        text.parse().map_err(|_| Fault::malformed(format!("{} is no count", shown(&text))))
     }
 }
 
@@ -160,7 +160,7 @@ impl Fault {
     /// It is in the value of this key.
     pub fn at(mut self, key: &str) -> Fault {
         let dot = if self.place.is_empty() || self.place.starts_with('[') { "" } else { "." };
-        self.place = format!("{key}{dot}{}", self.place);
+        self.place = format!("{}{dot}{}", short(key), self.place);
         self
     }
 
@@ -181,6 +181,18 @@ impl From<Fault> for ReadError {
             }
         }
     }
+}
+
+/// As much of a file's text as fits into an error.
+fn short(text: &str) -> &str {
+    const CHARACTERS_MAX: usize = 80;
+    let end = text.char_indices().nth(CHARACTERS_MAX).map_or(text.len(), |(end, _)| end);
+    &text[..end]
+}
+
+/// A file's text, quoted, for an error.
+pub(super) fn shown(text: &str) -> String {
+    format!("{:?}", short(text))
 }
 
 /// Puts a key's value where it belongs; the same key twice would leave open which one counts.
@@ -214,6 +226,15 @@ mod tests {
         assert_eq!(error, "the XGBoost file is malformed: model.trees[12].left_children[3]: it is bad");
         let error = ReadError::from(Fault::unsupported("x", "use y")).to_string();
         assert_eq!(error, "the XGBoost file has x, which is not supported: use y");
+    }
+
+    /// A file's text does not become an error as long as the file.
+    #[test]
+    fn faults_are_short() {
+        let long = "é".repeat(1000);
+        assert_eq!(shown(&long).chars().count(), 82);
+        assert!(ReadError::from(Fault::malformed(shown(&long)).at(&long)).to_string().len() < 400);
+        assert_eq!(shown("a\"b"), r#""a\"b""#);
     }
 
     /// No scalar is taken for another.

@@ -200,12 +200,15 @@ impl Categories {
             return Err(Fault::malformed(what).at("categories_nodes"));
         };
         let begin = if index == 0 { 0 } else { self.ends[index - 1] };
-        let listed = self.categories[begin..self.ends[index]].iter().filter(|category| **category < CATEGORIES_END);
+        let mut listed = self.categories[begin..self.ends[index]].to_vec();
+        listed.retain(|category| *category < CATEGORIES_END);
+        listed.sort_unstable();
+        listed.dedup();
         let interval = |category: &i32| {
             let first = *category as f32;
             Interval { first, last: (first + 1.0).next_down() }
         };
-        Ok(Test::Within(Interval::union(listed.map(interval).collect())))
+        Ok(Test::Within(Interval::union(listed.iter().map(interval).collect())))
     }
 }
 
