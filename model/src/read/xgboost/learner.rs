@@ -207,7 +207,9 @@ impl Param {
 fn within(count: usize, max: usize, key: &str) -> Result<usize, Fault> {
     match count {
         0 => Err(Fault::malformed("it is 0").at(key)),
-        count if count > max => Err(Fault::unsupported(count.to_string(), format!("at most {max} are")).at(key)),
+        count if count > max => {
+            Err(Fault::unsupported(format!("the number {count}"), format!("at most {max} is")).at(key))
+        }
         count => Ok(count),
     }
 }

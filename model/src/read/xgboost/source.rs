@@ -172,12 +172,15 @@ impl Fault {
 
 impl From<Fault> for ReadError {
     fn from(fault: Fault) -> ReadError {
-        let colon = if fault.place.is_empty() { "" } else { ": " };
-        let named = |what: String| format!("{}{colon}{what}", fault.place);
+        let place = fault.place;
         match fault.problem {
-            Problem::Malformed(what) => ReadError::Malformed { format: super::FORMAT, what: named(what) },
+            Problem::Malformed(what) => {
+                let colon = if place.is_empty() { "" } else { ": " };
+                ReadError::Malformed { format: super::FORMAT, what: format!("{place}{colon}{what}") }
+            }
             Problem::Unsupported { what, instead } => {
-                ReadError::Unsupported { format: super::FORMAT, what: named(what), instead }
+                let what = if place.is_empty() { what } else { format!("{what} ({place})") };
+                ReadError::Unsupported { format: super::FORMAT, what, instead }
             }
         }
     }
@@ -224,8 +227,8 @@ mod tests {
         let fault = Fault::malformed("it is bad").at_index(3).at("left_children").at_index(12).at("trees").at("model");
         let error = ReadError::from(fault).to_string();
         assert_eq!(error, "the XGBoost file is malformed: model.trees[12].left_children[3]: it is bad");
-        let error = ReadError::from(Fault::unsupported("x", "use y")).to_string();
-        assert_eq!(error, "the XGBoost file has x, which is not supported: use y");
+        let error = ReadError::from(Fault::unsupported("x", "use y").at("objective")).to_string();
+        assert_eq!(error, "the XGBoost file has x (objective), which is not supported: use y");
     }
 
     /// A file's text does not become an error as long as the file.
