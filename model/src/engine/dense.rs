@@ -74,10 +74,7 @@ impl Dense {
             }
             Step::Normalize { input, norm } => {
                 for (row, divided) in of(*input).zip(results) {
-                    let norm = norm_of(row, *norm);
-                    // A row of nothing but zeros stays as it is, as in onnxruntime.
-                    let norm = if norm == 0.0 { 1.0 } else { norm };
-                    row.iter().zip(divided).for_each(|(x, place)| *place = x / norm);
+                    normalize(row, *norm, divided);
                 }
             }
             Step::Arithmetic { operation, left, right } => {
@@ -129,12 +126,21 @@ impl Dense {
     }
 }
 
-fn norm_of(row: &[f32], norm: Norm) -> f32 {
-    match norm {
-        Norm::Max => row.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+/// As onnxruntime does it: a row whose norm is 0 stays as it is, and for L2 squares are divided, so that what overflows there
+/// overflows here.
+fn normalize(row: &[f32], norm: Norm, divided: &mut [f32]) {
+    let norm_of_row: f32 = match norm {
+        Norm::Max => row.iter().copied().fold(f32::MIN, f32::max),
         Norm::L1 => row.iter().map(|x| x.abs()).sum(),
-        Norm::L2 => row.iter().map(|x| x * x).sum::<f32>().sqrt(),
-    }
+        Norm::L2 => row.iter().map(|x| x * x).sum(),
+    };
+    let function = |x: f32| match norm {
+        _ if norm_of_row == 0.0 => x,
+        Norm::Max | Norm::L1 => x / norm_of_row,
+        Norm::L2 if x < 0.0 => -(x * x / norm_of_row).sqrt(),
+        Norm::L2 => (x * x / norm_of_row).sqrt(),
+    };
+    row.iter().zip(divided).for_each(|(x, place)| *place = function(*x));
 }
 
 /// One row of one side of an operation.
