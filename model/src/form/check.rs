@@ -62,8 +62,11 @@ fn width(widths: &[usize], value: Value) -> Result<usize, FormError> {
 }
 
 impl Step {
-    /// Checks the step and tells how many columns it gives.
-    fn columns(&self, widths: &[usize]) -> Result<usize, FormError> {
+    /// Checks the step over values of these widths, and tells how many columns it gives.
+    ///
+    /// # Errors
+    /// If it is wrong.
+    pub fn columns(&self, widths: &[usize]) -> Result<usize, FormError> {
         let columns = match self {
             Step::Trees { input, ensemble } => {
                 ensemble.check(width(widths, *input)?)?;

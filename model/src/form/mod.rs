@@ -165,6 +165,27 @@ impl Step {
         };
         one.into_iter().flatten().chain(many.iter().copied())
     }
+
+    /// Gives each value that the step reads another number.
+    pub fn renumber_inputs(&mut self, number: impl Fn(Value) -> Value) {
+        match self {
+            Step::Trees { input, .. }
+            | Step::Linear { input, .. }
+            | Step::Scale { input, .. }
+            | Step::Impute { input, .. }
+            | Step::Normalize { input, .. }
+            | Step::Apply { input, .. }
+            | Step::Select { input, .. } => *input = number(*input),
+            Step::Arithmetic { left, right, .. } => {
+                for side in [left, right] {
+                    if let Operand::Value(value) = side {
+                        *value = number(*value);
+                    }
+                }
+            }
+            Step::Concat { inputs } => inputs.iter_mut().for_each(|input| *input = number(*input)),
+        }
+    }
 }
 
 impl Operand {

@@ -8,6 +8,23 @@
 pub enum Transform {
     /// `max(x, 0)`; NaN stays NaN.
     Relu,
+    /// `slope × x` where `x < 0`.
+    LeakyRelu {
+        /// Rarely more than 0.2.
+        slope: f32,
+    },
+    /// `scale × (exp(x) − 1)` where `x < 0`.
+    Elu {
+        /// Mostly 1.
+        scale: f32,
+    },
+    /// `low` where `x < low`, `high` where `x > high`; NaN stays NaN. Where `low > high`, `high` everywhere.
+    Clamp {
+        /// −∞ for none.
+        low: f32,
+        /// ∞ for none.
+        high: f32,
+    },
     /// `1 / (1 + exp(-slope × x))`.
     Sigmoid {
         /// 1 but for LightGBM's `sigmoid:k`.
@@ -46,6 +63,9 @@ impl Transform {
     pub fn apply(self, row: &mut [f32]) -> usize {
         match self {
             Transform::Relu => each(row, |x| if x < 0.0 { 0.0 } else { x }),
+            Transform::LeakyRelu { slope } => each(row, |x| if x < 0.0 { f64::from(slope) * x } else { x }),
+            Transform::Elu { scale } => each(row, |x| if x < 0.0 { f64::from(scale) * x.exp_m1() } else { x }),
+            Transform::Clamp { low, high } => row.iter_mut().for_each(|x| *x = clamp(*x, low, high)),
             Transform::Sigmoid { slope } => each(row, |x| sigmoid(slope * x)),
             Transform::Tanh => each(row, f64::tanh),
             Transform::Exp => each(row, f64::exp),
@@ -79,6 +99,12 @@ impl Transform {
 
 fn each(row: &mut [f32], function: impl Fn(f64) -> f64) {
     row.iter_mut().for_each(|x| *x = function(f64::from(*x)) as f32);
+}
+
+/// Unlike `f32::clamp`, without a panic: the bounds come out of a file.
+fn clamp(x: f32, low: f32, high: f32) -> f32 {
+    let raised = if x < low { low } else { x };
+    if raised > high { high } else { raised }
 }
 
 /// Neither side overflows into NaN: the smaller of the two exponentials is taken.
@@ -135,6 +161,11 @@ mod tests {
     fn the_values_are_those_of_the_definitions() {
         let slope = Transform::Sigmoid { slope: 2.0 };
         assert!((f64::from(of(slope, &[0.7])[0]) - 1.0 / (1.0 + (-1.4_f64).exp())).abs() < 1e-7);
+        assert_eq!(of(Transform::LeakyRelu { slope: 0.5 }, &[-3.0, 2.0]), [-1.5, 2.0]);
+        assert_eq!(of(Transform::Elu { scale: 2.0 }, &[f32::NEG_INFINITY, 2.0]), [-2.0, 2.0]);
+        assert_eq!(of(Transform::Clamp { low: -1.0, high: 1.0 }, &[-3.0, 0.5, 2.0]), [-1.0, 0.5, 1.0]);
+        assert_eq!(of(Transform::Clamp { low: 1.0, high: -1.0 }, &[-3.0, 0.5, 2.0]), [-1.0; 3]);
+        assert!(of(Transform::Clamp { low: 0.0, high: 1.0 }, &[f32::NAN])[0].is_nan());
         assert_eq!(of(Transform::SignedSquare, &[-3.0, 2.0]), [-9.0, 4.0]);
         assert_eq!(of(Transform::Step, &[0.0, 1e-30, -1.0]), [0.0, 1.0, 0.0]);
         assert_eq!(of(Transform::SoftmaxZero, &[0.0, 2.0, 2.0]), [0.0, 0.5, 0.5]);
