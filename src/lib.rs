@@ -32,9 +32,10 @@
 //! 3. All whole requests of that receive become one [`exchange::event::InferenceEvent`]. The events of a turn are published to
 //!    the disruptor together, and the batch processor is woken if it sleeps ([`exchange::wake`]).
 //! 4. [`batch::BatchProcessor::step`] polls everything that is there, and the model scores all of its
-//!    vectors where they lie ([`disrust_model::Model::predict`]); if it fails, parts of them, until it is known for which
+//!    vectors where they lie, in parts if they are very many ([`disrust_model::Model::predict`]); if it fails, parts of them, until it is known for which
 //!    requests.
-//! 5. The answers are written over the requests, compacted at the front. A [`exchange::event::Response`] goes to the queue of
+//! 5. The answers are written where the requests were, compacted at the front; where they are longer than the requests, from
+//!    before them on (`batch::answers`). A [`exchange::event::Response`] goes to the queue of
 //!    the thread that the event came from ([`exchange::response_queue`]), which is woken if it sleeps.
 //! 6. The I/O thread copies the answers to the connection's blocks of unsent answers, lends the buffer to the kernel
 //!    again, and sends. What is not sent at once goes with the next send.

@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use disrust_protocol::{F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes};
+use thiserror::Error;
 
 /// Threads that may do I/O. Larger: more rings and pools than any one batch processor feeds. Smaller: a large
 /// machine cannot be used.
@@ -20,6 +21,19 @@ pub const IO_THREADS_MAX: usize = 64;
 /// Features of a vector. Larger: one request outgrows a receive buffer by far and the pool's memory with it. Smaller:
 /// wide models cannot be served.
 pub const FEATURE_DIM_MAX: usize = 4096;
+
+/// Scores of a vector. Larger: one answer outgrows a receive buffer by far, and all buffers' memory with it. Smaller: models
+/// with many classes can only be served one output at a time.
+pub const OUTPUTS_MAX: usize = 4096;
+
+/// Scores that the model is asked for in one call, in numbers, unless one receive asks for more. Larger: scores of a large step
+/// leave the cache before they are written into answers, and the first of its answers wait for the last. Smaller: a
+/// model that scores many rows at once is called more often.
+pub const SCORES_PER_CALL: usize = 256 * 1024;
+
+/// Bytes of answers that one receive is to bring at most, where answers are longer than their requests. Larger: the pool, in
+/// which they are written, has fewer buffers or outgrows the cache. Smaller: more completions.
+pub const ANSWER_BYTES_PER_RECEIVE: usize = 64 * 1024;
 
 /// Receive buffers of a thread. Larger: the ring recycles them first in, first out, so all of the pool passes through
 /// the cache. Smaller: more connections than this that send at the same moment run out of buffers and wait a turn.
@@ -259,7 +273,7 @@ const _: () = assert!(
 const _: () = assert!(CONNECTIONS_DEFAULT_MAX <= CONNECTIONS_MAX);
 const _: () = assert!(
     ConnectionLimits::SERVING.send_block_bytes_max > answer_bytes(MAX_VECTORS_PER_REQUEST),
-    "a block holds any answer"
+    "a block holds any answer of one score a vector"
 );
 const _: () = assert!(BUFFER_MEMORY_BYTES_MIN <= BUFFER_MEMORY_BYTES && BUFFER_MEMORY_BYTES <= BUFFER_MEMORY_BYTES_MAX);
 const _: () = assert!(
@@ -335,12 +349,44 @@ pub struct BlockSizes {
     pub budget_bytes: usize,
 }
 
+/// A model's shape is beyond what can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ShapeError {
+    /// A request can't be received.
+    #[error(
+        "cannot serve a model of {0} features: a request of {MAX_VECTORS_PER_REQUEST} rows has to fit a receive buffer, and \
+         that has room for 1 to {FEATURE_DIM_MAX} features a row. Try: a model of fewer features"
+    )]
+    Features(usize),
+    /// An answer can't be held.
+    #[error(
+        "cannot answer with all {0} outputs of the model: an answer to {MAX_VECTORS_PER_REQUEST} rows has to fit a buffer, and \
+         that has room for 1 to {OUTPUTS_MAX} outputs a row. Try: one of them, --output N"
+    )]
+    Outputs(usize),
+}
+
+/// The layout of requests and answers for a model of this shape.
+///
+/// # Errors
+/// The shape is beyond the limits.
+pub fn layout_of(feature_dim: usize, outputs: usize) -> Result<RequestLayout, ShapeError> {
+    if !(1..=FEATURE_DIM_MAX).contains(&feature_dim) {
+        return Err(ShapeError::Features(feature_dim));
+    }
+    if !(1..=OUTPUTS_MAX).contains(&outputs) {
+        return Err(ShapeError::Outputs(outputs));
+    }
+    Ok(RequestLayout::with_outputs(feature_dim, outputs))
+}
+
 /// The sizes of one thread's buffer pool, for one layout of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolGeometry {
     /// How many buffers; a power of two.
     pub buffers: u16,
-    /// Bytes before each receive area, for the part of a request that came with the connection's previous buffer.
+    /// Bytes before each receive area, for the part of a request that came with the connection's previous buffer, and for
+    /// what the answers are longer than the requests: as [`PoolGeometry::headroom_bytes_for`] says, or more.
     pub headroom_bytes: usize,
     /// Bytes that the kernel may fill.
     pub receive_bytes: usize,
@@ -349,11 +395,27 @@ pub struct PoolGeometry {
 impl PoolGeometry {
     /// Sizes a pool so that any request fits one buffer with its headroom and the pool stays near [`POOL_BYTES`].
     pub fn for_layout(layout: RequestLayout) -> PoolGeometry {
-        let headroom_bytes = layout.request_bytes_max().next_multiple_of(64);
-        let receive_bytes = RECEIVE_BYTES.max(headroom_bytes);
-        let fitting = (POOL_BYTES / receive_bytes).max(usize::from(BUFFERS_PER_THREAD_MIN));
+        let largest = layout.request_bytes_max().next_multiple_of(64);
+        // Where answers outgrow requests, what a receive brings is bounded by its answers.
+        let growing = layout.outputs() > layout.feature_dim();
+        let answered = ANSWER_BYTES_PER_RECEIVE * layout.feature_dim() / layout.outputs();
+        let usual = if growing { RECEIVE_BYTES.min(answered) } else { RECEIVE_BYTES };
+        let receive_bytes = usual.next_multiple_of(64).max(largest);
+        let geometry = PoolGeometry {
+            buffers: BUFFERS_PER_THREAD_MIN,
+            headroom_bytes: PoolGeometry::headroom_bytes_for(layout, receive_bytes),
+            receive_bytes,
+        };
+        let fitting = (POOL_BYTES / geometry.answered_bytes(layout)).max(usize::from(BUFFERS_PER_THREAD_MIN));
         let buffers = u16::try_from(1 << fitting.ilog2()).unwrap_or(BUFFERS_PER_THREAD).min(BUFFERS_PER_THREAD);
-        PoolGeometry { buffers, headroom_bytes, receive_bytes }
+        PoolGeometry { buffers, ..geometry }
+    }
+
+    /// The headroom that goes with `receive_bytes`: the longest part of a request that can come before a receive, and what
+    /// the answers to all that has come then are longer than it, so that they can be written from there on.
+    pub const fn headroom_bytes_for(layout: RequestLayout, receive_bytes: usize) -> usize {
+        let before = layout.request_bytes_max();
+        (before + layout.growth_bytes_max(before + receive_bytes)).next_multiple_of(64)
     }
 
     /// Bytes of one buffer, headroom and receive area.
@@ -361,29 +423,47 @@ impl PoolGeometry {
         self.headroom_bytes + self.receive_bytes
     }
 
+    /// Bytes that the complete requests of one buffer can take, at most.
+    const fn burst_bytes_max(self, layout: RequestLayout) -> usize {
+        layout.request_bytes_max() + self.receive_bytes
+    }
+
+    /// Bytes that what one receive brings can take, answered or not.
+    const fn answered_bytes(self, layout: RequestLayout) -> usize {
+        self.receive_bytes + layout.growth_bytes_max(self.burst_bytes_max(layout))
+    }
+
     /// The most vectors that the complete requests of one buffer can hold.
     pub const fn rows_per_buffer_max(self, layout: RequestLayout) -> usize {
-        self.buffer_bytes() / layout.row_bytes()
+        self.burst_bytes_max(layout) / layout.row_bytes()
     }
 
     /// The most complete requests that one buffer can hold.
     pub const fn requests_per_buffer_max(self, layout: RequestLayout) -> usize {
-        self.buffer_bytes() / layout.request_bytes_min()
+        self.burst_bytes_max(layout) / layout.request_bytes_min()
+    }
+
+    /// How many scores the batch processor has room for, if it takes at most `events_max` events at once: those of one
+    /// event, or as many more as [`SCORES_PER_CALL`] and the events allow.
+    pub fn scores_max(self, layout: RequestLayout, events_max: usize) -> usize {
+        let of_event = self.rows_per_buffer_max(layout) * layout.outputs();
+        of_event.max(SCORES_PER_CALL.min(events_max * of_event))
     }
 }
 
-/// A thread's part of `--buffer-memory`, in bytes: what its blocks may take. At least what a few of the largest requests or
-/// blocks of answers take.
+/// A thread's part of `--buffer-memory`, in bytes: what its blocks may take. At least what a few of the largest requests,
+/// answers or blocks of answers take.
 pub fn thread_budget_bytes(buffer_memory_bytes: usize, io_threads: usize, layout: RequestLayout) -> usize {
-    let largest = layout.request_bytes_max().max(ConnectionLimits::SERVING.send_block_bytes_max);
+    let send_block = ConnectionLimits::SERVING.send_block_bytes_max;
+    let largest = layout.request_bytes_max().max(layout.answer_bytes_max()).max(send_block);
     (buffer_memory_bytes / io_threads).max(BUDGET_BLOCKS_MIN * largest)
 }
 
 /// What a thread's blocks may take beyond its budget, in bytes: what arrives in the buffers that are lent when the budget is
-/// used up. Each brings answers or beginnings of requests that are no longer than itself, in blocks that are at most twice
-/// as large.
-pub fn beyond_budget_bytes(geometry: PoolGeometry) -> usize {
-    2 * usize::from(geometry.buffers) * geometry.receive_bytes
+/// used up. Each brings beginnings of requests that are no longer than itself, or answers that are no longer than itself
+/// and what they grow by, in blocks that are at most twice as large.
+pub fn beyond_budget_bytes(geometry: PoolGeometry, layout: RequestLayout) -> usize {
+    2 * usize::from(geometry.buffers) * geometry.answered_bytes(layout)
 }
 
 /// Slots of the request ring that `io_threads` pools of `buffers` buffers can never fill.
@@ -414,6 +494,43 @@ mod tests {
             assert!(
                 request_ring_slots(IO_THREADS_MAX, geometry.buffers) >= IO_THREADS_MAX * usize::from(geometry.buffers)
             );
+        }
+    }
+
+    /// Answers that are longer than their requests have room before these, in pools that are no larger than those of the
+    /// widest models.
+    #[test]
+    fn answers_fit_before_what_they_outgrow() {
+        let widest = PoolGeometry::for_layout(RequestLayout::new(FEATURE_DIM_MAX));
+        let pool_bytes = |geometry: PoolGeometry| usize::from(geometry.buffers) * geometry.buffer_bytes();
+        let features = [1, 2, 3, 4, 5, 8, 16, 40, 100, 699, 700, 701, 2048, 4095, 4096];
+        for (feature_dim, outputs) in features.into_iter().flat_map(|dim| features.map(|outputs| (dim, outputs))) {
+            let layout = layout_of(feature_dim, outputs).expect("within the limits");
+            let geometry = PoolGeometry::for_layout(layout);
+            let before = layout.request_bytes_max();
+            assert!(geometry.receive_bytes >= before);
+            let burst = before - 1 + geometry.receive_bytes;
+            assert!(geometry.headroom_bytes >= before - 1 + layout.growth_bytes_max(burst));
+            assert!(geometry.buffer_bytes() >= layout.answer_bytes_max());
+            assert!(geometry.requests_per_buffer_max(layout) <= usize::from(u16::MAX));
+            assert!(pool_bytes(geometry) <= pool_bytes(widest) * 3 / 2, "{feature_dim} × {outputs}: {geometry:?}");
+            assert!(geometry.scores_max(layout, 64) >= outputs * MAX_VECTORS_PER_REQUEST as usize);
+            if outputs <= feature_dim {
+                assert_eq!(geometry, PoolGeometry::for_layout(RequestLayout::new(feature_dim)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_shape_beyond_the_limits_is_refused_with_what_would_work() {
+        assert!(layout_of(1, 1).is_ok() && layout_of(FEATURE_DIM_MAX, OUTPUTS_MAX).is_ok());
+        for features in [0, FEATURE_DIM_MAX + 1, usize::MAX] {
+            assert_eq!(layout_of(features, 1), Err(ShapeError::Features(features)));
+        }
+        for outputs in [0, OUTPUTS_MAX + 1, usize::MAX] {
+            let error = layout_of(16, outputs).expect_err("beyond the limits");
+            assert_eq!(error, ShapeError::Outputs(outputs));
+            assert!(error.to_string().contains("--output N"), "{error}");
         }
     }
 

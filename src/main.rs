@@ -109,6 +109,7 @@ fn load_model(config: &Config) -> Result<Box<dyn Model>, String> {
 
 fn start_failure_status(error: &StartError) -> u8 {
     match error {
+        StartError::Shape(_) => exit::CONFIG,
         StartError::RingUnavailable(_) => exit::RING_UNAVAILABLE,
         StartError::Bind(_) | StartError::Pin(_) => exit::BIND_OR_PIN,
         StartError::Descriptors { .. }

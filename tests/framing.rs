@@ -84,7 +84,7 @@ impl Bench {
             &mut self.blocks,
         );
         if let Some(framed) = received.framed {
-            let event = self.connection.event_for(framed, 0, 0);
+            let event = self.connection.event_for(framed, &self.rules, 0, 0);
             let answers = self.predict(&buffer[framed.offset..framed.offset + framed.request_bytes]);
             self.in_flight.push((event, answers));
         }

@@ -78,7 +78,7 @@ impl RequestSide {
         let received = connection.received(Arrival { buffer: space, headroom, bytes }, &RULES, TURN, &mut self.blocks);
         assert!(received.bad.is_none() && received.refused == 0, "a bench sends good requests");
         let index = self.pool.ship(buffer);
-        Some(connection.event_for(received.framed?, self.io_thread, index))
+        Some(connection.event_for(received.framed?, &RULES, self.io_thread, index))
     }
 
     /// Publishes the events of a turn, and wakes the batch processor if it sleeps.

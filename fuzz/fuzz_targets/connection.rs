@@ -179,7 +179,7 @@ impl World {
         );
             let answers = self.expect(chunk);
             if let Some(framed) = received.framed {
-                self.in_flight.push_back((self.connection.event_for(framed, 0, 0), answers));
+                self.in_flight.push_back((self.connection.event_for(framed, &RULES, 0, 0), answers));
             } else {
                 assert!(answers.is_empty(), "requests are published");
             }

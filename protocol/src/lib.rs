@@ -6,12 +6,13 @@
 //!
 //! ```text
 //! request       [u32 num_vectors][f32 × num_vectors × feature_dim]     1 <= num_vectors <= 64
-//! answer        [u8 num_vectors][f32 × num_vectors]
+//! answer        [u8 num_vectors][f32 × num_vectors × outputs]          outputs is 1 unless the model is asked for all
 //! error answer  [u8 0][u8 code]                                        in the place of the answer it replaces
 //! ```
 //!
-//! Invariants: no valid answer starts with 0, so the first byte tells an answer from an error; an answer is always
-//! shorter than the request that it answers, so answers can be written over the requests they come from.
+//! Invariants: no valid answer starts with 0, so the first byte tells an answer from an error. Unless there are more outputs
+//! than features, an answer is shorter than its request; else it is longer, always ([`RequestLayout::growth_bytes_max`]).
+//! An error answer is shorter than any request and any answer.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -40,8 +41,8 @@ pub const F32_BYTES: usize = 4;
 
 const _: () = assert!(MAX_VECTORS_PER_REQUEST <= u8::MAX as u32, "an answer's count is one byte");
 const _: () = assert!(
-    ERROR_ANSWER_BYTES <= REQUEST_HEADER_BYTES + F32_BYTES,
-    "an error answer fits where the smallest request was"
+    ERROR_ANSWER_BYTES <= REQUEST_HEADER_BYTES + F32_BYTES && ERROR_ANSWER_BYTES <= answer_bytes(1),
+    "an error answer fits where the smallest request was, and where its answer would be"
 );
 
 /// Why a request was not answered with scores; the second byte of an error answer.
@@ -91,22 +92,34 @@ impl ErrorCode {
     }
 }
 
-/// Sizes of requests for one `feature_dim`.
+/// Sizes of requests and of their answers, for one `feature_dim` and one number of outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLayout {
     row_bytes: usize,
+    outputs: usize,
 }
 
 impl RequestLayout {
-    /// The layout of requests whose vectors have `feature_dim` features (>= 1).
+    /// The layout of requests whose vectors have `feature_dim` features (>= 1), answered with one score each.
     pub const fn new(feature_dim: usize) -> RequestLayout {
+        RequestLayout::with_outputs(feature_dim, 1)
+    }
+
+    /// The same, answered with `outputs` scores (>= 1) a vector.
+    pub const fn with_outputs(feature_dim: usize, outputs: usize) -> RequestLayout {
         assert!(feature_dim >= 1, "a vector has at least one feature");
-        RequestLayout { row_bytes: feature_dim * F32_BYTES }
+        assert!(outputs >= 1, "a vector has at least one score");
+        RequestLayout { row_bytes: feature_dim * F32_BYTES, outputs }
     }
 
     /// Features in a vector.
     pub const fn feature_dim(self) -> usize {
         self.row_bytes / F32_BYTES
+    }
+
+    /// Scores for each vector.
+    pub const fn outputs(self) -> usize {
+        self.outputs
     }
 
     /// Bytes of one vector.
@@ -132,6 +145,30 @@ impl RequestLayout {
     /// Bytes of the smallest request.
     pub const fn request_bytes_min(self) -> usize {
         self.request_bytes(1)
+    }
+
+    /// Bytes of the answers to `requests` requests of `rows` vectors together, if none of them is an error answer.
+    pub const fn answer_bytes(self, requests: usize, rows: usize) -> usize {
+        requests * ANSWER_HEADER_BYTES + rows * self.outputs * F32_BYTES
+    }
+
+    /// Bytes of the largest answer.
+    pub const fn answer_bytes_max(self) -> usize {
+        self.answer_bytes(1, MAX_VECTORS_PER_REQUEST as usize)
+    }
+
+    /// By how many bytes the answers to whole requests outgrow these at most, if the requests are `request_bytes` or fewer
+    /// bytes together. 0 unless there are more outputs than features; then each answer outgrows its own request, so that
+    /// the first of several answers never outgrow their requests by more than all of them together.
+    pub const fn growth_bytes_max(self, request_bytes: usize) -> usize {
+        let feature_dim = self.feature_dim();
+        if self.outputs <= feature_dim || request_bytes < self.request_bytes_min() {
+            return 0;
+        }
+        // A request of v vectors grows by v × (outputs - feature_dim) numbers, less what its header is longer: most in one
+        // request, if it might be so long.
+        let rows_max = (request_bytes - REQUEST_HEADER_BYTES) / self.row_bytes;
+        rows_max * (self.outputs - feature_dim) * F32_BYTES - (REQUEST_HEADER_BYTES - ANSWER_HEADER_BYTES)
     }
 }
 
@@ -171,20 +208,30 @@ pub fn write_request(layout: RequestLayout, rows: &[f32], out: &mut Vec<u8>) {
     out.extend(rows.iter().flat_map(|feature| feature.to_le_bytes()));
 }
 
-/// Bytes of the answer to a request of `num_vectors` vectors.
+/// Bytes of the answer to a request of `num_vectors` vectors, of one score each.
 pub const fn answer_bytes(num_vectors: u32) -> usize {
     ANSWER_HEADER_BYTES + num_vectors as usize * F32_BYTES
 }
 
-/// Writes the answer that carries `scores` to the front of `out` and returns its length in bytes.
+/// Writes the answer that carries `scores`, one for each vector, to the front of `out` and returns its length in bytes.
 ///
 /// # Panics
 /// If there are not 1 to [`MAX_VECTORS_PER_REQUEST`] scores, or `out` is shorter than the answer.
 pub fn write_answer(scores: &[f32], out: &mut [u8]) -> usize {
-    assert!((1..=MAX_VECTORS_PER_REQUEST as usize).contains(&scores.len()), "1 to 64 scores");
+    write_answer_of(1, scores, out)
+}
+
+/// As [`write_answer`], with `outputs` scores for each vector, vector by vector.
+///
+/// # Panics
+/// If `scores` are not those of 1 to [`MAX_VECTORS_PER_REQUEST`] vectors, or `out` is shorter than the answer.
+pub fn write_answer_of(outputs: usize, scores: &[f32], out: &mut [u8]) -> usize {
+    let vectors = scores.len() / outputs;
+    assert!((1..=MAX_VECTORS_PER_REQUEST as usize).contains(&vectors), "scores of 1 to 64 vectors");
+    assert!(vectors * outputs == scores.len(), "each vector has all of its scores");
     let bytes = ANSWER_HEADER_BYTES + scores.len() * F32_BYTES;
     let (header, body) = out[..bytes].split_at_mut(ANSWER_HEADER_BYTES);
-    header[0] = scores.len() as u8;
+    header[0] = vectors as u8;
     for (place, score) in body.as_chunks_mut::<F32_BYTES>().0.iter_mut().zip(scores) {
         *place = score.to_le_bytes();
     }
@@ -194,7 +241,7 @@ pub fn write_answer(scores: &[f32], out: &mut [u8]) -> usize {
 /// One answer, as a client reads it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Answer<'a> {
-    /// One score a vector, in the request's order.
+    /// The scores of each vector, in the request's order.
     Scores(Scores<'a>),
     /// The request was not answered with scores.
     Error(ErrorCode),
@@ -233,11 +280,20 @@ impl fmt::Display for BadAnswer {
 
 impl Error for BadAnswer {}
 
-/// Reads the answer at the front of `bytes`: the answer and its length in bytes, or `None` if more bytes must arrive.
+/// Reads the answer at the front of `bytes`, of one score a vector: the answer and its length in bytes, or `None` if more
+/// bytes must arrive.
 ///
 /// # Errors
 /// The bytes are no answer of this protocol; nothing behind them can be read.
 pub fn read_answer(bytes: &[u8]) -> Result<Option<(Answer<'_>, usize)>, BadAnswer> {
+    read_answer_of(1, bytes)
+}
+
+/// As [`read_answer`], with `outputs` scores for each vector.
+///
+/// # Errors
+/// As [`read_answer`].
+pub fn read_answer_of(outputs: usize, bytes: &[u8]) -> Result<Option<(Answer<'_>, usize)>, BadAnswer> {
     match *bytes {
         [] | [0] => Ok(None),
         [0, code, ..] => {
@@ -249,8 +305,8 @@ pub fn read_answer(bytes: &[u8]) -> Result<Option<(Answer<'_>, usize)>, BadAnswe
                 return Err(BadAnswer::Count(count));
             }
             let (scores, _) = rest.as_chunks::<F32_BYTES>();
-            let scores = scores.get(..usize::from(count));
-            Ok(scores.map(|scores| (Answer::Scores(Scores(scores)), answer_bytes(u32::from(count)))))
+            let scores = scores.get(..usize::from(count) * outputs);
+            Ok(scores.map(|scores| (Answer::Scores(Scores(scores)), ANSWER_HEADER_BYTES + size_of_val(scores))))
         }
     }
 }
@@ -302,13 +358,54 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_shorter_than_its_request() {
-        for feature_dim in [1, 2, 16, 1000] {
-            let layout = RequestLayout::new(feature_dim);
+    fn an_answer_is_shorter_than_its_request_unless_there_are_more_outputs_than_features() {
+        for (feature_dim, outputs) in [(1, 1), (2, 1), (16, 1), (16, 16), (1000, 999), (1, 2), (5, 6), (16, 4096)] {
+            let layout = RequestLayout::with_outputs(feature_dim, outputs);
             for count in 1..=MAX_VECTORS_PER_REQUEST {
-                assert!(answer_bytes(count) < layout.request_bytes(count));
+                let (answer, request) = (layout.answer_bytes(1, count as usize), layout.request_bytes(count));
+                assert_eq!(answer < request, outputs <= feature_dim, "{feature_dim} features, {outputs} outputs");
+                assert_eq!(layout.growth_bytes_max(request), answer.saturating_sub(request));
             }
         }
+    }
+
+    /// The bound on growth holds however bytes are divided among requests, and is the growth of one request where that
+    /// takes all bytes.
+    #[test]
+    fn answers_outgrow_their_requests_by_no_more_than_the_bound() {
+        for (feature_dim, outputs) in [(1, 2), (1, 700), (3, 4), (8, 9), (5, 700)] {
+            let layout = RequestLayout::with_outputs(feature_dim, outputs);
+            for bytes in 0..layout.request_bytes(6) {
+                let bound = layout.growth_bytes_max(bytes);
+                for requests in 1..=6_usize {
+                    let Some(row_bytes) = bytes.checked_sub(requests * REQUEST_HEADER_BYTES) else { break };
+                    let rows = row_bytes / layout.row_bytes();
+                    if rows >= requests {
+                        let request_bytes = requests * REQUEST_HEADER_BYTES + rows * layout.row_bytes();
+                        let growth = layout.answer_bytes(requests, rows).saturating_sub(request_bytes);
+                        assert!(growth <= bound, "{rows} rows in {requests} requests");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn golden_answer_of_several_outputs() {
+        let mut bytes = [0xaa; 18];
+        assert_eq!(write_answer_of(2, &[1.0, -2.5, 0.0, 1.0], &mut bytes), 17);
+        assert_eq!(bytes, [2, 0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc0, 0, 0, 0, 0, 0, 0, 0x80, 0x3f, 0xaa]);
+        for end in 0..17 {
+            assert_eq!(read_answer_of(2, &bytes[..end]), Ok(None));
+        }
+        let Ok(Some((Answer::Scores(read), 17))) = read_answer_of(2, &bytes) else { panic!("a whole answer") };
+        assert!(read.iter().eq([1.0, -2.5, 0.0, 1.0]));
+    }
+
+    #[test]
+    #[should_panic(expected = "all of its scores")]
+    fn a_vector_without_all_of_its_scores_is_no_answer() {
+        write_answer_of(2, &[1.0, 2.0, 3.0], &mut [0; 100]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The batch processor's side: everything that all I/O threads have published, through the model, and back.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod processor;
 mod requests;
 mod scoring;

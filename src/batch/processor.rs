@@ -8,24 +8,24 @@
 //!   for or an error answer.
 //! - The events' places in the ring are given back before the model runs: it may take long, panic or fail without
 //!   touching the ring. The events' buffers bound how many there can be.
-//! - Answers are written over requests only after the model has seen all of them.
+//! - A step's events are taken in parts, so many at once as there is room for scores. Answers are written over a part's
+//!   requests only after all of them have been scored or have failed.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
 
 use disruptor::{EventPoller, MultiProducerBarrier, Polling};
 use disrust_model::Model;
-use disrust_protocol::{
-    ERROR_ANSWER_BYTES, ErrorCode, REQUEST_HEADER_BYTES, RequestLayout, read_vector_count, write_answer,
-};
+use disrust_protocol::RequestLayout;
 
+use super::answers::{head_start, write_answers};
 use super::requests::{Place, Requests};
 use super::scoring::Scoring;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::event::{InferenceEvent, Response};
 use crate::exchange::response_queue::ResponseProducer;
 use crate::exchange::wake::Wake;
-use crate::limits::request_ring_slots;
+use crate::limits::{PoolGeometry, request_ring_slots};
 use crate::log_gate::LogGate;
 use crate::metrics::{BatchMetrics, DETAILED};
 
@@ -67,6 +67,14 @@ impl Burst {
     }
 }
 
+/// How many of a step's bursts are taken at once, and what they hold.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    bursts: usize,
+    requests: usize,
+    rows: usize,
+}
+
 /// The batch processor's state.
 pub struct BatchProcessor {
     consumer: EventConsumer,
@@ -74,11 +82,11 @@ pub struct BatchProcessor {
     model: Box<dyn Model>,
     layout: RequestLayout,
     metrics: Arc<BatchMetrics>,
-    /// The bursts of this step, in the order in which they were published.
+    /// The bursts of this step that are still to be answered, in the order in which they were published.
     bursts: Vec<Burst>,
-    /// One place for each output of each vector that all buffers together can hold.
+    /// One place for each output of each vector of a part.
     scores: Vec<f32>,
-    /// Which of this step's requests the model failed on, counted over all bursts, ascending.
+    /// Which of this part's requests the model failed on, counted over all of its bursts, ascending.
     failed: Vec<usize>,
     failure_log: LogGate,
 }
@@ -94,11 +102,12 @@ impl BatchProcessor {
         model: Box<dyn Model>,
         metrics: Arc<BatchMetrics>,
     ) -> BatchProcessor {
-        let layout = RequestLayout::new(model.feature_dim());
+        let layout = RequestLayout::with_outputs(model.feature_dim(), model.outputs());
         let geometry = ports.first().map(|port| port.pool.geometry()).expect("there is an I/O thread");
         assert!(ports.iter().all(|port| port.pool.geometry() == geometry), "all pools are alike");
         let events_max = request_ring_slots(ports.len(), geometry.buffers);
-        let scores_max = events_max * geometry.rows_per_buffer_max(layout) * model.outputs();
+        let headroom_bytes = PoolGeometry::headroom_bytes_for(layout, geometry.receive_bytes);
+        assert!(geometry.headroom_bytes >= headroom_bytes || layout.outputs() <= layout.feature_dim(), "answers fit");
         BatchProcessor {
             consumer,
             ports,
@@ -106,7 +115,7 @@ impl BatchProcessor {
             layout,
             metrics,
             bursts: Vec::with_capacity(events_max),
-            scores: vec![0.0; scores_max],
+            scores: vec![0.0; geometry.scores_max(layout, events_max)],
             failed: Vec::new(),
             failure_log: LogGate::default(),
         }
@@ -132,11 +141,20 @@ impl BatchProcessor {
         let stage_ns = || if DETAILED { now_ns() } else { 0 };
         let begun_at_ns = stage_ns();
         self.count_events(begun_at_ns);
-        let rows = self.predict(&now_ns);
-        let predicted_at_ns = stage_ns();
-        self.metrics.predict_ns.record(predicted_at_ns - begun_at_ns);
-        self.respond(rows);
-        self.metrics.respond_ns.record(stage_ns() - predicted_at_ns);
+        let (mut rows, mut predict_ns, mut respond_ns, mut at_ns) = (0, 0, 0, begun_at_ns);
+        while let Some(part) = self.next_part() {
+            self.predict(part, &now_ns);
+            let predicted_at_ns = stage_ns();
+            self.respond(part);
+            let responded_at_ns = stage_ns();
+            rows += part.rows;
+            predict_ns += predicted_at_ns - at_ns;
+            respond_ns += responded_at_ns - predicted_at_ns;
+            at_ns = responded_at_ns;
+        }
+        self.metrics.batch_rows.record(rows as u64);
+        self.metrics.predict_ns.record(predict_ns);
+        self.metrics.respond_ns.record(respond_ns);
         self.metrics.steps_finished.add(1);
         Found::Events
     }
@@ -164,22 +182,35 @@ impl BatchProcessor {
         }
     }
 
-    /// Scores all rows of the step. Returns how many.
-    fn predict(&mut self, now_ns: impl Fn() -> u64) -> usize {
-        let (bursts, ports) = (&self.bursts, &self.ports);
-        let rows = bursts.iter().map(|burst| burst.event.rows as usize).sum();
-        let requests = bursts.iter().map(|burst| usize::from(burst.event.requests)).sum();
+    /// The first bursts that are still to be answered, as many as there is room for scores, and one at least. Nearly always
+    /// all of them.
+    fn next_part(&self) -> Option<Part> {
+        let rows_max = self.scores.len() / self.layout.outputs();
+        let mut part = Part::default();
+        for Burst { event, .. } in &self.bursts {
+            let rows = part.rows + event.rows as usize;
+            if rows > rows_max {
+                break;
+            }
+            part = Part { bursts: part.bursts + 1, requests: part.requests + usize::from(event.requests), rows };
+        }
+        assert!(part.bursts > 0 || self.bursts.is_empty(), "there is room for the scores of any burst");
+        (part.bursts > 0).then_some(part)
+    }
+
+    /// Scores all rows of a part.
+    fn predict(&mut self, part: Part, now_ns: impl Fn() -> u64) {
+        let (bursts, ports) = (&self.bursts[..part.bursts], &self.ports);
         let run = |index: usize| {
             let burst: &Burst = bursts.get(index)?;
             Some(burst.requests(&ports[usize::from(burst.event.io_thread)].pool))
         };
-        let end = Place { run: bursts.len(), byte: 0, request: requests, row: rows };
+        let end = Place { run: part.bursts, byte: 0, request: part.requests, row: part.rows };
         let log = &mut self.failure_log;
         self.failed.clear();
-        let scores = &mut self.scores[..rows * self.model.outputs()];
         let scoring = Scoring {
             model: &mut *self.model,
-            scores,
+            scores: &mut self.scores[..part.rows * self.layout.outputs()],
             failed: &mut self.failed,
             calls: &self.metrics.model_calls,
             report: &mut |error| {
@@ -190,21 +221,20 @@ impl BatchProcessor {
         };
         scoring.score(&Requests::of_runs(self.layout, &run, end));
         self.metrics.model_failures.add(self.failed.len() as u64);
-        rows
     }
 
-    /// Writes the answers over the requests and sends the buffers back. `rows` were scored.
-    fn respond(&mut self, rows: usize) {
-        let outputs = self.model.outputs();
-        let mut scores = &mut self.scores[..rows * outputs];
+    /// Writes the answers of a part, which has been scored, over its requests, and sends the buffers back.
+    fn respond(&mut self, part: Part) {
+        let mut scores = &self.scores[..part.rows * self.layout.outputs()];
         let mut failed = self.failed.iter().copied().peekable();
         let mut index = 0;
-        for Burst { event, mut buffer } in self.bursts.drain(..) {
+        for Burst { event, mut buffer } in self.bursts.drain(..part.bursts) {
             let port = &mut self.ports[usize::from(event.io_thread)];
-            let start = event.offset as usize;
-            let bytes = &mut port.pool.bytes_mut(&mut buffer)[start..start + event.request_bytes as usize];
+            let head_start = head_start(self.layout, &event);
+            let (start, end) = (event.offset as usize - head_start, (event.offset + event.request_bytes) as usize);
+            let space = &mut port.pool.bytes_mut(&mut buffer)[start..end];
             let requests = usize::from(event.requests);
-            let answer_bytes = write_answers(self.layout, bytes, outputs, &mut scores, |request| {
+            let answer_bytes = write_answers(self.layout, space, head_start, &mut scores, |request| {
                 failed.next_if_eq(&(index + request)).is_some()
             });
             index += requests;
@@ -213,16 +243,15 @@ impl BatchProcessor {
                 buffer: port.pool.ship(buffer),
                 requests: event.requests,
                 request_bytes: event.request_bytes,
-                offset: event.offset,
-                answer_bytes: u32::try_from(answer_bytes).expect("answers are shorter than their requests"),
+                offset: u32::try_from(start).expect("a buffer's sizes fit 32 bits"),
+                answer_bytes: u32::try_from(answer_bytes).expect("a buffer's sizes fit 32 bits"),
                 sequence: event.sequence,
                 published_at_ns: event.published_at_ns,
             });
         }
         assert!(scores.is_empty() && failed.peek().is_none(), "every score is somebody's answer");
         self.metrics.requests.add(index as u64);
-        self.metrics.rows.add(rows as u64);
-        self.metrics.batch_rows.record(rows as u64);
+        self.metrics.rows.add(part.rows as u64);
         for port in &mut self.ports {
             let responses = port.responses.publish();
             if responses > 0 {
@@ -234,70 +263,146 @@ impl BatchProcessor {
         }
     }
 }
-
-/// Writes the answers to the requests in `bytes` to the front of `bytes`, taking scores from the front of `scores`, of which
-/// there are `outputs` a vector: an answer has the first ones.
-/// Returns the answers' length in bytes. `has_failed` tells, by the request's number, whether it gets error 2.
-fn write_answers(
-    layout: RequestLayout,
-    bytes: &mut [u8],
-    outputs: usize,
-    scores: &mut &mut [f32],
-    mut has_failed: impl FnMut(usize) -> bool,
-) -> usize {
-    let (mut read, mut written, mut request) = (0, 0, 0);
-    while let Some(header) = bytes[read..].first_chunk::<REQUEST_HEADER_BYTES>() {
-        let num_vectors = read_vector_count(*header).expect("the I/O thread framed valid requests");
-        read += layout.request_bytes(num_vectors);
-        let vectors = num_vectors as usize;
-        let answer = scores.split_off_mut(..vectors * outputs).expect("every vector was scored");
-        // In place: the first output of each vector moves towards the front.
-        (1..if outputs > 1 { vectors } else { 0 }).for_each(|vector| answer[vector] = answer[vector * outputs]);
-        // An answer is shorter than its request, so this never reaches what has not been read.
-        let place = &mut bytes[written..read];
-        written += if has_failed(request) {
-            place[..ERROR_ANSWER_BYTES].copy_from_slice(&ErrorCode::ModelFailed.answer());
-            ERROR_ANSWER_BYTES
-        } else {
-            write_answer(&answer[..vectors], place)
-        };
-        request += 1;
-    }
-    assert!(read == bytes.len(), "whole requests");
-    written
-}
-
 #[cfg(test)]
 mod tests {
-    use disrust_protocol::{answer_bytes, write_request};
+    use disruptor::{BusySpin, MultiProducer, Producer, SingleConsumerBarrier, build_multi_producer};
+    use disrust_model::{PredictError, Rows};
+    use disrust_protocol::{ErrorCode, write_answer_of, write_request};
 
     use super::*;
+    use crate::exchange::event::ConnectionId;
+    use crate::exchange::response_queue::{ResponseConsumer, response_queue};
+    use crate::exchange::wake::Alarm;
+    use crate::limits::SCORES_PER_CALL;
 
-    #[test]
-    fn answers_are_compacted_over_their_requests() {
-        for feature_dim in [1, 2, 16] {
-            let layout = RequestLayout::new(feature_dim);
-            let (mut bytes, mut expected, mut all_scores) = (Vec::new(), Vec::new(), Vec::new());
-            for (index, count) in [1_usize, 64, 3, 2, 1].into_iter().enumerate() {
-                write_request(layout, &vec![1.0; count * feature_dim], &mut bytes);
-                let scores: Vec<f32> = (0..count).map(|row| (1000 * index + row) as f32).collect();
-                if index == 3 {
-                    expected.extend(ErrorCode::ModelFailed.answer());
+    /// Output o of a row is its only feature and o; a negative feature fails.
+    struct Steps {
+        outputs: usize,
+    }
+
+    impl Model for Steps {
+        fn name(&self) -> &str {
+            "steps"
+        }
+        fn feature_dim(&self) -> usize {
+            1
+        }
+        fn outputs(&self) -> usize {
+            self.outputs
+        }
+        fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+            let layout = RequestLayout::with_outputs(1, self.outputs);
+            let of_event = PoolGeometry::for_layout(layout).rows_per_buffer_max(layout) * self.outputs;
+            assert!(scores.len() <= SCORES_PER_CALL.max(of_event), "a call has a bound");
+            let mut matrix = vec![0.0; rows.count()];
+            rows.gather(&mut matrix);
+            for (row, scores) in matrix.iter().zip(scores.chunks_mut(self.outputs)) {
+                scores.iter_mut().enumerate().for_each(|(output, score)| *score = row + output as f32);
+            }
+            let fails = matrix.iter().any(|feature| *feature < 0.0);
+            if fails { Err(PredictError("a negative feature".to_owned())) } else { Ok(()) }
+        }
+    }
+
+    struct Nobody;
+
+    impl Alarm for Nobody {
+        fn ring(&self) {}
+    }
+
+    /// A batch processor, and this test as its only I/O thread.
+    struct Bench {
+        processor: BatchProcessor,
+        metrics: Arc<BatchMetrics>,
+        pool: Arc<BufferPool>,
+        layout: RequestLayout,
+        producer: MultiProducer<InferenceEvent, SingleConsumerBarrier>,
+        responses: ResponseConsumer,
+    }
+
+    impl Bench {
+        fn new(outputs: usize) -> Bench {
+            let layout = RequestLayout::with_outputs(1, outputs);
+            let geometry = PoolGeometry::for_layout(layout);
+            let pool = Arc::new(BufferPool::new(geometry));
+            let slots = request_ring_slots(1, geometry.buffers);
+            let (consumer, builder) = build_multi_producer(slots, InferenceEvent::default, BusySpin).new_event_poller();
+            let (responses_in, responses) = response_queue(usize::from(geometry.buffers));
+            let wake = Arc::new(Wake::new(Nobody));
+            let port = IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake };
+            let metrics = Arc::new(BatchMetrics::default());
+            let model = Box::new(Steps { outputs });
+            let processor = BatchProcessor::new(consumer, vec![port], model, Arc::clone(&metrics));
+            Bench { processor, metrics, pool, layout, producer: builder.build(), responses }
+        }
+
+        /// Publishes a burst of requests of these rows; returns the answers to them.
+        fn publish(&mut self, index: u16, requests: &[Vec<f32>]) -> Vec<u8> {
+            let (mut bytes, mut answers) = (Vec::new(), Vec::new());
+            for rows in requests {
+                write_request(self.layout, rows, &mut bytes);
+                if rows.iter().any(|row| *row < 0.0) {
+                    answers.extend(ErrorCode::ModelFailed.answer());
                 } else {
-                    let mut answer = vec![0; answer_bytes(count as u32)];
-                    write_answer(&scores, &mut answer);
-                    expected.extend(answer);
+                    let scores: Vec<f32> =
+                        rows.iter().flat_map(|row| (0..self.layout.outputs()).map(move |o| row + o as f32)).collect();
+                    let mut answer = vec![0; self.layout.answer_bytes(1, rows.len())];
+                    write_answer_of(self.layout.outputs(), &scores, &mut answer);
+                    answers.extend(answer);
                 }
-                all_scores.extend(scores);
             }
-            for outputs in [1, 3] {
-                let others = |score: &f32| [*score, f32::NAN, f32::NAN].into_iter().take(outputs);
-                let mut all_scores: Vec<f32> = all_scores.iter().flat_map(others).collect();
-                let (mut bytes, mut scores) = (bytes.clone(), &mut all_scores[..]);
-                let written = write_answers(layout, &mut bytes, outputs, &mut scores, |request| request == 3);
-                assert_eq!(bytes[..written], expected);
-                assert!(scores.is_empty());
+            let mut buffer = self.pool.adopt(index);
+            let offset = self.pool.geometry().headroom_bytes;
+            self.pool.bytes_mut(&mut buffer)[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            let event = InferenceEvent {
+                connection: ConnectionId { slot: u32::from(index), generation: 0 },
+                buffer: self.pool.ship(buffer),
+                offset: offset as u32,
+                request_bytes: bytes.len() as u32,
+                requests: requests.len() as u16,
+                rows: requests.iter().map(|rows| rows.len() as u32).sum(),
+                ..InferenceEvent::default()
+            };
+            self.producer.try_publish(|slot| *slot = event).expect("there is a slot for each buffer");
+            answers
+        }
+    }
+
+    /// A step with more scores than there is room for is taken in parts, each a call of the model; each event is answered
+    /// once, in order, and a request that fails costs no other its answer, in its part or another.
+    #[test]
+    fn a_large_step_is_answered_in_parts() {
+        for outputs in [1, 700, 4096] {
+            let mut bench = Bench::new(outputs);
+            for failing in [None, Some(0), Some(9), Some(15)] {
+                let calls_before = bench.metrics.model_calls.get();
+                let expected: Vec<_> = (0..16)
+                    .map(|index| {
+                        let row =
+                            |row: u16| f32::from(index * 10 + row) * if failing == Some(index) { -1.0 } else { 1.0 };
+                        let requests = [vec![1.0], (1..9).map(row).collect(), vec![f32::from(index)], vec![2.5; 10]];
+                        bench.publish(index, &requests)
+                    })
+                    .collect();
+                assert_eq!(bench.processor.step(|| 0), Found::Events);
+                for (index, expected) in expected.into_iter().enumerate() {
+                    let response = bench.responses.pop().expect("each event is answered");
+                    assert_eq!((response.connection.slot as usize, response.requests), (index, 4));
+                    let buffer = bench.pool.adopt(response.buffer);
+                    let answers =
+                        &bench.pool.bytes(&buffer)[response.offset as usize..][..response.answer_bytes as usize];
+                    assert!(answers == expected, "{outputs} outputs, event {index}, {failing:?} fails");
+                    bench.pool.ship(buffer);
+                }
+                assert!(bench.responses.pop().is_none());
+                if failing.is_none() {
+                    let parts = (16 * 20 * outputs).div_ceil(bench.processor.scores.len()) as u64;
+                    let calls = bench.metrics.model_calls.get() - calls_before;
+                    assert!((parts..=parts + 2).contains(&calls), "{calls} calls for {parts} parts");
+                }
+                assert_eq!(bench.processor.step(|| 0), Found::Nothing);
             }
+            assert_eq!((bench.metrics.requests.get(), bench.metrics.rows.get()), (4 * 64, 4 * 320));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The requests of a step, as the model's rows and as what can fail by itself.
+//! The requests that are scored together, as the model's rows and as what can fail by itself.
 //!
 //! They stay where they were received. A model sees their vectors ([`Requests::rows`]); whoever finds out on which of them it
 //! fails splits them between two requests ([`Requests::split`]).

@@ -1,9 +1,9 @@
-//! Scores the rows of a step, and where the model fails on them together, finds the requests that it fails on, so that all
+//! Scores the rows of a part of a step (nearly always all of it), and where the model fails on them together, finds the requests that it fails on, so that all
 //! others get their scores.
 //!
 //! Requests on which the model fails are halved until each part is scored or is a single request. What that may cost the
 //! others is bounded, however many requests fail and wherever they lie:
-//! - The model sees at most `2 + RESCORED_PASSES_MAX` times the rows of the step, and is called less than twice for each
+//! - The model sees at most `2 + RESCORED_PASSES_MAX` times the rows of the part, and is called less than twice for each
 //!   request: all rows together; then parts on which it fails, as far as the allowance for them goes; and each row once in
 //!   the call that decides about it. A part for which the allowance is used up goes request by request.
 //! - With one failing request that is at most 3 times the rows, where 2 cannot be avoided: the first call is in vain, and
@@ -19,11 +19,11 @@ use super::requests::Requests;
 use crate::limits::RESCORED_PASSES_MAX;
 use crate::metrics::Counter;
 
-/// The scoring of one step.
+/// The scoring of one part of a step.
 pub(crate) struct Scoring<'a> {
     /// Who scores.
     pub model: &'a mut dyn Model,
-    /// One place for each output of each row of the step.
+    /// One place for each output of each row of the part.
     pub scores: &'a mut [f32],
     /// The requests that the model fails on by themselves, by their number; ascending in the end.
     pub failed: &'a mut Vec<usize>,
@@ -34,7 +34,7 @@ pub(crate) struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    /// Scores all rows of the step.
+    /// Scores all rows of the part.
     pub fn score(mut self, all: &Requests<'_>) {
         if self.is_decided(all) {
             return;

@@ -20,7 +20,7 @@ mod deadlines;
 
 use std::time::Duration;
 
-use disrust_protocol::{ANSWER_HEADER_BYTES, ERROR_ANSWER_BYTES, ErrorCode, F32_BYTES};
+use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode};
 
 use super::framing::{Framed, PartialRequest};
 use super::interface::{Arrival, Drain, Received, Rules, Step, Turn};
@@ -156,10 +156,10 @@ impl<S: Copy> Connection<S> {
     }
 
     /// The event for requests that [`Connection::received`] handed out; they are in flight from now on.
-    pub fn event_for(&mut self, framed: Framed, io_thread: u16, buffer: u16) -> InferenceEvent {
+    pub fn event_for(&mut self, framed: Framed, rules: &Rules, io_thread: u16, buffer: u16) -> InferenceEvent {
         let narrow = |size: usize| u32::try_from(size).expect("a buffer's sizes fit 32 bits");
         self.request_bytes_in_flight += framed.request_bytes;
-        self.answer_bytes_in_flight += answers(framed.requests, framed.rows as usize);
+        self.answer_bytes_in_flight += rules.layout.answer_bytes(framed.requests as usize, framed.rows as usize);
         let sequence = self.event_sequence;
         self.event_sequence = sequence.wrapping_add(1);
         InferenceEvent {
@@ -216,9 +216,9 @@ impl<S: Copy> Connection<S> {
         assert!(response.sequence == self.response_sequence, "answers come in request order");
         self.response_sequence = self.response_sequence.wrapping_add(1);
         let request_bytes = response.request_bytes as usize;
-        let requests = u32::from(response.requests);
         self.request_bytes_in_flight -= request_bytes;
-        self.answer_bytes_in_flight -= answers(requests, rules.layout.rows_of(request_bytes, requests));
+        let rows = rules.layout.rows_of(request_bytes, u32::from(response.requests));
+        self.answer_bytes_in_flight -= rules.layout.answer_bytes(usize::from(response.requests), rows);
         if self.is_gone() {
             return false;
         }
@@ -416,11 +416,6 @@ impl<S: Copy> Connection<S> {
     }
 }
 
-/// Bytes of the answers to `requests` requests that hold `rows` vectors together.
-fn answers(requests: u32, rows: usize) -> usize {
-    requests as usize * ANSWER_HEADER_BYTES + rows * F32_BYTES
-}
-
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -465,7 +460,7 @@ mod tests {
             buffer.push(0);
             let arrival = Arrival { buffer: &mut buffer, headroom: HEADROOM, bytes: bytes.len() };
             let received = self.connection.received(arrival, &RULES, self.turn, &mut self.blocks);
-            received.framed.map(|framed| self.connection.event_for(framed, 0, 0))
+            received.framed.map(|framed| self.connection.event_for(framed, &RULES, 0, 0))
         }
 
         /// Receives requests and answers them, until so many bytes of answers or a few more have not been sent.
@@ -477,7 +472,7 @@ mod tests {
         }
 
         fn answer(&mut self, event: InferenceEvent) -> bool {
-            let bytes = vec![1; answers(u32::from(event.requests), event.rows as usize)];
+            let bytes = vec![1; LAYOUT.answer_bytes(usize::from(event.requests), event.rows as usize)];
             let response = Response {
                 connection: event.connection,
                 buffer: event.buffer,

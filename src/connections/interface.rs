@@ -54,7 +54,7 @@ pub struct Turn {
 /// What all connections of a thread are held to, for its life.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Sizes of requests.
+    /// Sizes of requests and answers.
     pub layout: RequestLayout,
     /// What a connection may take.
     pub limits: ConnectionLimits,

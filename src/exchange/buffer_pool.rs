@@ -8,6 +8,8 @@
 //! buffer:  [ headroom: end of the request that began in the previous buffer | receive area: filled by the kernel ]
 //! ```
 //!
+//! Where answers are longer than their requests, they begin in the headroom, which is larger for that.
+//!
 //! Invariants: whoever holds a [`Buffer`] is the only one who touches its bytes; there is at most one `Buffer` for
 //! each index. A buffer that crosses a thread or goes into the kernel is shipped: its `Buffer` is dissolved into an
 //! index, and the receiver adopts it. Adopting a buffer that was not shipped is a defect of ours, and panics before

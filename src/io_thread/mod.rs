@@ -328,7 +328,7 @@ impl<K: Kernel> IoThread<K> {
         match received.framed {
             Some(framed) => {
                 let index = pool.ship(buffer);
-                self.events.push(connection.event_for(framed, self.parts.index, index));
+                self.events.push(connection.event_for(framed, &self.parts.rules, self.parts.index, index));
                 self.parts.metrics.requests.add(u64::from(framed.requests));
             }
             None => self.provide(buffer),

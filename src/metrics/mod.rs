@@ -125,7 +125,8 @@ pub struct BatchMetrics {
     pub steps_begun: Counter,
     /// Steps finished; one less than begun while the model works.
     pub steps_finished: Counter,
-    /// Calls of the model, each counted before it is made: one for each step, and more where the model fails.
+    /// Calls of the model, each counted before it is made: one for each step, and more where there are very many scores or the
+    /// model fails.
     pub model_calls: Counter,
     /// Requests answered, with scores or error 2.
     pub requests: Counter,

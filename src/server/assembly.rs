@@ -51,9 +51,9 @@ impl Assembly {
         placement: Placement,
         connections_max: usize,
         model: Box<dyn Model>,
+        layout: RequestLayout,
     ) -> Result<Assembly, StartError> {
         let io_threads = placement.io_cpus.len();
-        let layout = RequestLayout::new(model.feature_dim());
         let geometry = PoolGeometry::for_layout(layout);
         let control = Arc::new(Control::new(connections_max));
         let batch_alarm = ThreadAlarm::default();

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use disrust_model::Model;
 use disrust_protocol::RequestLayout;
 
 use crate::config::placement::{BATCH_THREAD_NAME, Placement, io_thread_name};
@@ -23,10 +22,11 @@ pub(super) struct Banner {
 }
 
 impl Banner {
-    /// For a server on `address` that serves at most so many connections.
+    /// For a server on `address` that serves `model`, and at most so many connections.
     pub fn new(
         config: &Config,
-        model: &dyn Model,
+        model: &str,
+        layout: RequestLayout,
         placement: &Placement,
         address: SocketAddr,
         connections_max: usize,
@@ -36,18 +36,21 @@ impl Banner {
             "disrust {VERSION} on Linux {kernel}\n\
              process {process}, {seccomp}, configuration: {source}\n\
              listening on {address}{shared}\n\
-             model: {model}, {features} features\n",
+             model: {model}, {features} features{outputs}\n",
             kernel = kernel_release(),
             process = std::process::id(),
             seccomp = if config.seccomp { "confined by --seccomp" } else { "no --seccomp" },
             source = config.file.as_deref().map_or("no file".into(), Path::to_string_lossy),
-            model = model.name(),
-            features = model.feature_dim(),
+            features = layout.feature_dim(),
+            outputs = match layout.outputs() {
+                1 => String::new(),
+                outputs => format!(", {outputs} outputs"),
+            },
         );
         let io_threads = placement.io_cpus.iter().enumerate().map(|(index, cpu)| (io_thread_name(index), *cpu));
         let threads = io_threads.chain([(BATCH_THREAD_NAME.to_owned(), placement.batch_cpu)]).collect();
         let wait = format!("wait: {}\n", placement.wait);
-        let after_threads = wait + &sizes(config, model, placement.io_cpus.len(), connections_max);
+        let after_threads = wait + &sizes(config, layout, placement.io_cpus.len(), connections_max);
         Banner { before_threads, threads, after_threads }
     }
 
@@ -63,8 +66,7 @@ impl Banner {
     }
 }
 
-fn sizes(config: &Config, model: &dyn Model, io_threads: usize, connections_max: usize) -> String {
-    let layout = RequestLayout::new(model.feature_dim());
+fn sizes(config: &Config, layout: RequestLayout, io_threads: usize, connections_max: usize) -> String {
     let geometry = PoolGeometry::for_layout(layout);
     let time = |timeout: Option<Duration>| {
         timeout.map_or("off".to_owned(), |timeout| humantime::format_duration(timeout).to_string())
@@ -79,7 +81,7 @@ fn sizes(config: &Config, model: &dyn Model, io_threads: usize, connections_max:
         receive = geometry.receive_bytes / 1024,
         ring = request_ring_slots(io_threads, geometry.buffers),
         budget = (io_threads * thread_budget_bytes(config.buffer_memory, io_threads, layout)).div_ceil(1 << 20),
-        beyond = (io_threads * beyond_budget_bytes(geometry)).div_ceil(1 << 20),
+        beyond = (io_threads * beyond_budget_bytes(geometry, layout)).div_ceil(1 << 20),
         state = size_of::<Connection<RingSocket>>(),
         request = time(config.request_timeout),
         idle = time(config.idle_timeout),
@@ -89,8 +91,6 @@ fn sizes(config: &Config, model: &dyn Model, io_threads: usize, connections_max:
 
 #[cfg(test)]
 mod tests {
-    use disrust_model::Sum;
-
     use super::*;
     use crate::exchange::wait::WaitStrategy;
 
@@ -104,7 +104,8 @@ mod tests {
             warnings: Vec::new(),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 9900));
-        let lines = Banner::new(&config, &Sum::new(16), &placement, address, 100).lines(|place| place == 2);
+        let lines =
+            Banner::new(&config, "sum", RequestLayout::new(16), &placement, address, 100).lines(|place| place == 2);
         let process = format!("process {}, confined by --seccomp, configuration: a.toml", std::process::id());
         let threads = "threads: io-0 → CPU 3, io-1 → not pinned, batch-processor → not pinned (CPU 4 was refused)";
         for line in [&process, threads, "listening on 127.0.0.1:9900", "model: sum, 16 features"] {

@@ -9,10 +9,14 @@ use super::crew::CrewError;
 use super::watchdog::Stall;
 use crate::config::placement::PinError;
 use crate::kernel::BindError;
+use crate::limits::ShapeError;
 
 /// Why a server did not start. Each message says what, the likely cause, and what to try.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// The model can't be served whatever the machine.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// io_uring can't be had.
     #[error("{0}")]
     RingUnavailable(String),

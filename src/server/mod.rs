@@ -38,7 +38,7 @@ use crate::kernel::{
     BoundPort, ServedPort, bind_port, check_address_space, explain_refusal, give_up_system_calls, probe_ring,
     release_free_memory, resolve,
 };
-use crate::limits::RELEASE_BYTES_MIN;
+use crate::limits::{RELEASE_BYTES_MIN, layout_of};
 use crate::metrics::{BatchMetrics, IoMetrics};
 use assembly::Assembly;
 use banner::Banner;
@@ -94,17 +94,19 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; then nothing runs or is bound.
     pub fn prepare(config: &Config, model: Box<dyn Model>) -> Result<ReadyServer, StartError> {
+        let layout = layout_of(model.feature_dim(), model.outputs())?;
         let topology = topology();
         let io_threads = config.io_threads_asked().unwrap_or_else(|| default_io_threads(&topology));
         let placement = place(io_threads, &config.pin, config.pin_policy, config.wait, &topology)?;
         placement.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let connections_max = connections_max(config, io_threads)?;
-        let bytes = address_space_bytes(config, &*model, io_threads);
+        let bytes = address_space_bytes(config, layout, io_threads);
         check_address_space(bytes).map_err(|source| StartError::AddressSpace { bytes, io_threads, source })?;
         probe_ring().map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
         let bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
-        let banner = Banner::new(config, &*model, &placement, bound.address(), connections_max);
-        let ready = Assembly::new(config, placement, connections_max, model)?.get_ready(config, bound, banner)?;
+        let banner = Banner::new(config, model.name(), layout, &placement, bound.address(), connections_max);
+        let assembly = Assembly::new(config, placement, connections_max, model, layout)?;
+        let ready = assembly.get_ready(config, bound, banner)?;
         if config.seccomp {
             let what = "give up system calls as --seccomp asks (does the kernel have CONFIG_SECCOMP_FILTER?)";
             give_up_system_calls().map_err(|source| StartError::System { what, source })?;

@@ -1,7 +1,6 @@
 //! What the machine gives a server: CPUs, descriptors, address space; and what it therefore promises.
 #![forbid(unsafe_code)]
 
-use disrust_model::Model;
 use disrust_protocol::RequestLayout;
 
 use super::StartError;
@@ -15,16 +14,14 @@ use crate::limits::{
 };
 
 /// Address space that a server reserves when it starts, and that its peers can then make it use, at most.
-pub(super) fn address_space_bytes(config: &Config, model: &dyn Model, io_threads: usize) -> usize {
+pub(super) fn address_space_bytes(config: &Config, layout: RequestLayout, io_threads: usize) -> usize {
     /// For what is small.
     const REST_BYTES: usize = 8 * 1024 * 1024;
-    let layout = RequestLayout::new(model.feature_dim());
     let geometry = PoolGeometry::for_layout(layout);
     let (buffers, events) = (usize::from(geometry.buffers), request_ring_slots(io_threads, geometry.buffers));
-    let blocks = thread_budget_bytes(config.buffer_memory, io_threads, layout) + beyond_budget_bytes(geometry);
+    let blocks = thread_budget_bytes(config.buffer_memory, io_threads, layout) + beyond_budget_bytes(geometry, layout);
     let each = buffers * (geometry.buffer_bytes() + size_of::<Response>()) + blocks + ring_bytes(io_threads);
-    let batch = events
-        * (size_of::<InferenceEvent>() + geometry.rows_per_buffer_max(layout) * model.outputs() * size_of::<f32>());
+    let batch = events * size_of::<InferenceEvent>() + geometry.scores_max(layout, events) * size_of::<f32>();
     // The batch processor's thread and the reporter's are two more.
     io_threads * each + batch + (io_threads + 2) * THREAD_BYTES + REST_BYTES
 }

@@ -152,7 +152,8 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    fn pass(&self) {
+    /// Waits until it is open.
+    pub fn pass(&self) {
         let open = self.0.0.lock().expect("nobody panics while holding it");
         drop(self.0.1.wait_while(open, |open| !*open).expect("nobody panics while holding it"));
     }
