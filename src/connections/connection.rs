@@ -473,17 +473,7 @@ mod tests {
 
         fn answer(&mut self, event: InferenceEvent) -> bool {
             let bytes = vec![1; LAYOUT.answer_bytes(usize::from(event.requests), event.rows as usize)];
-            let response = Response {
-                connection: event.connection,
-                buffer: event.buffer,
-                requests: event.requests,
-                request_bytes: event.request_bytes,
-                offset: event.offset,
-                answer_bytes: bytes.len() as u32,
-                sequence: event.sequence,
-                published_at_ns: event.published_at_ns,
-            };
-            self.connection.answered(&response, &bytes, &RULES, self.turn, &mut self.blocks)
+            self.connection.answered(&response(&event, &bytes), &bytes, &RULES, self.turn, &mut self.blocks)
         }
 
         fn step(&mut self) -> Option<Step> {
@@ -507,6 +497,19 @@ mod tests {
             assert!(matches!(self.step(), Some(Step::Close)));
             assert!(matches!(self.step(), Some(Step::Free)));
             assert_eq!((self.blocks.lent(), self.connection.held_bytes()), (0, 0));
+        }
+    }
+
+    fn response(event: &InferenceEvent, answers: &[u8]) -> Response {
+        Response {
+            connection: event.connection,
+            buffer: event.buffer,
+            requests: event.requests,
+            request_bytes: event.request_bytes,
+            offset: event.offset,
+            answer_bytes: answers.len() as u32,
+            sequence: event.sequence,
+            published_at_ns: event.published_at_ns,
         }
     }
 
@@ -610,6 +613,27 @@ mod tests {
             }
         }
         assert!(received_again);
+    }
+
+    /// What is owed counts by its own length, which may be hundreds of times that of the requests.
+    #[test]
+    fn receiving_stops_for_answers_that_are_longer_than_their_requests() {
+        let rules = Rules { layout: RequestLayout::with_outputs(1, 700), ..RULES };
+        for (count, stops) in [(10, false), (40, true)] {
+            let mut bench = Bench::new();
+            assert!(matches!(bench.step(), Some(Step::Receive(Shots::Many))));
+            let mut buffer = vec![0; HEADROOM];
+            buffer.extend(requests(count));
+            let arrival = Arrival { headroom: HEADROOM, bytes: buffer.len() - HEADROOM, buffer: &mut buffer };
+            let received = bench.connection.received(arrival, &rules, bench.turn, &mut bench.blocks);
+            let event = bench.connection.event_for(received.framed.expect("requests"), &rules, 0, 0);
+            let step = bench.connection.next_step(&rules, bench.turn, &mut bench.blocks);
+            assert_eq!(matches!(step, Some(Step::CancelReceive)), stops, "{count} × 2801 bytes are owed");
+            assert_eq!(bench.connection.answer_bytes_in_flight, rules.layout.answer_bytes(count, count));
+            let response = response(&event, &[0, 2]);
+            bench.connection.answered(&response, &[0, 2], &rules, bench.turn, &mut bench.blocks);
+            assert_eq!(bench.connection.answer_bytes_in_flight, 0);
+        }
     }
 
     /// A peer that reads only when it has written all would wait for us as we for it.
