@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Each I/O thread owns its ring, listener, buffers and connections, and shares nothing with the other I/O threads but
-//! the count of open connections ([`exchange::control`]). The batch processor owns the model. The main thread starts them
+//! the count of open connections ([`exchange::control`]). The batch processor owns the model, and takes a new one
+//! between two steps ([`exchange::swap_place`]). The main thread starts them
 //! ([`server::crew`]: all are ready before one begins), watches over them ([`server::watchdog`]) and carries a stop out
 //! ([`server::shutdown`]); all that is [`server::Server`]. Two threads of the process serve no request: one hears signals
 //! ([`server::signals`]), one writes the log ([`server::logging`]).
@@ -69,7 +70,8 @@
 //! clap. [`connections`] does no I/O: it knows bytes, blocks and facts. [`io_thread`] and [`batch`] make no system call;
 //! they run on anything that implements [`kernel::Kernel`].
 //! Unsafe code is in [`kernel`] and [`exchange::buffer_pool`] only. The atomics that threads share are listed at the top of
-//! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::control`] and [`metrics`].
+//! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::swap_place`], [`exchange::control`]
+//! and [`metrics`].
 
 pub mod batch;
 pub mod config;

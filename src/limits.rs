@@ -151,6 +151,10 @@ pub const DRAIN_QUIET: Duration = Duration::from_millis(250);
 /// Larger: clients wait for longer before their connections break. Smaller: a slow model is killed at work.
 pub const MODEL_STALL_MAX: Duration = Duration::from_secs(30);
 
+/// A new model waits this long for the batch processor to come to its next step. Larger: whoever reloads waits for longer where
+/// the model hangs, which ends the process. Smaller: a model that is slow at one step cannot be replaced.
+pub const MODEL_SWAP_MAX: Duration = Duration::from_secs(60);
+
 /// When the model fails on a step, it may see this many times the step's rows in parts on which it fails again, before what
 /// is left goes request by request. Larger: peers that send many requests that fail cost all others more passes. Smaller:
 /// fewer failing requests of a step, about 2 to the power of this less one, are found by halving alone.
@@ -271,6 +275,7 @@ const _: () = assert!(
     "a rolling restart needs no privilege"
 );
 const _: () = assert!(CONNECTIONS_DEFAULT_MAX <= CONNECTIONS_MAX);
+const _: () = assert!(MODEL_SWAP_MAX.as_secs() > MODEL_STALL_MAX.as_secs(), "a model that hangs is noticed as that");
 const _: () = assert!(
     ConnectionLimits::SERVING.send_block_bytes_max > answer_bytes(MAX_VECTORS_PER_REQUEST),
     "a block holds any answer of one score a vector"

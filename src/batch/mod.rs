@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod model_place;
 mod processor;
 mod requests;
 mod scoring;
 
+pub use model_place::{ModelPlace, ReplaceError};
 pub use processor::{BatchProcessor, EventConsumer, Found, IoThreadPort};

@@ -8,6 +8,7 @@
 //!   for or an error answer.
 //! - The events' places in the ring are given back before the model runs: it may take long, panic or fail without
 //!   touching the ring. The events' buffers bound how many there can be.
+//! - A step has one model: it is replaced between two of them.
 //! - A step's events are taken in parts, so many at once as there is room for scores. Answers are written over a part's
 //!   requests only after all of them have been scored or have failed.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ use disrust_model::Model;
 use disrust_protocol::RequestLayout;
 
 use super::answers::{head_start, write_answers};
+use super::model_place::{ModelPlace, PlacedModel};
 use super::requests::{Place, Requests};
 use super::scoring::Scoring;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
@@ -79,7 +81,7 @@ struct Part {
 pub struct BatchProcessor {
     consumer: EventConsumer,
     ports: Vec<IoThreadPort>,
-    model: Box<dyn Model>,
+    model: PlacedModel,
     layout: RequestLayout,
     metrics: Arc<BatchMetrics>,
     /// The bursts of this step that are still to be answered, in the order in which they were published.
@@ -111,7 +113,7 @@ impl BatchProcessor {
         BatchProcessor {
             consumer,
             ports,
-            model,
+            model: PlacedModel::new(model),
             layout,
             metrics,
             bursts: Vec::with_capacity(events_max),
@@ -121,9 +123,17 @@ impl BatchProcessor {
         }
     }
 
-    /// Answers everything that has been published until now. `now_ns` reads the process's clock, which is asked only where
+    /// Where the model can be replaced.
+    pub fn model_place(&self) -> &Arc<ModelPlace> {
+        self.model.place()
+    }
+
+    /// Answers everything that has been published until now, with a new model if one is offered. `now_ns` reads the process's clock, which is asked only where
     /// somebody looks at the answer.
     pub fn step(&mut self, now_ns: impl Fn() -> u64) -> Found {
+        if self.model.take_offered() {
+            self.metrics.model_swaps.add(1);
+        }
         match self.consumer.poll() {
             Err(Polling::NoEvents) => {
                 self.metrics.polls_empty.add(1);
@@ -164,7 +174,7 @@ impl BatchProcessor {
     /// [`BatchProcessor::wake_up`] in either case.
     pub fn fall_asleep(&self, wake: &Wake) -> bool {
         wake.flag.announce_sleep();
-        !self.consumer.has_available()
+        !self.consumer.has_available() && !self.model.is_offered()
     }
 
     /// Announces that the processor's thread is awake again.
@@ -209,7 +219,7 @@ impl BatchProcessor {
         let log = &mut self.failure_log;
         self.failed.clear();
         let scoring = Scoring {
-            model: &mut *self.model,
+            model: self.model.model(),
             scores: &mut self.scores[..part.rows * self.layout.outputs()],
             failed: &mut self.failed,
             calls: &self.metrics.model_calls,

@@ -1,11 +1,11 @@
 //! The primitives that threads share memory through, named once.
 //!
-//! The lock-free modules ([`super::wake`], [`crate::exchange::response_queue`]) import them from here, so that their model test
+//! The modules whose orderings need a proof ([`super::wake`], [`crate::exchange::response_queue`], [`super::swap_place`]) import them from here, so that their model test
 //! (`tests/models.rs`) can compile the same source against loom's instead.
 
-pub use std::sync::atomic;
+pub use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 
-/// Runs a unit test of a lock-free module; under loom, in every interleaving.
+/// Runs a unit test of such a module; under loom, in every interleaving.
 #[cfg(test)]
 pub(crate) fn check(test: impl Fn() + Send + Sync + 'static) {
     test();

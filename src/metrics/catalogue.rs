@@ -81,7 +81,7 @@ const fn metric(name: &'static str, unit: &'static str, read: Read, help: &'stat
 }
 
 /// All of them, in the order in which they are printed.
-pub const METRICS: [Metric; 42] = [
+pub const METRICS: [Metric; 43] = [
     metric(
         "requests_per_s",
         "requests/s",
@@ -147,6 +147,7 @@ pub const METRICS: [Metric; 42] = [
     ),
     metric("resp_ring_full", "responses", Read::Never, "for which a response queue had no place; cannot happen"),
     metric("err_model", "requests", Read::Batch(|batch| &batch.model_failures), "on which the model failed (error 2)"),
+    metric("model_swaps", "models", Read::Batch(|batch| &batch.model_swaps), "put in the place of the one before"),
     metric("rows", "vectors", Read::Batch(|batch| &batch.rows), "scored"),
     metric("io_wakes", "wakes", Read::Batch(|batch| &batch.wakes), "of I/O threads by responses"),
     metric(

@@ -128,6 +128,8 @@ pub struct BatchMetrics {
     /// Calls of the model, each counted before it is made: one for each step, and more where there are very many scores or the
     /// model fails.
     pub model_calls: Counter,
+    /// Models taken in place of the one before.
+    pub model_swaps: Counter,
     /// Requests answered, with scores or error 2.
     pub requests: Counter,
     /// Vectors scored.

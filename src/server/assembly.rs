@@ -110,6 +110,7 @@ impl Assembly {
         let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
         let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
         let (policy, batch_metrics) = (self.pin_policy, self.batch_metrics);
+        let (model_place, batch_wake) = (Arc::clone(self.processor.model_place()), Arc::clone(&self.batch_wake));
         let mut crew = Crew::new(requests.clone());
         let refused: Arc<[_]> = (0..=self.io_parts.len()).map(|_| AtomicBool::new(false)).collect();
         let clock = Clock::starting();
@@ -153,7 +154,8 @@ impl Assembly {
         crew.wait_until_ready()?;
         // Relaxed: the threads wrote before they said that they are ready.
         let banner = banner.lines(|place| refused[place].load(Ordering::Relaxed));
-        let handle = ServerHandle { requests, control: self.control, io_metrics: io_metrics.into() };
+        let io_metrics = io_metrics.into();
+        let handle = ServerHandle { requests, control: self.control, io_metrics, model_place, batch_wake };
         let (address, drain_timeout) = (bound.address(), config.drain_timeout);
         let core = Core { address, handle, notices, io_wakes, batch_metrics, reporter, drain_timeout, banner };
         Ok(ReadyServer { crew, core, bound })

@@ -5,16 +5,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use disrust_model::Model;
+
 use super::crew::ThreadEnd;
+use crate::batch::{ModelPlace, ReplaceError};
 use crate::exchange::control::Control;
+use crate::exchange::wake::Wake;
 use crate::metrics::{Counter, IoMetrics};
 
-/// Stops a server, from any thread, and tells what it does.
+/// Stops a server or gives it a new model, from any thread, and tells what it does.
 #[derive(Clone)]
 pub struct ServerHandle {
     pub(super) requests: Sender<Notice>,
     pub(super) control: Arc<Control>,
     pub(super) io_metrics: Arc<[Arc<IoMetrics>]>,
+    pub(super) model_place: Arc<ModelPlace>,
+    pub(super) batch_wake: Arc<Wake>,
 }
 
 impl ServerHandle {
@@ -29,6 +35,16 @@ impl ServerHandle {
     /// Asks for the drain to end (and to begin, if need be) by cutting the connections that are still open.
     pub fn cut(&self) {
         self.ask(Notice::Cut);
+    }
+
+    /// Puts `model` in the place of the one that serves: between two batches, so that no request is lost and none is answered
+    /// by both. Returns when it serves and the other one has been dropped, which it is on this thread, as a large model
+    /// takes long to drop. Waits for what the model is at.
+    ///
+    /// # Errors
+    /// See [`ReplaceError`]; then the model that serves goes on.
+    pub fn replace_model(&self, model: Box<dyn Model>) -> Result<(), ReplaceError> {
+        self.model_place.replace(model, &self.batch_wake).map(drop)
     }
 
     fn ask(&self, request: Notice) {

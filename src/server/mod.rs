@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use disrust_model::Model;
 
+pub use crate::batch::ReplaceError;
 use crate::config::Config;
 use crate::config::placement::{default_io_threads, place};
 use crate::exchange::wake::Wake;
