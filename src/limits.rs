@@ -408,7 +408,7 @@ impl PoolGeometry {
         let receive_bytes = usual.next_multiple_of(64).max(largest);
         let geometry = PoolGeometry {
             buffers: BUFFERS_PER_THREAD_MIN,
-            headroom_bytes: PoolGeometry::headroom_bytes_for(layout, receive_bytes),
+            headroom_bytes: PoolGeometry::headroom_bytes_for(layout, receive_bytes).next_multiple_of(64),
             receive_bytes,
         };
         let fitting = (POOL_BYTES / geometry.answered_bytes(layout)).max(usize::from(BUFFERS_PER_THREAD_MIN));
@@ -420,7 +420,7 @@ impl PoolGeometry {
     /// the answers to all that has come then are longer than it, so that they can be written from there on.
     pub const fn headroom_bytes_for(layout: RequestLayout, receive_bytes: usize) -> usize {
         let before = layout.request_bytes_max();
-        (before + layout.growth_bytes_max(before + receive_bytes)).next_multiple_of(64)
+        before + layout.growth_bytes_max(before + receive_bytes)
     }
 
     /// Bytes of one buffer, headroom and receive area.

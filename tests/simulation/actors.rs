@@ -114,7 +114,8 @@ impl IoActor {
 
 /// The batch processor's thread.
 pub struct BatchActor {
-    processor: BatchProcessor,
+    /// Until it has ended.
+    processor: Option<BatchProcessor>,
     pub wake: Arc<Wake>,
     /// Its park token.
     token: Bell,
@@ -124,7 +125,7 @@ pub struct BatchActor {
 
 impl BatchActor {
     pub fn new(processor: BatchProcessor, wake: Arc<Wake>, token: Bell, waiter: Waiter) -> BatchActor {
-        BatchActor { processor, wake, token, waiter, phase: Phase::Look }
+        BatchActor { processor: Some(processor), wake, token, waiter, phase: Phase::Look }
     }
 
     pub fn has_ended(&self) -> bool {
@@ -133,7 +134,8 @@ impl BatchActor {
 
     /// As `run_batch_processor`, but for the end of a park that nobody asked for: that would hide a lost wake.
     pub fn step(&mut self, now_ns: u64, rng: &mut Rng) -> Stepped {
-        let BatchActor { processor, wake, token, waiter, phase } = self;
+        let BatchActor { processor: running, wake, token, waiter, phase } = self;
+        let Some(processor) = running else { return Stepped::Blocked };
         match *phase {
             Phase::Look => {
                 let found = processor.step(|| now_ns);
@@ -142,6 +144,9 @@ impl BatchActor {
                     Found::Nothing => Phase::Pause { worked: false },
                     Found::End => Phase::Ended,
                 };
+                if found == Found::End {
+                    *running = None;
+                }
                 if found == Found::Events { Stepped::Worked } else { Stepped::Idle }
             }
             Phase::Pause { worked } => {

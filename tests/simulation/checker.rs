@@ -19,7 +19,7 @@ use super::ring::RingReached;
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 10;
 
 /// What runs must come to, together; what none comes to is not tested.
-pub const REACHED: [&str; 20] = [
+pub const REACHED: [&str; 22] = [
     "rejected",
     "accept failures",
     "answered",
@@ -33,6 +33,8 @@ pub const REACHED: [&str; 20] = [
     "starved",
     "partial sends",
     "model failures",
+    "models replaced",
+    "answered at greater length",
     "wakes of the batch processor",
     "wakes of I/O threads",
     "wakes saved",
@@ -61,8 +63,13 @@ impl Checker {
         self.sum(|metrics| &metrics.requests)
     }
 
-    /// The counts that [`REACHED`] names.
-    pub fn reached(&self, rings: impl Iterator<Item = RingReached>) -> [u64; REACHED.len()] {
+    /// Models that the batch processor has taken in place of the one before.
+    pub fn models_taken(&self) -> u64 {
+        self.batch.model_swaps.get()
+    }
+
+    /// The counts that [`REACHED`] names. `longer_answers` says that answers are longer than their requests in this run.
+    pub fn reached(&self, longer_answers: bool, rings: impl Iterator<Item = RingReached>) -> [u64; REACHED.len()] {
         let rings = rings.fold(RingReached::default(), |sum, ring| RingReached {
             enters_failed: sum.enters_failed + ring.enters_failed,
             overflows: sum.overflows + ring.overflows,
@@ -83,6 +90,8 @@ impl Checker {
             self.sum(|metrics| &metrics.starved),
             self.sum(|metrics| &metrics.partial_sends),
             self.batch.model_failures.get(),
+            self.batch.model_swaps.get(),
+            if longer_answers { self.sum(|metrics| &metrics.answered) } else { 0 },
             self.sum(|metrics| &metrics.wakes),
             self.batch.wakes.get(),
             self.sum(|metrics| &metrics.wakes_coalesced) + self.batch.wakes_coalesced.get(),

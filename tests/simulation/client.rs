@@ -1,6 +1,7 @@
 //! Simulated clients: they pipeline, split, stall, half-close, reset and break the protocol, and believe nothing.
 //!
-//! A client knows byte for byte what it must be answered. What may differ is how the stream ends, and that only for a
+//! A client knows byte for byte what it must be answered, by each version of the model; all of an answer must be of one version,
+//! which was in force between the request's last byte and the answer's first. What may differ is how the stream ends, and that only for a
 //! reason which the client or the run knows of: see [`Client::ended`].
 
 use std::ops::Range;
@@ -12,14 +13,14 @@ use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout};
 use fastrand::Rng;
 
 use super::network::{Network, Read, StreamNumber, errno};
-use super::swarm::Swarm;
+use super::swarm::{Swarm, VERSIONS_MAX};
 use super::trace::note;
 
 /// The first feature of a vector that the model refuses, and of one on which it panics.
 pub const MODEL_ERRS: f32 = 1.0e30;
 pub const MODEL_PANICS: f32 = 2.0e30;
 
-/// What a slow reader takes at a time, and the longest that it pauses then.
+/// What a slow reader takes at a time, for each output of the model, and the longest that it pauses then.
 const SLOW_READ_BYTES_MAX: usize = 100;
 const SLOW_PAUSE_MAX: Duration = Duration::from_millis(50);
 
@@ -53,6 +54,8 @@ enum Manner {
 struct Expected {
     request_end: usize,
     answer: Range<usize>,
+    /// The version of the model that was in force when the request's last byte was written.
+    version_from: usize,
 }
 
 /// Where a client is in its life.
@@ -92,12 +95,19 @@ pub struct Client {
     outgoing: Vec<u8>,
     written: usize,
     expected: Vec<Expected>,
-    answers: Vec<u8>,
+    /// By the model's version; all of one length.
+    answers: Vec<Vec<u8>>,
     /// How many answers have come whole, and how much of the next one.
     answered: usize,
     matched: usize,
     /// The next answer is an error answer, if its first byte has come.
     is_error: bool,
+    /// Versions of which the next answer may be, by what has come of it.
+    versions: Vec<usize>,
+    /// The first version of which the last answer may have been: an answer is of no version before it.
+    version_seen: usize,
+    /// The version that the server uses now.
+    pub version_in_force: usize,
     /// Requests that may be unanswered when more are written.
     window: usize,
     chunk_max: usize,
@@ -114,8 +124,9 @@ pub struct Client {
     dawdled_ns: u64,
     /// When it wrote the first byte of the last request that it has begun.
     request_began_ns: u64,
-    /// How long it pauses after each read.
+    /// How long it pauses after each read, and how much it reads then.
     pause_ns: u64,
+    slow_read_bytes_max: usize,
     /// Its end came before any answer that it could claim.
     pub unserved: bool,
     /// It was given up for being slow.
@@ -137,7 +148,7 @@ impl Client {
         } else {
             [Manner::Polite, Manner::HalfCloses, Manner::ReadsSlowly][rng.usize(..3)]
         };
-        let (mut outgoing, mut answers, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut outgoing, mut answers, mut expected) = (Vec::new(), vec![Vec::new(); swarm.versions], Vec::new());
         let requests = if manner == Manner::Idle { 0 } else { 1 + rng.usize(..swarm.requests_per_client_max) };
         for _ in 0..requests {
             let vectors = match rng.u8(..16) {
@@ -145,22 +156,24 @@ impl Client {
                 1 if swarm.large_requests => rng.usize(1..=64),
                 _ => rng.usize(1..=3),
             };
-            let start = answers.len();
+            let start = answers[0].len();
             draw_request(swarm, rng, vectors, &mut outgoing, &mut answers);
-            expected.push(Expected { request_end: outgoing.len(), answer: start..answers.len() });
+            let answer = start..answers[0].len();
+            expected.push(Expected { request_end: outgoing.len(), answer, version_from: 0 });
         }
         match manner {
             Manner::BreaksProtocol => {
                 let count = [0, 65, u32::MAX][rng.usize(..3)];
                 outgoing.extend_from_slice(&count.to_le_bytes());
-                let start = answers.len();
-                answers.extend_from_slice(&ErrorCode::BadVectorCount.answer());
-                expected.push(Expected { request_end: outgoing.len(), answer: start..answers.len() });
+                let start = answers[0].len();
+                answers.iter_mut().for_each(|answers| answers.extend(ErrorCode::BadVectorCount.answer()));
+                let answer = start..answers[0].len();
+                expected.push(Expected { request_end: outgoing.len(), answer, version_from: 0 });
                 outgoing.extend((0..rng.usize(..100)).map(|byte| byte as u8));
             }
             Manner::Truncates => {
                 let whole = outgoing.len();
-                draw_request(swarm, rng, 1, &mut outgoing, &mut Vec::new());
+                draw_request(swarm, rng, 1, &mut outgoing, &mut []);
                 outgoing.truncate(rng.usize(whole + 1..outgoing.len()));
             }
             _ => {}
@@ -175,6 +188,9 @@ impl Client {
             answered: 0,
             matched: 0,
             is_error: false,
+            versions: Vec::with_capacity(VERSIONS_MAX),
+            version_seen: 0,
+            version_in_force: 0,
             window: [1, 4, 1000][rng.usize(..3)],
             chunk_max: [1 + rng.usize(..8) + outgoing.len() / 300, 100, 10_000][rng.usize(..3)],
             stall_at: (rng.u8(..8) == 0)
@@ -186,6 +202,7 @@ impl Client {
             dawdled_ns: 0,
             request_began_ns: 0,
             pause_ns: if manner == Manner::ReadsSlowly { 1 + rng.u64(..pause_ns_max(swarm.timeouts)) } else { 0 },
+            slow_read_bytes_max: SLOW_READ_BYTES_MAX * swarm.layout.outputs(),
             unserved: false,
             given_up: false,
             outgoing,
@@ -345,6 +362,9 @@ impl Client {
         if begun(self.written) < begun(self.written + bytes) {
             self.request_began_ns = now_ns;
         }
+        let ended = |written| self.expected.partition_point(|expected| expected.request_end <= written);
+        let completed = ended(self.written)..ended(self.written + bytes);
+        self.expected[completed].iter_mut().for_each(|expected| expected.version_from = self.version_in_force);
         self.written += bytes;
     }
 
@@ -381,7 +401,7 @@ impl Client {
     }
 
     fn read(&mut self, stream: StreamNumber, network: &mut Network, excuses: Excuses, rng: &mut Rng, place: &mut [u8]) {
-        let most = 1 + rng.usize(..if self.pause_ns > 0 { SLOW_READ_BYTES_MAX } else { place.len() });
+        let most = 1 + rng.usize(..if self.pause_ns > 0 { self.slow_read_bytes_max } else { place.len() });
         self.wakes_at_ns = network.now_ns + self.pause_ns;
         match network.client_read(stream, &mut place[..most]) {
             Read::Nothing => unreachable!("there is something to read"),
@@ -400,21 +420,33 @@ impl Client {
             assert!(self.answered < complete, "client {}: byte {first} answers nothing", self.number);
             if self.matched == 0 {
                 self.is_error = first == 0;
+                let from = self.version_seen.max(self.expected[self.answered].version_from);
+                self.versions.clear();
+                self.versions.extend(from..=self.version_in_force);
             }
             let (number, index, matched) = (self.number, self.answered, self.matched);
-            let answer = &self.answers[self.expected[index].answer.clone()];
+            let place = self.expected[index].answer.clone();
+            let answer = &self.answers[self.version_in_force][place.clone()];
             let came = if self.is_error { 1 } else { bytes.len().min(answer.len() - matched) };
             let refused = self.is_error && excuses.refusing && [0, ErrorCode::Closing as u8][matched] == first;
-            assert!(
-                refused || bytes[..came] == answer[matched..matched + came],
-                "client {number}: answer {index} is {answer:?}, and at its byte {matched} comes {:?}",
-                &bytes[..came]
-            );
+            if !refused {
+                let answers = &self.answers;
+                let matches = |version: &usize| answers[*version][place.clone()][matched..].starts_with(&bytes[..came]);
+                let candidates = self.versions.clone();
+                self.versions.retain(matches);
+                assert!(
+                    !self.versions.is_empty(),
+                    "client {number}: answer {index} of a version in {candidates:?}, such as {answer:?}, and at its byte \
+                     {matched} comes {:?}",
+                    &bytes[..came]
+                );
+            }
             self.matched += came;
             bytes = &bytes[came..];
             if self.matched == if self.is_error { ERROR_ANSWER_BYTES } else { answer.len() } {
                 self.answered += 1;
                 self.matched = 0;
+                self.version_seen = self.versions.first().copied().unwrap_or(self.version_seen);
             }
         }
     }
@@ -462,8 +494,8 @@ fn pause_ns_max(timeouts: Timeouts) -> u64 {
     (patience / 8).min(SLOW_PAUSE_MAX).as_nanos() as u64
 }
 
-/// Appends a request to `outgoing`, and the answer that it must get to `answers`.
-fn draw_request(swarm: &Swarm, rng: &mut Rng, vectors: usize, outgoing: &mut Vec<u8>, answers: &mut Vec<u8>) {
+/// Appends a request to `outgoing`, and the answer that it must get from each version of the model to that version's answers.
+fn draw_request(swarm: &Swarm, rng: &mut Rng, vectors: usize, outgoing: &mut Vec<u8>, answers: &mut [Vec<u8>]) {
     let features = RequestLayout::feature_dim(swarm.layout);
     let mark = if swarm.model_errs.hits(rng) {
         Some(MODEL_ERRS)
@@ -474,22 +506,25 @@ fn draw_request(swarm: &Swarm, rng: &mut Rng, vectors: usize, outgoing: &mut Vec
     };
     let marked = mark.map(|_| rng.usize(..vectors));
     outgoing.extend_from_slice(&(vectors as u32).to_le_bytes());
-    let start = answers.len();
-    answers.push(vectors as u8);
+    let mut rows = Vec::with_capacity(vectors * features);
     for row in 0..vectors {
-        // From left to right, from -0.0: the bits depend on the order.
-        let mut sum = -0.0_f32;
         for column in 0..features {
             let bits = rng.u32(..);
             let drawn = (bits >> 8) as f32 * [1.0e-3, 1.0, 1.0e3, -7.0][(bits & 3) as usize];
             let feature = mark.filter(|_| column == 0 && marked == Some(row)).unwrap_or(drawn);
             outgoing.extend_from_slice(&feature.to_le_bytes());
-            sum += feature;
+            rows.push(feature);
         }
-        answers.extend_from_slice(&sum.to_le_bytes());
     }
-    if mark.is_some() {
-        answers.truncate(start);
-        answers.extend_from_slice(&ErrorCode::ModelFailed.answer());
+    let mut scores = Vec::with_capacity(vectors * swarm.layout.outputs());
+    for (version, answers) in answers.iter_mut().enumerate() {
+        if mark.is_some() {
+            answers.extend_from_slice(&ErrorCode::ModelFailed.answer());
+            continue;
+        }
+        scores.clear();
+        rows.chunks(features).for_each(|row| swarm.scorer.score(version, row, &mut scores));
+        answers.push(vectors as u8);
+        answers.extend(scores.iter().flat_map(|score| score.to_le_bytes()));
     }
 }

@@ -2,7 +2,7 @@
 //! that it may.
 //!
 //! - `kernel`, `ring`: a `Kernel` under the I/O threads that serve; `network`: sockets, descriptors, the clock.
-//! - `client`: what connects, and compares every byte; `model`: a model that fails.
+//! - `client`: what connects, and compares every byte; `model`: models that fail; `loader`: who replaces them.
 //! - `conformance`: what the simulated kernel says, a real one says too.
 //! - `actors`: the server's threads, cut into steps; `swarm`: what a seed draws; `world`: who is stepped when; `checker`: what must hold; `trace`: a replay in words.
 //!
@@ -14,6 +14,7 @@ mod checker;
 mod client;
 mod conformance;
 mod kernel;
+mod loader;
 mod model;
 mod network;
 mod ring;

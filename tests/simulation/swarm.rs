@@ -11,6 +11,8 @@ use disrust::limits::{BUDGET_BLOCKS_MIN, ConnectionLimits, PoolGeometry};
 use disrust_protocol::RequestLayout;
 use fastrand::Rng;
 
+use super::model::Scorer;
+
 /// A probability, out of 1024.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Chance(u16);
@@ -75,11 +77,28 @@ pub struct Stop {
     pub cut_after_steps: Option<u64>,
 }
 
+/// The most versions of a model in one run.
+pub const VERSIONS_MAX: usize = 6;
+
+/// The sum in half of all runs; else trees, in half of those with more outputs than there are features, so that answers are
+/// longer than their requests.
+fn draw_scorer(features: usize, rng: &mut Rng) -> Scorer {
+    match rng.u8(..4) {
+        0 | 1 => Scorer::Sum,
+        2 => Scorer::Trees { outputs: 1 + rng.usize(..features.min(3)) },
+        _ => Scorer::Trees { outputs: features + 1 + rng.usize(..5) },
+    }
+}
+
 /// Everything that a seed decides before the run.
 #[derive(Debug, Clone)]
 pub struct Swarm {
     pub io_threads: usize,
     pub layout: RequestLayout,
+    pub scorer: Scorer,
+    /// Versions of the model that come one after the other, and how often the next one comes.
+    pub versions: usize,
+    pub reloads: Chance,
     pub geometry: PoolGeometry,
     pub limits: ConnectionLimits,
     /// Entries of each completion queue.
@@ -123,8 +142,13 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    pub fn draw(rng: &mut Rng) -> Swarm {
-        let layout = RequestLayout::new([1, 1, 2, 3, 16][rng.usize(..5)]);
+    /// What is drawn from `models`, a stream of its own, came later; so that the seeds before it stay what they were.
+    pub fn draw(rng: &mut Rng, models: &mut Rng) -> Swarm {
+        let features = [1, 1, 2, 3, 16][rng.usize(..5)];
+        let scorer = draw_scorer(features, models);
+        let layout = RequestLayout::with_outputs(features, scorer.outputs());
+        let reloads = Chance([2, 50][models.usize(..2)]);
+        let versions = if models.bool() { 1 } else { models.usize(2..=VERSIONS_MAX) };
         let clients = 1 + rng.usize(..28);
         let faults = Faults::draw(rng);
         let is_punctual = [faults.later, faults.late, faults.enter_fails].iter().all(|chance| chance.0 == 0);
@@ -159,16 +183,18 @@ impl Swarm {
             blocks_retained: rng.usize(..4),
         };
         let scarce_memory = rng.u8(..4) == 0;
-        let largest = layout.request_bytes_max().max(limits.send_block_bytes_max);
+        let largest = layout.request_bytes_max().max(layout.answer_bytes_max()).max(limits.send_block_bytes_max);
         let budget_bytes = if scarce_memory { BUDGET_BLOCKS_MIN * largest } else { 1 << 24 };
+        let io_threads = 1 + rng.usize(..3);
+        let receive_bytes = pick(rng, &[1, 7, 64, 300, 1024, 4096]).max(layout.request_bytes_min() / 2);
+        let headroom_bytes = PoolGeometry::headroom_bytes_for(layout, receive_bytes);
         Swarm {
-            io_threads: 1 + rng.usize(..3),
+            io_threads,
             layout,
-            geometry: PoolGeometry {
-                buffers,
-                headroom_bytes: layout.request_bytes_max(),
-                receive_bytes: pick(rng, &[1, 7, 64, 300, 1024, 4096]).max(layout.request_bytes_min() / 2),
-            },
+            scorer,
+            versions,
+            reloads,
+            geometry: PoolGeometry { buffers, headroom_bytes, receive_bytes },
             limits,
             completions,
             descriptors_max: scarce(rng),
