@@ -147,7 +147,7 @@ impl Drop for PlacedModel {
 
 #[cfg(test)]
 mod tests {
-    use disrust_model::Sum;
+    use disrust_model::{PredictError, Rows, Sum};
 
     use super::*;
     use crate::exchange::wake::Alarm;
@@ -158,6 +158,23 @@ mod tests {
         fn ring(&self) {}
     }
 
+    struct TwoOutputs;
+
+    impl Model for TwoOutputs {
+        fn name(&self) -> &str {
+            "two outputs"
+        }
+        fn feature_dim(&self) -> usize {
+            3
+        }
+        fn outputs(&self) -> usize {
+            2
+        }
+        fn predict(&mut self, _rows: &Rows<'_>, _scores: &mut [f32]) -> Result<(), PredictError> {
+            Ok(())
+        }
+    }
+
     /// A model of another shape never comes as far as the batch processor.
     #[test]
     fn only_a_model_of_the_same_shape_is_offered() {
@@ -166,6 +183,8 @@ mod tests {
         let place = Arc::clone(placed.place());
         let refused = place.replace(Box::new(Sum::new(4)), &wake).map(drop);
         assert_eq!(refused, Err(ReplaceError::Features { old: 3, new: 4 }));
+        let refused = place.replace(Box::new(TwoOutputs), &wake).map(drop);
+        assert_eq!(refused, Err(ReplaceError::Outputs { old: 1, new: 2 }));
         assert!(!placed.take_offered());
         assert_eq!(place.offer(Box::new(Sum::new(3)), &wake), Ok(()));
         assert_eq!(place.replace(Box::new(Sum::new(3)), &wake).map(drop), Err(ReplaceError::Busy));

@@ -273,8 +273,11 @@ impl BatchProcessor {
         }
     }
 }
+
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use disruptor::{BusySpin, MultiProducer, Producer, SingleConsumerBarrier, build_multi_producer};
     use disrust_model::{PredictError, Rows};
     use disrust_protocol::{ErrorCode, write_answer_of, write_request};
@@ -285,9 +288,12 @@ mod tests {
     use crate::exchange::wake::Alarm;
     use crate::limits::SCORES_PER_CALL;
 
-    /// Output o of a row is its only feature and o; a negative feature fails.
+    /// Output o of a row is its only feature, o and `base`; a negative feature fails.
     struct Steps {
         outputs: usize,
+        base: f32,
+        /// Where it offers another model in the middle of its first call, with another base.
+        offers_at: Option<Arc<OnceLock<Arc<ModelPlace>>>>,
     }
 
     impl Model for Steps {
@@ -301,13 +307,17 @@ mod tests {
             self.outputs
         }
         fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+            if let Some(place) = self.offers_at.take().as_ref().and_then(|place| place.get()) {
+                let other = Steps { outputs: self.outputs, base: self.base + 10_000.0, offers_at: None };
+                place.offer(Box::new(other), &Wake::new(Nobody)).expect("it is the only one");
+            }
             let layout = RequestLayout::with_outputs(1, self.outputs);
             let of_event = PoolGeometry::for_layout(layout).rows_per_buffer_max(layout) * self.outputs;
             assert!(scores.len() <= SCORES_PER_CALL.max(of_event), "a call has a bound");
             let mut matrix = vec![0.0; rows.count()];
             rows.gather(&mut matrix);
             for (row, scores) in matrix.iter().zip(scores.chunks_mut(self.outputs)) {
-                scores.iter_mut().enumerate().for_each(|(output, score)| *score = row + output as f32);
+                scores.iter_mut().enumerate().for_each(|(output, score)| *score = self.base + row + output as f32);
             }
             let fails = matrix.iter().any(|feature| *feature < 0.0);
             if fails { Err(PredictError("a negative feature".to_owned())) } else { Ok(()) }
@@ -332,6 +342,11 @@ mod tests {
 
     impl Bench {
         fn new(outputs: usize) -> Bench {
+            Bench::of(Steps { outputs, base: 0.0, offers_at: None })
+        }
+
+        fn of(model: Steps) -> Bench {
+            let outputs = model.outputs;
             let layout = RequestLayout::with_outputs(1, outputs);
             let geometry = PoolGeometry::for_layout(layout);
             let pool = Arc::new(BufferPool::new(geometry));
@@ -341,8 +356,7 @@ mod tests {
             let wake = Arc::new(Wake::new(Nobody));
             let port = IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake };
             let metrics = Arc::new(BatchMetrics::default());
-            let model = Box::new(Steps { outputs });
-            let processor = BatchProcessor::new(consumer, vec![port], model, Arc::clone(&metrics));
+            let processor = BatchProcessor::new(consumer, vec![port], Box::new(model), Arc::clone(&metrics));
             Bench { processor, metrics, pool, layout, producer: builder.build(), responses }
         }
 
@@ -414,5 +428,27 @@ mod tests {
             }
             assert_eq!((bench.metrics.requests.get(), bench.metrics.rows.get()), (4 * 64, 4 * 320));
         }
+    }
+
+    /// However many parts a step has, one model scores all of it; the one that came meanwhile has the next step.
+    #[test]
+    fn a_step_has_one_model() {
+        let offers_at = Arc::new(OnceLock::new());
+        let mut bench = Bench::of(Steps { outputs: 4096, base: 0.0, offers_at: Some(Arc::clone(&offers_at)) });
+        assert!(offers_at.set(Arc::clone(bench.processor.model_place())).is_ok());
+        for (base, swaps) in [(0.0, 0), (10_000.0, 1)] {
+            (0..16).for_each(|index| drop(bench.publish(index, &[vec![1.0; 20]])));
+            assert_eq!(bench.processor.step(|| 0), Found::Events);
+            while let Some(response) = bench.responses.pop() {
+                let buffer = bench.pool.adopt(response.buffer);
+                let first = bench.pool.bytes(&buffer)[response.offset as usize + 1..]
+                    .first_chunk()
+                    .map(|score| f32::from_le_bytes(*score));
+                assert_eq!(first, Some(base + 1.0));
+                bench.pool.ship(buffer);
+            }
+            assert_eq!(bench.metrics.model_swaps.get(), swaps);
+        }
+        assert!(bench.metrics.model_calls.get() > 2, "a step has several parts");
     }
 }
