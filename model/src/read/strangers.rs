@@ -8,7 +8,10 @@ const SUPPORTED: &str = "LightGBM's model.txt, XGBoost's model.json or model.ubj
 /// What files begin with that people may take for models, and what to do about each.
 const STRANGERS: &[(&[u8], &str)] = &[
     (b"CBM1", "this is CatBoost's binary format: save the model with save_model(path, format='json')"),
-    (b"\x80", "this is a Python pickle, which can't be read safely: save the model in its library's own format, or as ONNX"),
+    (
+        b"\x80",
+        "this is a Python pickle, which can't be read safely: save the model in its library's own format, or as ONNX",
+    ),
     (b"PK\x03\x04", "this is a zip archive (PyTorch, Keras, skops or NumPy): export the model as ONNX"),
     (b"\x89HDF", "this is an HDF5 file (Keras): export the model as ONNX"),
     (b"\x93NUMPY", "this is an array of NumPy, such as the rows that verify takes"),
