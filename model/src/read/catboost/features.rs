@@ -70,7 +70,7 @@ impl Features {
     /// A split between `yes`, not above the border, and `no`. `tree` is what errors call the tree.
     pub fn split(&self, tree: usize, split: &Split<'_>, yes: Child, no: Child) -> Result<FormSplit, ReadError> {
         if split.split_type != "FloatFeature" {
-            let instead = "train on numbers alone, with categories encoded before, or serve the model's ONNX export";
+            let instead = "train on numbers alone, with categories encoded before";
             return Err(unsupported(format!("tree {tree}: a split of type {}", split.split_type), instead));
         }
         let (Some(index), Some(border)) = (split.float_feature_index, split.border) else {

@@ -73,6 +73,9 @@ pub(super) struct CategoricalFeature<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct ModelInfo<'a> {
+    /// In a sum of models: a [`LossFunction`] as text. Comes before that of the parameters.
+    #[serde(borrow)]
+    pub loss_function: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub params: Option<Params<'a>>,
     #[serde(alias = "multiclass_params")]

@@ -2,7 +2,9 @@
 //! prediction `predict` of its Python classes has by default (`_get_default_prediction_type`).
 #![forbid(unsafe_code)]
 
-use super::file::{ClassParams, ModelInfo};
+use std::borrow::Cow;
+
+use super::file::{ClassParams, LossFunction, ModelInfo};
 use super::{malformed, unsupported};
 use crate::form::Transform;
 use crate::read::ReadError;
@@ -40,41 +42,65 @@ enum Kind {
 
 impl Loss {
     pub fn read(info: &ModelInfo<'_>, targets: usize) -> Result<Loss, ReadError> {
-        let Some(loss) = info.params.as_ref().and_then(|params| params.loss_function.as_ref()) else {
-            let instead =
-                "save the model that was trained, not a sum of models, so that it is known what its scores are";
-            return Err(unsupported("no model_info.params.loss_function", instead));
-        };
-        let kind = kind(&loss.name)?;
-        let fits = match kind {
-            Kind::Binary | Kind::Values(Some(Transformed::All(_))) => targets == 1,
-            Kind::Classes(_) => targets >= 2,
-            Kind::Values(Some(Transformed::Uncertainty)) => targets == 2,
-            Kind::Labels | Kind::Values(None) => true,
-        };
-        if !fits {
-            return Err(malformed(format!("leaves have {targets} values, which does not fit the loss {}", loss.name)));
+        let name = loss_name(info)?.into_owned();
+        let kind = kind(&name)?;
+        if !kind.fits(targets) {
+            return Err(malformed(format!("leaves have {targets} values, which does not fit the loss {name}")));
         }
-        let names = |known: &[&str]| known.iter().map(|name| (*name).to_owned()).collect();
-        let indices = || (0..targets).map(|index| index.to_string()).collect();
-        let sigmoid = Transform::Sigmoid { slope: 1.0 };
         let classes = info.class_params.as_ref();
+        let indices = || (0..targets).map(|index| index.to_string()).collect();
+        let sigmoid = Some(Transformed::All(Transform::Sigmoid { slope: 1.0 }));
         let two_classes = matches!(kind, Kind::Classes(_)) && targets == 2;
         let (transform, output_names) = match kind {
             Kind::Binary => {
                 class_names(classes, 2)?;
-                (Some(Transformed::All(sigmoid)), names(&["probability"]))
+                (sigmoid, probability())
             }
             Kind::Classes(transform) => {
                 let labels = class_names(classes, targets)?;
-                let output_names = if two_classes { names(&["probability"]) } else { labels };
-                (Some(Transformed::All(transform)), output_names)
+                (Some(Transformed::All(transform)), if two_classes { probability() } else { labels })
             }
-            Kind::Labels => (Some(Transformed::All(sigmoid)), class_names(classes, targets)?),
-            Kind::Values(transform @ Some(Transformed::Uncertainty)) => (transform, names(&["mean", "variance"])),
-            Kind::Values(transform) => (transform, if targets == 1 { names(&["score"]) } else { indices() }),
+            Kind::Labels => (sigmoid, class_names(classes, targets)?),
+            Kind::Values(transform @ Some(Transformed::Uncertainty)) => {
+                (transform, vec!["mean".to_owned(), "variance".to_owned()])
+            }
+            Kind::Values(transform) if targets == 1 => (transform, vec!["score".to_owned()]),
+            Kind::Values(transform) => (transform, indices()),
         };
-        Ok(Loss { name: loss.name.to_string(), transform, two_classes, output_names })
+        Ok(Loss { name, transform, two_classes, output_names })
+    }
+}
+
+impl Kind {
+    /// Whether leaves have as many values as the loss wants.
+    fn fits(&self, targets: usize) -> bool {
+        match self {
+            Kind::Binary | Kind::Values(Some(Transformed::All(_))) => targets == 1,
+            Kind::Classes(_) => targets >= 2,
+            Kind::Values(Some(Transformed::Uncertainty)) => targets == 2,
+            Kind::Labels | Kind::Values(None) => true,
+        }
+    }
+}
+
+/// The name of the one output of two classes.
+fn probability() -> Vec<String> {
+    vec!["probability".to_owned()]
+}
+
+/// `TFullModel::GetLossFunctionName`.
+fn loss_name<'a>(info: &'a ModelInfo<'_>) -> Result<Cow<'a, str>, ReadError> {
+    if let Some(text) = &info.loss_function {
+        let loss: LossFunction<'_> = serde_json::from_str(text)
+            .map_err(|error| malformed(format!("model_info.loss_function, which is JSON in a string: {error}")))?;
+        return Ok(Cow::Owned(loss.name.into_owned()));
+    }
+    match info.params.as_ref().and_then(|params| params.loss_function.as_ref()) {
+        Some(loss) => Ok(Cow::Borrowed(&loss.name)),
+        None => {
+            let instead = "a model that CatBoost trained says with which loss, and so what its scores are";
+            Err(unsupported("no model_info.params.loss_function", instead))
+        }
     }
 }
 
@@ -112,9 +138,10 @@ fn kind(loss: &str) -> Result<Kind, ReadError> {
         | "StochasticFilter"
         | "StochasticRank"
         | "LambdaMart" => Kind::Values(None),
+        // Its file does not say whether its sums are scores or the logarithms of odds.
         _ => {
             let what = format!("the loss {:?}", loss.chars().take(60).collect::<String>());
-            return Err(unsupported(what, "CatBoost's own losses are"));
+            return Err(unsupported(what, "CatBoost's own losses are, whose scores are known"));
         }
     })
 }
