@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod engine;
+mod facts;
 pub mod form;
 mod guard;
 mod load;
@@ -18,8 +19,9 @@ mod sum;
 
 use thiserror::Error;
 
+pub use facts::Facts;
 pub use guard::{guarded_predict, model_runs};
-pub use load::{FILE_BYTES_MAX, Facts, LoadError, LoadOptions, Loaded, NAME_BYTES_MAX, load};
+pub use load::{FILE_BYTES_MAX, LoadError, LoadOptions, Loaded, ModelFile, NAME_BYTES_MAX, load};
 pub use rows::{F32_BYTES, RowSource, Rows};
 pub use sum::Sum;
 

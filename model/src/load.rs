@@ -1,18 +1,19 @@
 //! From a model file to something that serves: read, checked, chosen, compiled; and what there is to say about it.
 //!
 //! Nothing here is done while requests wait: it may take a second and as much memory as it needs, which is a small multiple
-//! of the file.
+//! of the file. The file is read, not mapped: one that is replaced or cut while it is in use would end the process.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::engine::{Compiled, Simd};
-use crate::form::{Choice, ChoiceError, Form, Step};
+use crate::facts::Facts;
+use crate::form::{Choice, ChoiceError, Form};
 use crate::read::{ReadError, read};
 
 /// Bytes of a model file, at most. Larger: a wrong path (a disk image) fills the memory before anyone notices.
@@ -32,6 +33,13 @@ pub struct LoadOptions {
     pub features: Option<usize>,
 }
 
+/// A model file that has been read and checked and whose outputs are chosen; not compiled yet.
+pub struct ModelFile {
+    form: Form,
+    facts: Facts,
+    simd: Simd,
+}
+
 /// A model file, loaded.
 pub struct Loaded {
     /// What scores.
@@ -40,38 +48,11 @@ pub struct Loaded {
     pub facts: Facts,
 }
 
-/// What there is to say about a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// What it is called.
-    pub name: String,
-    /// What the file is: `LightGBM, binary`.
-    pub kind: String,
-    /// Features in each row.
-    pub features: usize,
-    /// What they are called; none if the file does not say.
-    pub feature_names: Vec<String>,
-    /// What the outputs that are served are called.
-    pub outputs: Vec<String>,
-    /// Trees, in all ensembles.
-    pub trees: usize,
-    /// Leaves of the largest tree.
-    pub leaves_max: usize,
-    /// Splits on the longest path of any tree.
-    pub depth_max: usize,
-    /// What scores.
-    pub engine: String,
-    /// Bytes that the compiled model takes.
-    pub bytes: usize,
-    /// The first 8 bytes of the file's SHA-256, as a big-endian number: which version of a model this is.
-    pub version: u64,
-}
-
 /// Why a model file can't be served.
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The file can't be read at all.
-    #[error("cannot read the model file {path}: {source}")]
+    #[error("cannot read the model file {path}: {source}. Try: {}", what_to_try(source))]
     File {
         /// Which file.
         path: PathBuf,
@@ -79,13 +60,16 @@ pub enum LoadError {
         source: io::Error,
     },
     /// It is larger than [`FILE_BYTES_MAX`].
-    #[error("the model file {path} is larger than {} GiB", FILE_BYTES_MAX >> 30)]
+    #[error(
+        "the model file {path} is larger than {} GiB, which no model is that is served here. Try: the path of a model",
+        FILE_BYTES_MAX >> 30
+    )]
     TooLarge {
         /// Which file.
         path: PathBuf,
     },
     /// It is no model, or one that is not supported.
-    #[error("cannot serve the model file {path}: {source}")]
+    #[error("cannot serve the model file {path}: {source}{}", if_cut(source))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -130,24 +114,45 @@ pub enum LoadError {
 /// # Errors
 /// See [`LoadError`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, LoadError> {
-    let name = options.name.clone().unwrap_or_else(|| stem(path));
-    if name.len() > NAME_BYTES_MAX {
-        return Err(LoadError::Name { bytes: name.len() });
+    ModelFile::open(path, options).map(ModelFile::compile)
+}
+
+impl ModelFile {
+    /// Reads and checks a model file.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn open(path: &Path, options: &LoadOptions) -> Result<ModelFile, LoadError> {
+        let name = options.name.clone().unwrap_or_else(|| stem(path));
+        if name.len() > NAME_BYTES_MAX {
+            return Err(LoadError::Name { bytes: name.len() });
+        }
+        let simd = Simd::from_env().map_err(LoadError::Simd)?;
+        let bytes = read_file(path)?;
+        let version = version_of(&bytes);
+        let of = |source| LoadError::Read { path: path.to_owned(), source };
+        let mut form = read(&bytes, options.features).map_err(of)?;
+        drop(bytes);
+        if let Some(asked) = options.features.filter(|asked| *asked != form.feature_dim) {
+            return Err(LoadError::Features { path: path.to_owned(), features: form.feature_dim, asked });
+        }
+        form.choose(&options.choice).map_err(|source| LoadError::Choice { path: path.to_owned(), source })?;
+        let facts = Facts::of_form(&form, name, version);
+        Ok(ModelFile { form, facts, simd })
     }
-    let simd = Simd::from_env().map_err(LoadError::Simd)?;
-    let bytes = read_file(path)?;
-    let version = version_of(&bytes);
-    let of = |source| LoadError::Read { path: path.to_owned(), source };
-    let mut form = read(&bytes, options.features).map_err(of)?;
-    drop(bytes);
-    if let Some(asked) = options.features.filter(|asked| *asked != form.feature_dim) {
-        return Err(LoadError::Features { path: path.to_owned(), features: form.feature_dim, asked });
+
+    /// What the file means.
+    pub fn form(&self) -> &Form {
+        &self.form
     }
-    form.choose(&options.choice).map_err(|source| LoadError::Choice { path: path.to_owned(), source })?;
-    let mut facts = Facts::of_form(&form, name, version);
-    let model = Compiled::with_simd(form, &facts.name, simd);
-    (facts.engine, facts.bytes) = (model.engine(), model.bytes());
-    Ok(Loaded { model, facts })
+
+    /// Makes it something that scores.
+    pub fn compile(self) -> Loaded {
+        let ModelFile { form, mut facts, simd } = self;
+        let model = Compiled::with_simd(form, &facts.name, simd);
+        (facts.engine, facts.bytes) = (model.engine(), model.bytes());
+        Loaded { model, facts }
+    }
 }
 
 /// The file's name without its last extension.
@@ -155,15 +160,13 @@ fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
-/// Read, not mapped: a file that is replaced or cut while it is in use would end the process.
 fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
     let of = |source| LoadError::File { path: path.to_owned(), source };
+    // Before it is opened, too: opening a pipe waits for whoever writes to it, and opening a device may do anything.
+    check_type(&std::fs::metadata(path).map_err(of)?).map_err(of)?;
     let file = File::open(path).map_err(of)?;
     let metadata = file.metadata().map_err(of)?;
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() { "it is a directory" } else { "it is no regular file" };
-        return Err(of(io::Error::other(what)));
-    }
+    check_type(&metadata).map_err(of)?;
     let too_large = || LoadError::TooLarge { path: path.to_owned() };
     if metadata.len() > FILE_BYTES_MAX {
         return Err(too_large());
@@ -174,29 +177,37 @@ fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
     if bytes.len() as u64 > FILE_BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
 }
 
+fn check_type(metadata: &Metadata) -> io::Result<()> {
+    match metadata.file_type() {
+        regular if regular.is_file() => Ok(()),
+        folder if folder.is_dir() => Err(io::Error::new(ErrorKind::IsADirectory, "it is a directory")),
+        _ => Err(io::Error::new(ErrorKind::InvalidInput, "it is a pipe, a socket or a device, not a regular file")),
+    }
+}
+
+fn what_to_try(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            "another path, which counts from the folder that the program was started in; --model sum needs no file"
+        }
+        ErrorKind::PermissionDenied => "let the user that the program runs as read the file, and search its folders",
+        ErrorKind::IsADirectory => "the path of the model file in it",
+        ErrorKind::InvalidInput => "write the model to a file and name that",
+        _ => "copy the file to a local disk, and name that",
+    }
+}
+
+/// What is cut is nearly always malformed.
+fn if_cut(error: &ReadError) -> &'static str {
+    match error {
+        ReadError::Malformed { .. } => {
+            ". The likely cause is a file that was cut, or that is still being written. Try: save or copy it again"
+        }
+        ReadError::Unsupported { .. } | ReadError::Unknown(_) => "",
+    }
+}
+
 fn version_of(bytes: &[u8]) -> u64 {
     let digest = Sha256::digest(bytes);
     u64::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
-}
-
-impl Facts {
-    fn of_form(form: &Form, name: String, version: u64) -> Facts {
-        let trees = form.steps.iter().flat_map(|step| match step {
-            Step::Trees { ensemble, .. } => &ensemble.trees[..],
-            _ => &[],
-        });
-        Facts {
-            name,
-            kind: form.kind.clone(),
-            features: form.feature_dim,
-            feature_names: form.feature_names.clone(),
-            outputs: form.output_names.clone(),
-            trees: trees.clone().count(),
-            leaves_max: trees.clone().map(|tree| tree.leaves.count).max().unwrap_or(0),
-            depth_max: trees.map(|tree| tree.depth()).max().unwrap_or(0),
-            engine: String::new(),
-            bytes: 0,
-            version,
-        }
-    }
 }

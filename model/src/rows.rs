@@ -58,7 +58,7 @@ impl<'a> Rows<'a> {
 }
 
 /// Rows that lie one after the other.
-impl RowSource for [u8] {
+impl RowSource for &[u8] {
     fn visit(&self, visitor: &mut dyn FnMut(&[&[u8]])) {
         visitor(&[self]);
     }

@@ -8,6 +8,7 @@ use crate::{Model, PredictError};
 /// The order is fixed so that the same row always gives the same bits.
 #[derive(Debug, Clone)]
 pub struct Sum {
+    name: String,
     feature_dim: usize,
 }
 
@@ -15,13 +16,18 @@ impl Sum {
     /// Sums rows of `feature_dim` features (>= 1).
     pub fn new(feature_dim: usize) -> Sum {
         assert!(feature_dim >= 1, "a row has at least one feature");
-        Sum { feature_dim }
+        Sum { name: "sum".to_owned(), feature_dim }
+    }
+
+    /// The same by another name.
+    pub fn named(self, name: &str) -> Sum {
+        Sum { name: name.to_owned(), ..self }
     }
 }
 
 impl Model for Sum {
     fn name(&self) -> &str {
-        "sum"
+        &self.name
     }
 
     fn feature_dim(&self) -> usize {
