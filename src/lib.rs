@@ -22,7 +22,8 @@
 //! between two steps ([`exchange::swap_place`]). The main thread starts them
 //! ([`server::crew`]: all are ready before one begins), watches over them ([`server::watchdog`]) and carries a stop out
 //! ([`server::shutdown`]); all that is [`server::Server`]. Two threads of the process serve no request: one hears signals
-//! ([`server::signals`]), one writes the log ([`server::logging`]).
+//! ([`server::signals`]), one writes the log ([`server::logging`]); where a model file is served, a third one reads it again when
+//! it is asked to ([`server::ServerHandle::reload`]).
 //!
 //! # The journey of a request
 //!
@@ -63,7 +64,7 @@
 //! A room imports only from the rooms below it, and `tests/imports.rs` holds that:
 //!
 //! ```text
-//! main → server → config → batch, io_thread → connections → kernel → log_gate, metrics → exchange → limits
+//! main → server, verify → config → batch, io_thread → connections → kernel → log_gate, metrics → exchange → limits
 //! ```
 //!
 //! [`kernel`] is the only one that names libc, io_uring, sockets or affinity, and [`config`] the only one that names
@@ -83,3 +84,4 @@ pub mod limits;
 pub mod log_gate;
 pub mod metrics;
 pub mod server;
+pub mod verify;

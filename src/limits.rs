@@ -263,6 +263,17 @@ pub const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// comments do not fit.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Bytes of a table of inputs or expected scores, at most, that `disrust verify` reads. Larger: a disk image that was named by
+/// mistake fills the memory. Smaller: large tests have to be split.
+pub const TABLE_BYTES_MAX: u64 = 4 << 30;
+
+/// Rows that `disrust verify` can be asked to time at once. Larger: they no longer fit the memory of a small machine. Smaller:
+/// nobody learns how a huge batch does.
+pub const VERIFY_ROWS_MAX: usize = 65_536;
+
+/// Numbers of rows that it can be asked to time in one run. Larger: each of them has less time. Smaller: a curve has gaps.
+pub const VERIFY_ROW_COUNTS_MAX: usize = 32;
+
 /// Slots of connections that an operation's token can name (28 bits).
 pub const CONNECTIONS_MAX: usize = 1 << 28;
 

@@ -6,22 +6,27 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use disrust::config::{Config, ConfigError, ModelChoice};
+use disrust::config::verify::VerifyOptions;
+use disrust::config::{CommandLine, Config, ConfigError, Flags, ModelChoice};
 use disrust::kernel::{SpeakingAllocator, check_address_space, spare_address_space, write_to_stderr};
 use disrust::limits::THREAD_BYTES;
 use disrust::server::logging::Logging;
 use disrust::server::signals::{CaughtSignals, Signals};
-use disrust::server::{Server, StartError};
-use disrust_model::{Model, Sum};
+use disrust::server::{ServedModel, Server, StartError};
+use disrust::verify;
+use disrust_model::{LoadError, Model, Sum, load};
 use disrust_protocol::FEATURE_DIM;
 
 /// Exit statuses of the contract, those of sysexits.h where it has one.
 mod exit {
     pub const DRAINED: u8 = 0;
+    pub const DISAGREE: u8 = 1;
     pub const USAGE: u8 = 2;
+    pub const BAD_TABLE: u8 = 65;
     pub const RING_UNAVAILABLE: u8 = 69;
     pub const INTERNAL: u8 = 70;
     pub const BIND_OR_PIN: u8 = 71;
+    pub const NOT_WRITTEN: u8 = 74;
     pub const CONFIG: u8 = 78;
 }
 
@@ -33,6 +38,34 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 static ALLOCATOR: SpeakingAllocator = SpeakingAllocator;
 
 fn main() -> ExitCode {
+    match CommandLine::read(std::env::args_os()) {
+        // Nobody is served: a signal ends it as it ends any program.
+        Ok(CommandLine::Verify(options)) => verify_model(&options),
+        Ok(CommandLine::Serve(flags)) => serve(Ok(flags)),
+        Err(error) => serve(Err(error)),
+    }
+}
+
+/// Looks at a model file.
+fn verify_model(options: &VerifyOptions) -> ExitCode {
+    use verify::VerifyError::{Failed, Model, Table, Write};
+    match verify::run(options) {
+        Ok(true) => ExitCode::from(exit::DRAINED),
+        Ok(false) => ExitCode::from(exit::DISAGREE),
+        Err(error) => {
+            write_to_stderr(failure(&error).as_bytes(), LAST_WORDS_MAX);
+            ExitCode::from(match error {
+                Model(_) => exit::CONFIG,
+                Table(_) => exit::BAD_TABLE,
+                Failed(_) => exit::INTERNAL,
+                Write { .. } => exit::NOT_WRITTEN,
+            })
+        }
+    }
+}
+
+/// Serves, if the command line says how, until the drain.
+fn serve(flags: Result<Flags, ConfigError>) -> ExitCode {
     let (logging, signals) = match begin() {
         Ok(begun) => begun,
         Err(error) => {
@@ -40,7 +73,7 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::INTERNAL);
         }
     };
-    let status = match run(&logging, &signals) {
+    let status = match run(flags, &logging, &signals) {
         Ok(()) => exit::DRAINED,
         Err((status, message)) => {
             logging.print(&message);
@@ -68,8 +101,8 @@ fn begin() -> Result<(Logging, Signals), String> {
 }
 
 /// Serves until the drain; a failure comes as its exit status and what to print.
-fn run(logging: &Logging, signals: &Signals) -> Result<(), (u8, String)> {
-    let config = match Config::read(std::env::args_os()) {
+fn run(flags: Result<Flags, ConfigError>, logging: &Logging, signals: &Signals) -> Result<(), (u8, String)> {
+    let config = match flags.and_then(Flags::config) {
         Ok(config) => config,
         Err(ConfigError::Usage(error)) if !error.use_stderr() => {
             // Help and the version go to stdout and are no failure.
@@ -94,16 +127,18 @@ fn run(logging: &Logging, signals: &Signals) -> Result<(), (u8, String)> {
     Ok(())
 }
 
-fn load_model(config: &Config) -> Result<Box<dyn Model>, String> {
+fn load_model(config: &Config) -> Result<ServedModel, LoadError> {
     match &config.model {
-        ModelChoice::Sum => Ok(Box::new(Sum::new(config.features.unwrap_or(FEATURE_DIM)))),
-        ModelChoice::File(path) => Err(match std::fs::metadata(path) {
-            Err(error) => format!("cannot read the model {}: {error}. Give --model a file, or sum", path.display()),
-            Ok(_) => format!(
-                "cannot serve the model {}: this version serves no model files yet, only --model sum",
-                path.display()
-            ),
-        }),
+        ModelChoice::Sum => {
+            let sum = Sum::new(config.features.unwrap_or(FEATURE_DIM));
+            let sum = config.model_name.iter().fold(sum, |sum, name| sum.named(name));
+            let model: Box<dyn Model> = Box::new(sum);
+            Ok(model.into())
+        }
+        ModelChoice::File(path) => {
+            let options = config.load_options();
+            Ok(ServedModel::of_file(load(path, &options)?, path.clone(), options))
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use arbitrary::Arbitrary;
-use disrust::config::{Config, ConfigError};
+use disrust::config::{CommandLine, ConfigError};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug, Arbitrary)]
@@ -21,7 +21,12 @@ fuzz_target!(|input: Input<'_>| {
         std::fs::write(&path, text).expect("the temporary folder can be written to");
         words.extend(["--config".into(), path.into_os_string()]);
     }
-    match Config::read(words) {
+    let config = match CommandLine::read(words) {
+        Ok(CommandLine::Serve(flags)) => flags.config(),
+        Ok(CommandLine::Verify(options)) => return assert!(!options.rows.0.is_empty()),
+        Err(error) => Err(error),
+    };
+    match config {
         Ok(config) => assert!(config.features != Some(0) && config.io_threads != Some(0)),
         Err(error @ ConfigError::File { .. }) => assert!(!error.to_string().is_empty()),
         Err(ConfigError::Usage(error)) => assert!(!error.render().to_string().is_empty()),

@@ -9,6 +9,7 @@ pub mod cpu_list;
 pub mod placement;
 mod sources;
 mod values;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,7 +17,9 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
+use disrust_model::LoadOptions;
+use disrust_model::form::{Choice, Output};
 use thiserror::Error;
 
 use crate::config::placement::{Pin, PinPolicy, Wait};
@@ -26,9 +29,10 @@ use sources::{name_variable, read_environment, read_file};
 #[cfg(feature = "metrics")]
 use values::parse_interval;
 use values::{
-    Timeout, parse_buffer_memory, parse_duration, parse_features, parse_io_threads, parse_max_connections, parse_pin,
-    parse_pin_policy, parse_port, parse_timeout, parse_truth, parse_wait,
+    Timeout, parse_buffer_memory, parse_duration, parse_features, parse_io_threads, parse_max_connections,
+    parse_model_name, parse_output, parse_pin, parse_pin_policy, parse_port, parse_timeout, parse_truth, parse_wait,
 };
+use verify::VerifyOptions;
 
 /// A server's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +53,12 @@ pub struct Config {
     pub wait: Wait,
     /// What to serve.
     pub model: ModelChoice,
+    /// What to call it, if not as it calls itself.
+    pub model_name: Option<String>,
+    /// Which of the model's outputs, if it has several.
+    pub output: Option<Output>,
+    /// Its margin instead of its score.
+    pub raw: bool,
     /// Features in a vector, or what the model says.
     pub features: Option<usize>,
     /// Connections at once, or as many as the descriptor limit allows.
@@ -87,6 +97,9 @@ impl Default for Config {
             pin_policy: PinPolicy::BestEffort,
             wait: Wait::Auto,
             model: ModelChoice::Sum,
+            model_name: None,
+            output: None,
+            raw: false,
             features: None,
             max_connections: None,
             buffer_memory: BUFFER_MEMORY_BYTES,
@@ -125,25 +138,53 @@ pub enum ConfigError {
     },
 }
 
-impl Config {
-    /// Reads the configuration of a process started with these arguments (the first is the program's name).
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum CommandLine {
+    /// To serve; what it leaves out is in the environment and in a file.
+    Serve(Flags),
+    /// To look at a model file, and to end.
+    Verify(VerifyOptions),
+}
+
+/// The flags of a server.
+#[derive(Debug)]
+pub struct Flags(ArgMatches);
+
+impl CommandLine {
+    /// Reads what a process was started with (the first word is the program's name), and nothing else.
     ///
     /// # Errors
-    /// See [`ConfigError`]; a request for help or the version is one of clap's errors too.
-    pub fn read<I, T>(arguments: I) -> Result<Config, ConfigError>
+    /// See [`ConfigError::Usage`]; a request for help or the version is one of clap's errors too.
+    pub fn read<I, T>(arguments: I) -> Result<CommandLine, ConfigError>
     where
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        Config::read_from(arguments, |variable| std::env::var_os(variable))
+        let matches = command().try_get_matches_from(arguments)?;
+        match matches.subcommand_matches(verify::NAME) {
+            Some(matches) => Ok(CommandLine::Verify(VerifyOptions::from_arg_matches(matches)?)),
+            None => Ok(CommandLine::Serve(Flags(matches))),
+        }
+    }
+}
+
+fn command() -> Command {
+    let verify = VerifyOptions::command().name(verify::NAME);
+    Arguments::command().mut_args(name_variable).subcommand(verify).args_conflicts_with_subcommands(true)
+}
+
+impl Flags {
+    /// Completes the flags by the process's environment and by the config file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn config(self) -> Result<Config, ConfigError> {
+        self.config_in(|variable| std::env::var_os(variable))
     }
 
-    fn read_from<I, T>(arguments: I, environment: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError>
-    where
-        I: IntoIterator<Item = T>,
-        T: Into<OsString> + Clone,
-    {
-        let flags = Arguments::command().mut_args(name_variable).try_get_matches_from(arguments)?;
+    fn config_in(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
+        let Flags(flags) = self;
         let not_set = |argument: &Arg| !flags.contains_id(argument.get_id().as_str());
         let environment = read_environment(not_set, environment).map_err(usage)?;
         let asked = Arguments::from_arg_matches(&flags)?.or(environment);
@@ -153,7 +194,16 @@ impl Config {
         };
         let config = Config { file: asked.config, ..asked.settings.or(file).into_config() };
         config.check_threads().map_err(usage)?;
+        config.check_model().map_err(usage)?;
         Ok(config)
+    }
+}
+
+impl Config {
+    /// How a model file is to be loaded.
+    pub fn load_options(&self) -> LoadOptions {
+        let choice = Choice { output: self.output.clone(), raw: self.raw };
+        LoadOptions { name: self.model_name.clone(), choice, features: self.features }
     }
 
     /// I/O threads, if the flags say how many: a list of CPUs does, too.
@@ -181,6 +231,22 @@ impl Config {
             _ => Ok(()),
         }
     }
+
+    /// The sum has one output, and nothing behind it.
+    fn check_model(&self) -> Result<(), String> {
+        match (&self.model, &self.output) {
+            (ModelChoice::Sum, Some(output @ (Output::Index(1..) | Output::Name(_)))) => Err(format!(
+                "--output {output}: the sum has one output, which is number 0; to choose one of a model file's, name the \
+                 file with --model PATH"
+            )),
+            (ModelChoice::Sum, _) if self.raw => {
+                Err("--raw: the sum has no margin behind its score; to serve that of a \
+                 model file, name the file with --model PATH"
+                    .to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn usage(message: String) -> clap::Error {
@@ -202,6 +268,8 @@ struct Arguments {
 const AFTER_HELP: &str = "\
 Each flag can be set in the environment as DISRUST_<FLAG>, for example DISRUST_IO_THREADS=4; a variable that is empty \
 counts as not set. A flag beats the environment, which beats the config file. The longest time is 365 days.
+
+The command verify looks at a model file and ends: disrust verify --help.
 
 Exit status: 0 drained after SIGTERM or SIGINT, 2 usage, 69 io_uring unavailable, 70 internal error, 71 cannot listen \
 or pin, 78 bad config file or model.";
@@ -240,7 +308,20 @@ struct Settings {
     #[arg(long, value_name = "sum|PATH")]
     model: Option<PathBuf>,
 
-    /// Features in a vector [default: as the model says; 16 for sum]
+    /// What to call the model, in the log and to clients [default: the file's name without its extension]
+    #[arg(long, value_name = "NAME", value_parser = parse_model_name)]
+    model_name: Option<String>,
+
+    /// Which output of a model that has several to serve, by index from 0 or by name, or all of them
+    #[arg(long, value_name = "N|NAME|all", value_parser = parse_output, allow_negative_numbers = true)]
+    output: Option<Output>,
+
+    /// Serve the margin, which is what the model says before its last transform (log-odds, a logarithm, ...)
+    #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    raw: Option<bool>,
+
+    /// Features in a vector; a model file must agree [default: as the model says; 16 for sum]
     #[arg(long, value_name = "N", value_parser = parse_features, allow_negative_numbers = true)]
     features: Option<usize>,
 
@@ -293,6 +374,9 @@ impl Settings {
             pin_policy: self.pin_policy.or(other.pin_policy),
             wait: self.wait.or(other.wait),
             model: self.model.or(other.model),
+            model_name: self.model_name.or(other.model_name),
+            output: self.output.or(other.output),
+            raw: self.raw.or(other.raw),
             features: self.features.or(other.features),
             max_connections: self.max_connections.or(other.max_connections),
             buffer_memory: self.buffer_memory.or(other.buffer_memory),
@@ -321,6 +405,9 @@ impl Settings {
                 Some(path) if path.as_os_str() == "sum" => ModelChoice::Sum,
                 Some(path) => ModelChoice::File(path),
             },
+            model_name: self.model_name,
+            output: self.output,
+            raw: self.raw.unwrap_or(default.raw),
             features: self.features,
             max_connections: self.max_connections,
             buffer_memory: self.buffer_memory.unwrap_or(default.buffer_memory),
@@ -357,9 +444,16 @@ mod tests {
         read_in(&[], arguments)
     }
 
+    fn config_of(arguments: &[&str], environment: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
+        match CommandLine::read(["disrust"].iter().chain(arguments))? {
+            CommandLine::Serve(flags) => flags.config_in(environment),
+            CommandLine::Verify(options) => panic!("{arguments:?} does not serve: {options:?}"),
+        }
+    }
+
     /// What a process with this environment reads.
     fn read_in(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Config, ConfigError> {
-        Config::read_from(["disrust"].iter().chain(arguments), |variable| {
+        config_of(arguments, |variable| {
             environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| value.into())
         })
         // What is set counts here, not where.
@@ -499,9 +593,7 @@ mod tests {
     #[test]
     fn values_that_are_no_text_are_refused_where_they_count() {
         let not_text = || OsString::from_vec(b"\xff0".to_vec());
-        let read = |variable: &str, arguments: &[&str]| {
-            Config::read_from(["disrust"].iter().chain(arguments), |name| (name == variable).then(not_text))
-        };
+        let read = |variable: &str, arguments: &[&str]| config_of(arguments, |name| (name == variable).then(not_text));
         for (key, ..) in VALUES {
             let variable = format!("DISRUST_{}", key.replace('-', "_").to_uppercase());
             match read(&variable, &[]) {
@@ -605,7 +697,7 @@ mod tests {
     fn a_file_fills_in_what_the_flags_leave_out() {
         let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nidle-timeout = \"5s\"\n\
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\n\
-            model = \"m.onnx\"\nrequest-timeout = \"off\"\nseccomp = true";
+            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nseccomp = true";
         let file = parse_file(file).expect("a good file");
         let flags = parse_setting("port", "7".as_ref()).expect("a good flag").settings;
         let config = flags.or(file).into_config();
@@ -618,6 +710,9 @@ mod tests {
             pin_policy: PinPolicy::Strict,
             wait: Wait::As(WaitStrategy::Yield),
             model: ModelChoice::File("m.onnx".into()),
+            model_name: Some("m".to_owned()),
+            output: Some(Output::Index(2)),
+            raw: true,
             features: Some(3),
             max_connections: Some(9),
             buffer_memory: 1_048_576,

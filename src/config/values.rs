@@ -3,15 +3,19 @@
 
 use std::time::Duration;
 
+use disrust_model::NAME_BYTES_MAX;
+use disrust_model::form::Output;
 use humantime::DurationError;
 
 use super::cpu_list::parse_cpu_list;
 use super::placement::{Pin, PinPolicy, Wait};
+use super::verify::RowCounts;
 use crate::exchange::wait::WaitStrategy;
 #[cfg(feature = "metrics")]
 use crate::limits::METRICS_INTERVAL_MIN;
 use crate::limits::{
     BUFFER_MEMORY_BYTES_MAX, BUFFER_MEMORY_BYTES_MIN, CONNECTIONS_MAX, FEATURE_DIM_MAX, IO_THREADS_MAX, TIME_MAX,
+    VERIFY_ROW_COUNTS_MAX, VERIFY_ROWS_MAX,
 };
 
 /// A timeout that can be switched off.
@@ -117,6 +121,35 @@ pub(super) fn parse_io_threads(text: &str) -> Result<usize, String> {
 
 pub(super) fn parse_features(text: &str) -> Result<usize, String> {
     parse_number(text, FEATURE_DIM_MAX)
+}
+
+/// Anything is an index, `all` or a name; a name is not empty.
+pub(super) fn parse_output(text: &str) -> Result<Output, String> {
+    match text.parse() {
+        Ok(Output::Name(name)) if name.is_empty() => Err("not an index from 0, a name, or all".to_owned()),
+        Ok(output) => Ok(output),
+        Err(never) => match never {},
+    }
+}
+
+pub(super) fn parse_model_name(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=NAME_BYTES_MAX => Ok(text.to_owned()),
+        bytes => Err(format!("not a name of 1 to {NAME_BYTES_MAX} bytes, but of {bytes}")),
+    }
+}
+
+/// Such as `1,8,64`: each of them once, in any order.
+pub(super) fn parse_row_counts(text: &str) -> Result<RowCounts, String> {
+    let counts: Result<Vec<_>, _> = text.split(',').map(|count| parse_number(count.trim(), VERIFY_ROWS_MAX)).collect();
+    match counts? {
+        counts if counts.len() > VERIFY_ROW_COUNTS_MAX => Err(format!("more than {VERIFY_ROW_COUNTS_MAX} numbers")),
+        mut counts => {
+            counts.sort_unstable();
+            counts.dedup();
+            Ok(RowCounts(counts))
+        }
+    }
 }
 
 pub(super) fn parse_max_connections(text: &str) -> Result<usize, String> {

@@ -22,7 +22,7 @@ pub(super) struct Banner {
 }
 
 impl Banner {
-    /// For a server on `address` that serves `model`, and at most so many connections.
+    /// For a server on `address` that serves what `model` says, in lines, and at most so many connections.
     pub fn new(
         config: &Config,
         model: &str,
@@ -36,16 +36,11 @@ impl Banner {
             "disrust {VERSION} on Linux {kernel}\n\
              process {process}, {seccomp}, configuration: {source}\n\
              listening on {address}{shared}\n\
-             model: {model}, {features} features{outputs}\n",
+             {model}",
             kernel = kernel_release(),
             process = std::process::id(),
             seccomp = if config.seccomp { "confined by --seccomp" } else { "no --seccomp" },
             source = config.file.as_deref().map_or("no file".into(), Path::to_string_lossy),
-            features = layout.feature_dim(),
-            outputs = match layout.outputs() {
-                1 => String::new(),
-                outputs => format!(", {outputs} outputs"),
-            },
         );
         let io_threads = placement.io_cpus.iter().enumerate().map(|(index, cpu)| (io_thread_name(index), *cpu));
         let threads = io_threads.chain([(BATCH_THREAD_NAME.to_owned(), placement.batch_cpu)]).collect();
@@ -104,8 +99,8 @@ mod tests {
             warnings: Vec::new(),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 9900));
-        let lines =
-            Banner::new(&config, "sum", RequestLayout::new(16), &placement, address, 100).lines(|place| place == 2);
+        let lines = Banner::new(&config, "model: sum, 16 features\n", RequestLayout::new(16), &placement, address, 100)
+            .lines(|place| place == 2);
         let process = format!("process {}, confined by --seccomp, configuration: a.toml", std::process::id());
         let threads = "threads: io-0 → CPU 3, io-1 → not pinned, batch-processor → not pinned (CPU 4 was refused)";
         for line in [&process, threads, "listening on 127.0.0.1:9900", "model: sum, 16 features"] {

@@ -18,6 +18,7 @@ pub mod lived_time;
 pub mod logging;
 mod reporter;
 mod resources;
+mod served;
 pub mod shutdown;
 pub mod signals;
 pub mod threads;
@@ -28,8 +29,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use disrust_model::Model;
 
 pub use crate::batch::ReplaceError;
 use crate::config::Config;
@@ -50,6 +49,7 @@ pub use handle::{Report, ServerHandle};
 use lived_time::LivedTime;
 use reporter::RunningReporter;
 use resources::{address_space_bytes, connections_max, topology};
+pub use served::ServedModel;
 use shutdown::{Order, Shutdown};
 use watchdog::{Sight, Watchdog};
 
@@ -86,7 +86,7 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`]; then nothing runs or listens.
-    pub fn start(config: &Config, model: Box<dyn Model>) -> Result<Server, StartError> {
+    pub fn start(config: &Config, model: impl Into<ServedModel>) -> Result<Server, StartError> {
         Server::prepare(config, model)?.serve()
     }
 
@@ -94,7 +94,10 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`]; then nothing runs or is bound.
-    pub fn prepare(config: &Config, model: Box<dyn Model>) -> Result<ReadyServer, StartError> {
+    pub fn prepare(config: &Config, served: impl Into<ServedModel>) -> Result<ReadyServer, StartError> {
+        let served: ServedModel = served.into();
+        let description = served.description();
+        let ServedModel { model, .. } = served;
         let layout = layout_of(model.feature_dim(), model.outputs())?;
         let topology = topology();
         let io_threads = config.io_threads_asked().unwrap_or_else(|| default_io_threads(&topology));
@@ -105,7 +108,7 @@ impl Server {
         check_address_space(bytes).map_err(|source| StartError::AddressSpace { bytes, io_threads, source })?;
         probe_ring().map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
         let bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
-        let banner = Banner::new(config, model.name(), layout, &placement, bound.address(), connections_max);
+        let banner = Banner::new(config, &description, layout, &placement, bound.address(), connections_max);
         let assembly = Assembly::new(config, placement, connections_max, model, layout)?;
         let ready = assembly.get_ready(config, bound, banner)?;
         if config.seccomp {
