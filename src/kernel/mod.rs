@@ -30,7 +30,7 @@ pub use listen::{BindError, BoundPort, Listener, Owner, ServedPort, bind_port, r
 pub use process::{
     DescriptorLimit, ReadFileError, SpeakingAllocator, available_cpus, check_address_space, explain_refusal,
     explain_thread_refusal, give_up_system_calls, outlive_file_size_limit, pin_current_thread, raise_descriptor_limit,
-    read_regular_file, release_free_memory, spare_address_space, write_to_stderr,
+    read_regular_file, release_free_memory, run_when_idle, spare_address_space, write_to_stderr,
 };
 pub use uring::{RingSizes, RingSocket, UringKernel, probe_ring};
 

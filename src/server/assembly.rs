@@ -13,7 +13,9 @@ use disrust_protocol::RequestLayout;
 
 use super::banner::Banner;
 use super::crew::Crew;
+use super::reload::Reloader;
 use super::reporter::RunningReporter;
+use super::served::ServedFile;
 use super::threads::{run_batch_processor, run_io_thread};
 use super::{Core, ReadyServer, ServerHandle, StartError};
 use crate::batch::{BatchProcessor, IoThreadPort};
@@ -105,7 +107,13 @@ impl Assembly {
     }
 
     /// Starts all threads and waits until they are ready.
-    pub fn get_ready(self, config: &Config, mut bound: BoundPort, banner: Banner) -> Result<ReadyServer, StartError> {
+    pub fn get_ready(
+        self,
+        config: &Config,
+        mut bound: BoundPort,
+        banner: Banner,
+        file: Option<ServedFile>,
+    ) -> Result<ReadyServer, StartError> {
         let (requests, notices) = channel();
         let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
         let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
@@ -155,7 +163,12 @@ impl Assembly {
         // Relaxed: the threads wrote before they said that they are ready.
         let banner = banner.lines(|place| refused[place].load(Ordering::Relaxed));
         let io_metrics = io_metrics.into();
-        let handle = ServerHandle { requests, control: self.control, io_metrics, model_place, batch_wake };
+        let mut handle =
+            ServerHandle { requests, control: self.control, io_metrics, model_place, batch_wake, reloader: None };
+        if let Some(file) = file {
+            let replacing = handle.clone();
+            handle.reloader = Some(Reloader::start(file, move |model| replacing.replace_model(model))?);
+        }
         let (address, drain_timeout) = (bound.address(), config.drain_timeout);
         let core = Core { address, handle, notices, io_wakes, batch_metrics, reporter, drain_timeout, banner };
         Ok(ReadyServer { crew, core, bound })

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use disrust_model::Model;
 
 use super::crew::ThreadEnd;
+use super::reload::Reloader;
 use crate::batch::{ModelPlace, ReplaceError};
 use crate::exchange::control::Control;
 use crate::exchange::wake::Wake;
@@ -21,6 +22,8 @@ pub struct ServerHandle {
     pub(super) io_metrics: Arc<[Arc<IoMetrics>]>,
     pub(super) model_place: Arc<ModelPlace>,
     pub(super) batch_wake: Arc<Wake>,
+    /// If a file is served.
+    pub(super) reloader: Option<Reloader>,
 }
 
 impl ServerHandle {
@@ -45,6 +48,13 @@ impl ServerHandle {
     /// See [`ReplaceError`]; then the model that serves goes on.
     pub fn replace_model(&self, model: Box<dyn Model>) -> Result<(), ReplaceError> {
         self.model_place.replace(model, &self.batch_wake).map(drop)
+    }
+
+    /// Asks for the model file to be read again, and does not wait for that. Returns whether there is one. What comes of it is
+    /// in the log.
+    pub fn reload(&self) -> bool {
+        self.reloader.iter().for_each(Reloader::ask);
+        self.reloader.is_some()
     }
 
     fn ask(&self, request: Notice) {

@@ -16,6 +16,7 @@ mod error;
 mod handle;
 pub mod lived_time;
 pub mod logging;
+mod reload;
 mod reporter;
 mod resources;
 mod served;
@@ -97,7 +98,7 @@ impl Server {
     pub fn prepare(config: &Config, served: impl Into<ServedModel>) -> Result<ReadyServer, StartError> {
         let served: ServedModel = served.into();
         let description = served.description();
-        let ServedModel { model, .. } = served;
+        let ServedModel { model, file } = served;
         let layout = layout_of(model.feature_dim(), model.outputs())?;
         let topology = topology();
         let io_threads = config.io_threads_asked().unwrap_or_else(|| default_io_threads(&topology));
@@ -110,7 +111,7 @@ impl Server {
         let bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
         let banner = Banner::new(config, &description, layout, &placement, bound.address(), connections_max);
         let assembly = Assembly::new(config, placement, connections_max, model, layout)?;
-        let ready = assembly.get_ready(config, bound, banner)?;
+        let ready = assembly.get_ready(config, bound, banner, file)?;
         if config.seccomp {
             let what = "give up system calls as --seccomp asks (does the kernel have CONFIG_SECCOMP_FILTER?)";
             give_up_system_calls().map_err(|source| StartError::System { what, source })?;

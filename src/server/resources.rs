@@ -22,8 +22,8 @@ pub(super) fn address_space_bytes(config: &Config, layout: RequestLayout, io_thr
     let blocks = thread_budget_bytes(config.buffer_memory, io_threads, layout) + beyond_budget_bytes(geometry, layout);
     let each = buffers * (geometry.buffer_bytes() + size_of::<Response>()) + blocks + ring_bytes(io_threads);
     let batch = events * size_of::<InferenceEvent>() + geometry.scores_max(layout, events) * size_of::<f32>();
-    // The batch processor's thread and the reporter's are two more.
-    io_threads * each + batch + (io_threads + 2) * THREAD_BYTES + REST_BYTES
+    // The batch processor's thread, the reporter's and the reloader's are three more.
+    io_threads * each + batch + (io_threads + 3) * THREAD_BYTES + REST_BYTES
 }
 
 /// What the machine gives this process; to be read on the main thread, before any pinning.

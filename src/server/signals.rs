@@ -3,12 +3,14 @@
 //! | signal | before it serves | while it serves | while it drains |
 //! |---|---|---|---|
 //! | SIGTERM, SIGINT | ends, with status 0 | drains | cuts what is open |
-//! | SIGHUP, SIGUSR1, SIGUSR2 | logged, and nothing | the same | the same |
+//! | SIGHUP, if a model file is served | reads the file again once it serves | reads the file again | logged, and nothing |
+//! | SIGHUP otherwise, SIGUSR1, SIGUSR2 | logged, and nothing | the same | the same |
 //!
 //! A thread of its own waits for them, from before anything that may take long (a name server, a port that somebody is about
 //! to leave). It only passes them on, and so hears the next one at once.
 #![forbid(unsafe_code)]
 
+use std::ffi::c_int;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
@@ -34,7 +36,14 @@ pub struct CaughtSignals(iterator::Signals);
 #[derive(Clone)]
 pub struct Signals {
     /// Locked while a signal is decided on, so that no server begins to serve in a process that is about to end.
-    server: Arc<Mutex<Option<ServerHandle>>>,
+    addressee: Arc<Mutex<Addressee>>,
+}
+
+#[derive(Default)]
+struct Addressee {
+    server: Option<ServerHandle>,
+    /// There was a SIGHUP before there was a server: what it has read may be older.
+    reload_asked: bool,
 }
 
 impl CaughtSignals {
@@ -53,7 +62,7 @@ impl CaughtSignals {
     /// The system gives no thread.
     pub fn hear(self, logging: &Logging) -> Result<Signals, CrewError> {
         const NAME: &str = "signals";
-        let signals = Signals { server: Arc::default() };
+        let signals = Signals { addressee: Arc::default() };
         let (heard, logging) = (signals.clone(), logging.clone());
         // Detached: it waits for signals until the process ends.
         let spawned = Builder::new().name(NAME.to_owned()).spawn(move || heard.pass_on(self.0, &logging));
@@ -64,19 +73,24 @@ impl CaughtSignals {
 impl Signals {
     /// From now on they are for this server, which does not serve yet.
     pub fn pass_to(&self, server: ServerHandle) {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        let mut addressee = self.addressee.lock().unwrap_or_else(PoisonError::into_inner);
+        if addressee.reload_asked {
+            server.reload();
+        }
+        addressee.server = Some(server);
     }
 
     fn pass_on(&self, mut signals: iterator::Signals, logging: &Logging) {
         let mut draining = false;
         for signal in signals.forever() {
             let name = signal_name(signal).unwrap_or("a signal");
+            let mut addressee = self.addressee.lock().unwrap_or_else(PoisonError::into_inner);
             if !matches!(signal, SIGTERM | SIGINT) {
-                tracing::info!("{name}: nothing changes, this server has nothing to read again. SIGTERM stops it");
+                let becomes = addressee.hear_other(signal, draining);
+                tracing::info!("{name}: {becomes}");
                 continue;
             }
-            let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*server {
+            match &addressee.server {
                 None => {
                     tracing::info!("{name}: the start is broken off, nothing was served");
                     logging.flush(LAST_WORDS_MAX);
@@ -92,6 +106,22 @@ impl Signals {
                     server.drain();
                     draining = true;
                 }
+            }
+        }
+    }
+}
+
+impl Addressee {
+    /// Does what a signal asks for that ends nothing. Returns what that is.
+    fn hear_other(&mut self, signal: c_int, draining: bool) -> &'static str {
+        match &self.server {
+            _ if signal != SIGHUP => "nothing changes, this signal has no meaning here. SIGTERM stops the server",
+            _ if draining => "nothing changes, the server drains",
+            Some(server) if server.reload() => "the model file is read again",
+            Some(_) => "nothing changes, this server has nothing to read again. SIGTERM stops it",
+            None => {
+                self.reload_asked = true;
+                "the server starts; a model file is read again then"
             }
         }
     }

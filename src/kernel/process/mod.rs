@@ -3,6 +3,7 @@
 
 mod affinity;
 mod descriptors;
+mod idle;
 mod memory;
 mod refusal;
 mod regular_file;
@@ -11,6 +12,7 @@ mod stderr;
 
 pub use affinity::{available_cpus, pin_current_thread};
 pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
+pub use idle::run_when_idle;
 pub use memory::{SpeakingAllocator, check_address_space, release_free_memory, spare_address_space};
 pub use refusal::{explain_refusal, explain_thread_refusal};
 pub use regular_file::{ReadFileError, read_regular_file};
