@@ -8,7 +8,10 @@
 #![deny(unsafe_code)]
 
 mod dense;
+mod simd;
 mod trees;
+
+pub use self::simd::Simd;
 
 use self::dense::Dense;
 use self::trees::Trees;
@@ -16,32 +19,12 @@ use crate::form::{Form, Step};
 use crate::rows::{F32_BYTES, Rows};
 use crate::{Model, PredictError};
 
-/// Rows that are scored together. Larger: what lies between two steps leaves the cache. Smaller: engines that decide for 64
-/// rows at once are not filled.
-const CHUNK_ROWS_MAX: usize = 64;
+/// Rows that are scored together, if no engine wants more. Larger: what lies between two steps leaves the cache. Smaller:
+/// engines that decide for 64 rows at once are not filled.
+const CHUNK_ROWS: usize = 64;
 
 /// Numbers that lie between the steps, at most, if a chunk has more than one row. Larger: more memory for long programs.
 const ARENA_MAX: usize = 1 << 20;
-
-/// Which CPU path scores trees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Simd {
-    /// No more than every CPU has.
-    Portable,
-}
-
-impl Simd {
-    /// The best path that this CPU has, or the one that `DISRUST_SIMD` asks for.
-    ///
-    /// # Errors
-    /// If it asks for one that is unknown, or that this CPU has not.
-    pub fn from_env() -> Result<Simd, String> {
-        match std::env::var("DISRUST_SIMD") {
-            Ok(path) if path != "portable" => Err(format!("DISRUST_SIMD={path}: it is one of avx512, avx2, portable")),
-            _ => Ok(Simd::Portable),
-        }
-    }
-}
 
 /// A compiled model.
 pub struct Compiled {
@@ -73,6 +56,16 @@ enum Operation {
     },
 }
 
+impl Operation {
+    /// How many rows should come together if there are many.
+    fn rows_max(&self) -> usize {
+        match self {
+            Operation::Trees { trees, .. } => trees.rows_max(),
+            Operation::Dense { .. } => CHUNK_ROWS,
+        }
+    }
+}
+
 /// Where a value lies in the arena.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -89,40 +82,42 @@ impl Place {
 }
 
 impl Compiled {
-    /// Compiles a form; steps that its score does not need are left out.
+    /// Compiles a form for this CPU; steps that its score does not need are left out.
     ///
     /// # Panics
     /// If the form has not passed [`Form::check`].
     pub fn new(form: Form, name: &str) -> Compiled {
-        Compiled::with_simd(form, name, Simd::Portable)
+        Compiled::with_simd(form, name, Simd::detect())
     }
 
     /// As [`Compiled::new`], on a certain CPU path.
     ///
     /// # Panics
-    /// As [`Compiled::new`].
-    pub fn with_simd(form: Form, name: &str, _simd: Simd) -> Compiled {
+    /// As [`Compiled::new`], and if this CPU has not that path.
+    pub fn with_simd(form: Form, name: &str, simd: Simd) -> Compiled {
+        assert!(simd.is_available(), "this CPU has no {} path", simd.name());
         let widths = form.widths().expect("the form has been checked");
         let needed = needed(&form);
-        let columns: usize = (0..widths.len()).filter(|value| needed[*value]).map(|value| widths[value]).sum();
-        let chunk_rows = (ARENA_MAX / columns).clamp(1, CHUNK_ROWS_MAX);
-        let mut places = Vec::with_capacity(widths.len());
-        let mut end = 0;
-        for (width, needed) in widths.iter().zip(&needed) {
-            places.push(Place { start: end, width: *width });
-            end += if *needed { chunk_rows * width } else { 0 };
-        }
         let mut operations = Vec::new();
         for (index, step) in form.steps.into_iter().enumerate() {
             let result = index + 1;
             match step {
                 _ if !needed[result] => {}
                 Step::Trees { input, ensemble } => {
-                    let trees = Box::new(Trees::new(ensemble, widths[input]));
+                    let trees = Box::new(Trees::new(ensemble, widths[input], simd));
                     operations.push(Operation::Trees { result, input, trees });
                 }
                 step => operations.push(Operation::Dense { result, dense: Dense::new(step) }),
             }
+        }
+        let columns: usize = (0..widths.len()).filter(|value| needed[*value]).map(|value| widths[value]).sum();
+        let wanted = operations.iter().map(Operation::rows_max).max().unwrap_or(CHUNK_ROWS);
+        let chunk_rows = (ARENA_MAX / columns).clamp(1, wanted);
+        let mut places = Vec::with_capacity(widths.len());
+        let mut end = 0;
+        for (width, needed) in widths.iter().zip(&needed) {
+            places.push(Place { start: end, width: *width });
+            end += if *needed { chunk_rows * width } else { 0 };
         }
         Compiled {
             name: name.to_owned(),
