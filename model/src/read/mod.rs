@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod catboost;
+#[cfg(test)]
+mod damage;
 mod lightgbm;
 mod strangers;
 mod xgboost;

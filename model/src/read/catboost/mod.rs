@@ -13,6 +13,8 @@
 mod features;
 mod file;
 mod loss;
+#[cfg(test)]
+mod tests;
 mod trees;
 
 use self::features::Features;

@@ -13,6 +13,8 @@ mod categories;
 mod fields;
 mod header;
 mod objective;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use self::fields::{Fields, Lines, malformed};
