@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,38 +13,12 @@ use disrust_protocol::{ErrorCode, FEATURE_DIM};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
+use common::models::{TemporaryFile, cut, lightgbm, regression, three_classes};
 use common::{Client, Reply, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
 
 /// The binary's end with these flags.
 fn run(flags: &[&str]) -> Run {
     Run::of(binary().args(flags))
-}
-
-/// A file or such of one test, in the folder that cargo has for that; it goes when it is dropped.
-struct TemporaryFile(PathBuf);
-
-impl TemporaryFile {
-    fn new(name: &str, content: &str) -> TemporaryFile {
-        let file = TemporaryFile::named(name);
-        fs::write(&file.0, content).expect("cargo's folder for tests can be written");
-        file
-    }
-
-    /// A name for whatever will be there.
-    fn named(name: &str) -> TemporaryFile {
-        TemporaryFile(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id())))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("a path in UTF-8")
-    }
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        // Left behind, it harms nobody.
-        let _gone_before = fs::remove_file(&self.0);
-    }
 }
 
 fn assert_serves(client: &mut Client) {
@@ -75,6 +48,17 @@ fn bad_flags_are_named() {
         (&["--pin-policy", "lenient"], "--pin-policy"),
         (&["--wait", "sleep"], "--wait"),
         (&["--features", "0"], "--features"),
+        (&["--output", ""], "--output"),
+        (&["--output", "1"], "the sum has one output"),
+        (&["--output", "sum"], "--model PATH"),
+        (&["--raw"], "the sum has no margin"),
+        (&["--raw=maybe"], "--raw"),
+        (&["--model-name", ""], "--model-name"),
+        (&["verify"], "--model"),
+        (&["verify", "--model", "m.txt", "--expected", "y.csv"], "--inputs"),
+        (&["verify", "--model", "m.txt", "--rows", "0"], "--rows"),
+        (&["verify", "--model", "m.txt", "--port", "1"], "--port"),
+        (&["--port", "1", "verify", "--model", "m.txt"], "verify"),
         (&["--max-connections", "-1"], "--max-connections"),
         (&["--idle-timeout", "soon"], "--idle-timeout"),
         (&["--drain-timeout", "10"], "--drain-timeout"),
@@ -114,6 +98,110 @@ fn bad_files_are_named() {
     assert!(run.status == Some(78) && run.stderr.contains("missing.toml"), "{run:?}");
 }
 
+/// A model file that is not served is status 78, and the one message says what, which file, and what would work.
+#[test]
+fn a_model_file_that_is_not_served_is_named() {
+    let (one, three) = (TemporaryFile::new("one.txt", regression()), TemporaryFile::new("three.txt", three_classes()));
+    let cut = TemporaryFile::new("cut.txt", cut(&regression()));
+    let wide = TemporaryFile::new("wide.txt", wide_model());
+    let fifo = TemporaryFile::named("model.fifo");
+    nix::unistd::mkfifo(fifo.path(), Mode::S_IRUSR).expect("the folder takes pipes");
+    let long = "x".repeat(256);
+    for (flags, said) in [
+        (&["--model", "missing.txt"][..], &["missing.txt", "No such file", "Try: "][..]),
+        (&["--model", "/"], &["it is a directory"]),
+        (&["--model", "/dev/zero"], &["not a regular file"]),
+        (&["--model", fifo.path()], &["not a regular file"]),
+        (&["--model", env!("CARGO_MANIFEST_PATH")], &["Cargo.toml"]),
+        (&["--model", cut.path()], &[cut.path(), "still being written", "Try: "]),
+        (&["--model", wide.path()], &[wide.path(), "at most 4096 features"]),
+        (&["--model", one.path(), "--features", "3"], &["has 2 features, but --features says 3"]),
+        (&["--model", one.path(), "--output", "1"], &["no output 1"]),
+        (&["--model", one.path(), "--output", "setosa"], &["no output setosa"]),
+        (&["--model", three.path()], &["3 outputs", "--output N", "--output all"]),
+        (&["--model", three.path(), "--output", "3"], &["no output 3"]),
+    ] {
+        let run = run(&[&["--port", "0"], flags].concat());
+        assert!(run.status == Some(78) && said.iter().all(|said| run.stderr.contains(said)), "{flags:?}: {run:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "one message: {run:?}");
+    }
+    let run = run(&["--port", "0", "--model", one.path(), "--model-name", &long]);
+    assert!(run.status == Some(2) && run.stderr.contains("1 to 255 bytes"), "{run:?}");
+    let run = Run::of(binary().args(["--port", "0", "--model", one.path()]).env("DISRUST_SIMD", "abacus"));
+    assert!(run.status == Some(78) && run.stderr.contains("DISRUST_SIMD=abacus"), "{run:?}");
+}
+
+/// More features than can be served.
+fn wide_model() -> String {
+    let names: Vec<String> = (0..4097).map(|index| format!("f{index}")).collect();
+    lightgbm("regression", &names.iter().map(String::as_str).collect::<Vec<_>>(), 1, &[(4096, 0.0, 1.0, 2.0)])
+}
+
+/// The banner says what the model file is; rows of its width are scored by it, whichever source names it.
+#[test]
+fn a_model_file_is_served() {
+    let file = TemporaryFile::new("served.txt", regression());
+    let settings = TemporaryFile::new("served.toml", format!("model = {:?}\nfeatures = 2\n", file.path()));
+    let stem = format!("{}-served", std::process::id());
+    for (flags, variables, name) in [
+        (&["--model", file.path()][..], &[][..], &stem[..]),
+        (&["--config", settings.path(), "--model-name", "credit"], &[], "credit"),
+        (&["--output=all"], &[("DISRUST_MODEL", file.path()), ("DISRUST_MODEL_NAME", "loans")], "loans"),
+    ] {
+        let mut command = binary();
+        command.args(["--port", "0", "--pin", "none"]).args(flags).envs(variables.iter().copied());
+        let server = ServerProcess::launch(&mut command);
+        let banner = server.stderr();
+        for line in [
+            &format!("model: {name}, 2 features")[..],
+            "file: LightGBM, regression, version ",
+            "features: age, income",
+            "trees: 3, of at most 2 leaves and depth 1",
+            "engine: ",
+        ] {
+            assert!(banner.lines().any(|is| is.starts_with(line)), "{line}: {banner}");
+        }
+        let rows = [0.5, -0.5, 0.6, f32::NAN, 3.5, -1.0];
+        server.connect().exchange(&[scored(2, &rows, &[11.0, 22.0, 112.0])]);
+    }
+}
+
+/// A request that must get these scores.
+fn scored(features: usize, rows: &[f32], scores: &[f32]) -> Request {
+    Request { reply: Reply::Scores(scores.to_vec()), ..Request::of(features, rows) }
+}
+
+/// One output of several is served, by index or by name, or its margin.
+#[test]
+fn one_of_several_outputs_is_served() {
+    let file = TemporaryFile::new("classes.txt", three_classes());
+    for (flags, score) in [
+        (&["--output", "1"][..], 0.5_f32.exp() / (1.0_f32.exp() + 0.5_f32.exp() + 1.0_f32.exp())),
+        (&["--output", "2", "--raw"], 1.0),
+        (&["--output", "1", "--raw=true"], 0.5),
+    ] {
+        let server = ServerProcess::start(&[&["--model", file.path()], flags].concat());
+        let mut client = server.connect();
+        client.send_all(&[Request::of(2, &[0.0, 0.0])]);
+        let Some(Reply::Scores(scores)) = client.receive() else { panic!("{flags:?}: scores") };
+        assert!(scores.len() == 1 && (scores[0] - score).abs() < 1e-6, "{flags:?}: {scores:?}, not {score}");
+    }
+}
+
+/// What a model file has needs not be told: --features only has to agree; for the sum, what makes sense is taken.
+#[test]
+fn flags_that_agree_are_taken() {
+    let file = TemporaryFile::new("agreeing.txt", regression());
+    let server = ServerProcess::start(&["--model", file.path(), "--features", "2", "--output", "0"]);
+    server.connect().exchange(&[scored(2, &[1.0, 1.0], &[22.0])]);
+    for flags in [&["--output", "all"][..], &["--output", "0", "--raw=false"], &["--model-name", "addition"]] {
+        let server = ServerProcess::start(flags);
+        let name = if flags[0] == "--model-name" { "addition" } else { "sum" };
+        assert!(server.stderr().contains(&format!("\nmodel: {name}, 16 features\n")), "{}", server.stderr());
+        assert_serves(&mut server.connect());
+    }
+}
+
 /// A config file that is no regular file, or too large, is refused in words, with status 78, and nobody waits for it.
 #[test]
 fn what_is_no_config_file_is_refused_at_once() {
@@ -121,7 +209,7 @@ fn what_is_no_config_file_is_refused_at_once() {
     let fifo = TemporaryFile::named("fifo.toml");
     nix::unistd::mkfifo(fifo.path(), Mode::S_IRUSR).expect("the folder takes pipes");
     // Not in cargo's folder: a socket's path is short (unix(7)).
-    let socket = TemporaryFile(std::env::temp_dir().join(format!("disrust-{}-socket.toml", std::process::id())));
+    let socket = TemporaryFile::at(std::env::temp_dir().join(format!("disrust-{}-socket.toml", std::process::id())));
     let _socket = UnixListener::bind(socket.path()).expect("the folder takes sockets");
     for (path, said) in [
         ("/dev/zero", "is a device, not a regular file"),

@@ -88,7 +88,12 @@ fn run(mut file: ServedFile, requests: &Receiver<()>, replace: impl Fn(Box<dyn M
             Ok(facts) => {
                 let (name, version) = (&facts.name, facts.version_text());
                 let (old, took) = (file.facts.version_text(), begun_at.elapsed().as_millis());
-                tracing::info!("the model {name} is replaced: version {old} -> {version}, loaded in {took} ms");
+                let kind = if facts.kind == file.facts.kind {
+                    String::new()
+                } else {
+                    format!("; it was {}, and is {}", file.facts.kind, facts.kind)
+                };
+                tracing::info!("the model {name} is replaced: version {old} -> {version}, loaded in {took} ms{kind}");
                 file.facts = facts;
             }
             Err(error) => {

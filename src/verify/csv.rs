@@ -4,7 +4,7 @@
 //! value.
 #![forbid(unsafe_code)]
 
-use super::table::Content;
+use super::table::{Content, counted};
 
 /// Reads a table.
 pub(super) fn parse(bytes: &[u8]) -> Result<Content, String> {
@@ -28,7 +28,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Content, String> {
         }
         let found = values.len() - before;
         if found != columns {
-            let (is, was) = (columns_of(found), columns_of(columns));
+            let (is, was) = (counted(found, "column"), counted(columns, "column"));
             return Err(format!("line {number} has {is}, but the lines before it have {was}"));
         }
     }
@@ -57,10 +57,6 @@ fn not_a_number(line: usize, column: usize, field: &str) -> String {
     let shown: String = field.chars().take(SHOWN_MAX).collect();
     let more = if field.chars().nth(SHOWN_MAX).is_some() { "…" } else { "" };
     format!("line {line}, column {column}: {shown:?}{more} is no number; a missing value is an empty field or nan")
-}
-
-fn columns_of(count: usize) -> String {
-    format!("{count} column{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

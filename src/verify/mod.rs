@@ -22,8 +22,8 @@ use crate::config::verify::VerifyOptions;
 use compare::{Agreement, compare};
 use report::Report;
 use rows::{Draw, RowBytes};
-use table::Table;
 pub use table::TableError;
+use table::{Table, counted};
 
 /// Rows that are also scored one by one. Larger: a slow model takes long to verify. Smaller: less is shown.
 const ALONE_ROWS_MAX: usize = 1024;
@@ -95,10 +95,10 @@ fn read_inputs(path: &Path, facts: &Facts) -> Result<RowBytes, TableError> {
         let one_more =
             if table.columns == facts.features + 1 { ". Is one of them an index, or the target?" } else { "" };
         return Err(table.wrong(format!(
-            "{} has {} columns, but the model has {} features{one_more}",
+            "{} has {}, but the model has {}{one_more}",
             table.first_row(),
-            table.columns,
-            facts.features
+            counted(table.columns, "column"),
+            counted(facts.features, "feature")
         )));
     }
     let features: Vec<f32> = table.values.iter().map(|value| *value as f32).collect();
@@ -109,7 +109,8 @@ fn read_inputs(path: &Path, facts: &Facts) -> Result<RowBytes, TableError> {
 fn read_expected(path: &Path, inputs: &RowBytes, raw: bool, facts: &Facts) -> Result<Vec<f64>, TableError> {
     let table = Table::read(path)?;
     if table.rows() != inputs.count() {
-        return Err(table.wrong(format!("it has {} rows, but there are {} of inputs", table.rows(), inputs.count())));
+        let (rows, inputs) = (counted(table.rows(), "row"), counted(inputs.count(), "row"));
+        return Err(table.wrong(format!("it has {rows}, but the inputs have {inputs}")));
     }
     match (table.columns, facts.outputs.len()) {
         (columns, outputs) if columns == outputs => Ok(table.values),
@@ -121,9 +122,10 @@ fn read_expected(path: &Path, inputs: &RowBytes, raw: bool, facts: &Facts) -> Re
             table.first_row()
         ))),
         (columns, outputs) => Err(table.wrong(format!(
-            "{} has {columns} columns, but the model has {outputs} output{}",
+            "{} has {}, but the model has {}",
             table.first_row(),
-            if outputs == 1 { "" } else { "s" }
+            counted(columns, "column"),
+            counted(outputs, "output")
         ))),
     }
 }

@@ -38,6 +38,11 @@ pub(super) struct Table {
     pub values: Vec<f64>,
 }
 
+/// Such as `1 row` or `2 rows`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 impl Table {
     /// Reads a file of numpy's, which begins as no other does, or of comma-separated lines.
     pub fn read(path: &Path) -> Result<Table, TableError> {

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "each test crate uses its part of this")]
 
 mod client;
+pub mod models;
 mod process;
 mod request;
 mod server;
