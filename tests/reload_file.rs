@@ -124,12 +124,19 @@ fn a_bad_file_leaves_the_old_model() {
     file.replace(constant(3));
     reload(&server);
     assert_eq!(score(&mut client), 3);
+    file.replace(constant(4));
+    reload(&server);
+    assert_eq!(score(&mut client), 4);
     let log = server.stderr();
-    let line = log.lines().find(|line| line.contains(REPLACED)).expect("it is there");
-    let (old, new) = line.split_once(REPLACED).and_then(|(_, rest)| rest.split_once(" -> ")).expect("old -> new");
-    assert!(line.contains("the model credit is") && new.contains(", loaded in ") && old.len() == 16, "{line}");
     let banner = log.lines().find(|line| line.starts_with("file: ")).expect("a banner");
-    assert!(banner.ends_with(&format!("version {old}")), "{banner} {old}");
+    let mut serving = banner.rsplit(' ').next().expect("a version");
+    for line in log.lines().filter(|line| line.contains(REPLACED)) {
+        let (old, rest) = line.split_once(REPLACED).and_then(|(_, rest)| rest.split_once(" -> ")).expect("old -> new");
+        let (new, took) = rest.split_once(", loaded in ").expect("how long it took");
+        assert!(old == serving && new != old && new.len() == 16 && took.ends_with(" ms"), "{line}");
+        assert!(line.contains("INFO") && line.contains("the model credit is"), "{line}");
+        serving = new;
+    }
 }
 
 /// All outputs stay all outputs, and one that is chosen by name is looked for by its name in the new file.
