@@ -1,7 +1,7 @@
 //! CatBoost's JSON, as `save_model(…, format="json")` writes it; its binary `.cbm` is another format and not read.
 //!
 //! A model's score is what `predict_proba` (classifiers) or `predict` (regressors, rankers) of CatBoost's Python package gives,
-//! its margin what `prediction_type="RawFormulaVal"` does. The file is read into the types of [`file`], and their trees turned
+//! its margin what `prediction_type="RawFormulaVal"` does. The file is read into the types of [`mod@file`], and their trees turned
 //! into the form's one by one. Semantics are those of `catboost/libs/model/model_export/json_model_helpers.cpp`,
 //! `catboost/libs/model/cpu/quantization.h` and `catboost/libs/eval_result/eval_helpers.cpp` in CatBoost's sources.
 //!
