@@ -78,6 +78,7 @@ fn what_is_wrong_in_a_tree_is_named() {
 fn what_is_wrong_around_the_trees_is_named() {
     for (from, to, words) in [
         ("version=v4", "version=v5", &["version=v5", "not supported"][..]),
+        ("version=v4\n", "", &["no version", "not supported", "2.0.12"]),
         ("num_class=1\n", "", &["the header", "num_class", "missing"]),
         ("num_class=1", "num_class=2", &["the header", "num_class", "num_tree_per_iteration=1"]),
         ("iteration=1", "iteration=0", &["the header", "num_tree_per_iteration", "0"]),

@@ -75,7 +75,7 @@ impl<'a> Fields<'a> {
         let (key, value) = end.map_or((line, &[][..]), |end| (&line[..end], &line[end + 1..]));
         let Some(key) = std::str::from_utf8(key).ok().filter(|key| keys.contains(key)) else {
             let what = format!("{}: the key {:?}", self.section, shortened(&String::from_utf8_lossy(key)));
-            let instead = "models saved by LightGBM 2.0.10 to 4.x are";
+            let instead = "models saved by LightGBM 2.0.12 to 4.x are";
             return Err(unsupported(what, instead));
         };
         if self.fields.iter().any(|(other, _)| *other == key) {

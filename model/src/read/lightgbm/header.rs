@@ -6,7 +6,7 @@ use super::objective::Objective;
 use crate::form::limits::{COLUMNS_MAX, FEATURES_MAX};
 use crate::read::ReadError;
 
-/// All keys that LightGBM 2.0.10 to 4.x writes there.
+/// All keys that LightGBM 2.0.12 to 4.x writes there.
 const KEYS: &[&str] = &[
     "version",
     "num_class",
@@ -21,7 +21,7 @@ const KEYS: &[&str] = &[
     "tree_sizes",
 ];
 
-/// Versions of the format whose meaning is known. The first files had none.
+/// Versions of the format whose meaning is known.
 const VERSIONS: [&str; 3] = ["v2", "v3", "v4"];
 
 pub(super) struct Header {
@@ -61,14 +61,14 @@ impl Header {
     }
 }
 
+/// Before 2.0.12, which began to write versions, all within 1e-20 was a zero, not within 1e-35.
 fn check_version(fields: &Fields<'_>) -> Result<(), ReadError> {
-    match fields.optional("version")? {
-        Some(version) if !VERSIONS.contains(&version) => {
-            let what = format!("version={}", shortened(version));
-            Err(unsupported(what, "v2, v3 and v4 are, which LightGBM 2 to 4 write"))
-        }
-        _ => Ok(()),
+    let version = fields.optional("version")?;
+    if version.is_some_and(|version| VERSIONS.contains(&version)) {
+        return Ok(());
     }
+    let what = version.map_or("no version".to_owned(), |version| format!("version={}", shortened(version)));
+    Err(unsupported(what, "v2, v3 and v4 are, which LightGBM 2.0.12 to 4.x save"))
 }
 
 fn feature_dim(fields: &Fields<'_>) -> Result<usize, ReadError> {

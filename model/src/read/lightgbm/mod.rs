@@ -1,4 +1,4 @@
-//! LightGBM's text format, `model.txt`, as LightGBM 2.0.10 to 4.x write it; its JSON dump is another format and not read.
+//! LightGBM's text format, `model.txt`, as LightGBM 2.0.12 to 4.x write it; its JSON dump is another format and not read.
 //!
 //! The file is lines of `key=value`: a header, a section for each tree, `end of trees`, then what no prediction needs (feature
 //! importances, parameters, pandas' categories). A key that is not known is refused: LightGBM adds keys when the meaning of a

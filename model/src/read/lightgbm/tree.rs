@@ -8,7 +8,7 @@ use super::fields::Fields;
 use crate::form::{Child, Leaves, LinearLeaf, Split, Targets, Test, Tree, at_most_f64};
 use crate::read::ReadError;
 
-/// All keys that LightGBM 2.0.10 to 4.x writes in a tree's section.
+/// All keys that LightGBM 2.0.12 to 4.x writes in a tree's section.
 pub(super) const KEYS: &[&str] = &[
     "num_leaves",
     "num_cat",
