@@ -8,6 +8,7 @@ mod catboost;
 #[cfg(test)]
 mod damage;
 mod lightgbm;
+mod onnx;
 mod strangers;
 mod xgboost;
 
@@ -47,12 +48,12 @@ pub enum ReadError {
 /// # Errors
 /// If it is none, is malformed, or holds what is not supported.
 pub fn read(bytes: &[u8], features: Option<usize>) -> Result<Form, ReadError> {
-    let _ = features;
     let form = match bytes {
         _ if lightgbm::is_lightgbm(bytes) => lightgbm::read(bytes)?,
         _ if xgboost::is_ubj(bytes) => xgboost::read_ubj(bytes)?,
         _ if xgboost::is_json(bytes) => xgboost::read_json(bytes)?,
         _ if catboost::is_catboost(bytes) => catboost::read(bytes)?,
+        _ if onnx::is_onnx(bytes) => onnx::read(bytes, features)?,
         _ => return Err(xgboost::refusal(bytes).unwrap_or_else(|| strangers::refusal(bytes))),
     };
     form.check().map_err(|error| ReadError::Malformed { format: "model", what: error.to_string() })?;

@@ -296,7 +296,8 @@ impl Source {
         let mut linear = Vec::new();
         for leaf in 0..leaves as u32 {
             if self.percent(70) {
-                let terms = (0..self.below(4)).map(|_| (self.below(features) as u32, f64::from(self.number()))).collect();
+                let terms =
+                    (0..self.below(4)).map(|_| (self.below(features) as u32, f64::from(self.number()))).collect();
                 linear.push((leaf, LinearLeaf { constant: f64::from(self.number()), terms }));
             }
         }
