@@ -2,20 +2,24 @@
 #![forbid(unsafe_code)]
 
 use super::Place;
+use super::gemm::Gemm;
 use crate::form::{Norm, Operand, Operation, Step};
 use crate::rows::F32_BYTES;
 
 /// A step that is no tree.
-pub(super) struct Dense {
-    step: Step,
+pub(super) enum Dense {
+    Step(Step),
+    /// What is multiplied, and with what.
+    Gemm(usize, Gemm),
 }
 
 impl Dense {
     /// # Panics
     /// If the step is one of trees.
     pub fn new(step: Step) -> Dense {
-        let step = match step {
+        Dense::Step(match step {
             Step::Trees { .. } => panic!("trees have an engine of their own"),
+            Step::Gemm { input, weights, bias } => return Dense::Gemm(input, Gemm::new(&weights, bias)),
             // Input by input: the sums of all outputs grow together, which the compiler vectorizes without reordering any.
             Step::Linear { input, weights, bias } => {
                 let (outputs, inputs) = (bias.len(), weights.len() / bias.len());
@@ -23,12 +27,15 @@ impl Dense {
                 Step::Linear { input, weights: turned, bias }
             }
             step => step,
-        };
-        Dense { step }
+        })
     }
 
     pub fn bytes(&self) -> usize {
-        let numbers = match &self.step {
+        let step = match self {
+            Dense::Step(step) => step,
+            Dense::Gemm(_, gemm) => return size_of::<Dense>() + gemm.bytes(),
+        };
+        let numbers = match step {
             Step::Linear { weights, bias, .. } => weights.len() + bias.len(),
             Step::Scale { offset, scale, .. } => offset.len() + scale.len(),
             Step::Impute { values, .. } => values.len(),
@@ -46,8 +53,14 @@ impl Dense {
         let before = &*before;
         let results = after[..rows * columns].chunks_exact_mut(columns);
         let of = |value: usize| before[places[value].range(rows)].chunks_exact(places[value].width);
-        match &self.step {
-            Step::Trees { .. } => unreachable!("not made of trees"),
+        let step = match self {
+            Dense::Step(step) => step,
+            Dense::Gemm(input, gemm) => {
+                return gemm.run(&before[places[*input].range(rows)], &mut after[..rows * columns]);
+            }
+        };
+        match step {
+            Step::Trees { .. } | Step::Gemm { .. } => unreachable!("made into something else"),
             Step::Linear { input, weights, bias } => {
                 for (row, sums) in of(*input).zip(results) {
                     sums.copy_from_slice(bias);

@@ -4,10 +4,11 @@
 //! (`trees/`). Engines know no file format.
 //!
 //! Invariant: a row's scores depend on the row alone, bit for bit: on no neighbour, no chunk, no CPU path. So no sum is
-//! reordered and no multiplication fused with an addition, whatever the number of rows.
+//! reordered, and a multiplication is fused with an addition where the form says so and nowhere else.
 #![deny(unsafe_code)]
 
 mod dense;
+mod gemm;
 mod simd;
 mod trees;
 

@@ -72,7 +72,7 @@ impl Step {
                 ensemble.check(width(widths, *input)?)?;
                 ensemble.targets
             }
-            Step::Linear { input, weights, bias } => {
+            Step::Linear { input, weights, bias } | Step::Gemm { input, weights, bias } => {
                 let (inputs, outputs) = (width(widths, *input)?, bias.len());
                 demand!(
                     weights.len() == inputs.saturating_mul(outputs),
