@@ -88,10 +88,10 @@ impl<'a> Narrow<'a> {
                 }
                 Step::Arithmetic { operation, left, right }
             }
-            Step::Linear { input, weights, bias } if is_used_once => {
+            Step::Gemm { input, weights, bias } if is_used_once => {
                 let width = self.program.widths[*input];
                 let weights = weights[column * width..(column + 1) * width].to_vec();
-                Step::Linear { input: *input, weights, bias: vec![bias[column]] }
+                Step::Gemm { input: *input, weights, bias: vec![bias[column]] }
             }
             Step::Trees { input, ensemble } if is_used_once => {
                 let (input, ensemble) = (*input, of_target(ensemble, column));

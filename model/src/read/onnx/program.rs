@@ -171,7 +171,7 @@ fn numbers_of(step: &Step) -> usize {
         Operand::Value(_) => 0,
     };
     match step {
-        Step::Linear { weights, bias, .. } => weights.len() + bias.len(),
+        Step::Linear { weights, bias, .. } | Step::Gemm { weights, bias, .. } => weights.len() + bias.len(),
         Step::Scale { offset, scale, .. } => offset.len() + scale.len(),
         Step::Impute { values, .. } => values.len(),
         Step::Arithmetic { left, right, .. } => operand(left) + operand(right),

@@ -35,7 +35,7 @@ pub(super) fn gemm(call: &mut Call<'_>) -> Results {
         let number = |index: usize| if numbers.len() == 1 { numbers[0] } else { numbers[index] };
         bias.iter_mut().enumerate().for_each(|(index, place)| *place = beta * number(index));
     }
-    let value = call.push(Step::Linear { input: rows.value, weights, bias })?;
+    let value = call.push(Step::Gemm { input: rows.value, weights, bias })?;
     one(Rows::flat(value, outputs, Element::Float))
 }
 
@@ -47,7 +47,7 @@ pub(super) fn mat_mul(call: &mut Call<'_>) -> Results {
     let is_vector = matrix.dims.len() == 1;
     let columns = if is_vector { matrix.reshaped(vec![matrix.dims[0], 1]) } else { matrix };
     let (weights, outputs) = weights_of(call, &rows, &columns, false)?;
-    let value = call.push(Step::Linear { input: rows.value, weights, bias: vec![0.0; outputs] })?;
+    let value = call.push(Step::Gemm { input: rows.value, weights, bias: vec![0.0; outputs] })?;
     let dims = if is_vector { Vec::new() } else { vec![outputs] };
     one(Rows { value, dims, batch: 0, element: Element::Float })
 }
@@ -96,7 +96,7 @@ pub(super) fn regressor(call: &mut Call<'_>) -> Results {
         return Err(call.node.malformed(format!("has {} intercepts for {targets} targets", bias.len())));
     }
     let post = Post::of_name(call)?;
-    let sums = call.push(Step::Linear { input: rows.value, weights: coefficients, bias })?;
+    let sums = call.push(Step::Gemm { input: rows.value, weights: coefficients, bias })?;
     let value = post.apply_to_targets(call, sums)?;
     one(Rows::flat(value, targets, Element::Float))
 }
@@ -131,7 +131,7 @@ pub(super) fn classifier(call: &mut Call<'_>) -> Results {
     check_coefficients(call, &rows, weights.len(), outputs)?;
     let labels = labels(call, "classlabels_ints", "classlabels_strings")?;
     let post = Post::of_name(call)?;
-    let sums = call.push(Step::Linear { input: rows.value, weights, bias })?;
+    let sums = call.push(Step::Gemm { input: rows.value, weights, bias })?;
     let scores = match (outputs, labels.len()) {
         // onnxruntime takes what it has for the probability of the second class, whatever the transform.
         (1, 2) => one_row_of_two(call, post, sums)?,
