@@ -205,7 +205,7 @@ fn flags_that_agree_are_taken() {
 /// A config file that is no regular file, or too large, is refused in words, with status 78, and nobody waits for it.
 #[test]
 fn what_is_no_config_file_is_refused_at_once() {
-    let large = TemporaryFile::new("large.toml", &"# A comment.\n".repeat(100_000));
+    let large = TemporaryFile::new("large.toml", "# A comment.\n".repeat(100_000));
     let fifo = TemporaryFile::named("fifo.toml");
     nix::unistd::mkfifo(fifo.path(), Mode::S_IRUSR).expect("the folder takes pipes");
     // Not in cargo's folder: a socket's path is short (unix(7)).
