@@ -515,6 +515,9 @@ mod tests {
         ("pin-policy", ["strict", "best-effort"], "maybe"),
         ("wait", ["spin", "park"], "sleep"),
         ("model", ["a.onnx", "sum"], ""),
+        ("model-name", ["credit", "all"], ""),
+        ("output", ["1", "all"], ""),
+        ("raw", ["true", "false"], "maybe"),
         ("features", ["3", "4"], "4097"),
         ("max-connections", ["8", "9"], "-1"),
         ("buffer-memory", ["1MiB", "2 GiB"], "64M"),
@@ -535,10 +538,14 @@ mod tests {
         for (key, values, bad) in VALUES {
             let variable = format!("DISRUST_{}", key.replace('-', "_").to_uppercase());
             let flag = |value: &str| format!("--{key}={value}");
+            // Some make sense for model files only.
+            let others: &[(&str, &str)] = if *key == "model" { &[] } else { &[("DISRUST_MODEL", "a.onnx")] };
+            let default = read_in(others, &[]).expect("good settings");
             for (low, high) in [(values[0], values[1]), (values[1], values[0])] {
                 let file = TemporaryFile::new(&format!("low-{key}"), &format!("{key} = \"{low}\""));
                 let file = ["--config", file.path()];
-                let [low_config, high_config] = [low, high].map(|value| read(&[&flag(value)]).expect("a good flag"));
+                let [low_config, high_config] =
+                    [low, high].map(|value| read_in(others, &[&flag(value)]).expect("a good flag"));
                 assert_ne!(low_config, high_config, "{key}");
                 for (environment, arguments, expected) in [
                     (None, &[][..], None),
@@ -554,9 +561,10 @@ mod tests {
                     // What is overridden does not count, however wrong it is.
                     (Some("\u{1}nonsense"), &[&*flag(high), file[0], file[1]], Some(&high_config)),
                 ] {
-                    let environment: Vec<_> = environment.map(|value| (&*variable, value)).into_iter().collect();
+                    let environment = environment.map(|value| (&*variable, value)).into_iter();
+                    let environment: Vec<_> = environment.chain(others.iter().copied()).collect();
                     let read = read_in(&environment, arguments).expect("good settings");
-                    assert_eq!(&read, expected.unwrap_or(&Config::default()), "{environment:?} {arguments:?}");
+                    assert_eq!(&read, expected.unwrap_or(&default), "{environment:?} {arguments:?}");
                 }
             }
             let good_file = TemporaryFile::new(&format!("good-{key}"), &format!("{key} = \"{}\"", values[0]));
