@@ -20,10 +20,18 @@ const TREES_TOGETHER: usize = 64;
 /// Rows from which a tree is walked by all rows, before the next one is.
 const ROWS_FOR_TREES: usize = 8;
 
-/// Steps between two looks at who has arrived.
-const STEPS: usize = 3;
+/// Walkers that take their steps together. More do not fit in the registers, fewer do not fill the CPU.
+const TOGETHER: usize = 8;
 
-const COLUMN_BITS: u32 = 12;
+/// Rows whose keys lie side by side.
+const LANES: usize = 8;
+
+/// Steps between two looks at who has arrived.
+const STEPS: u32 = 3;
+
+/// What a node says of its column: where the column's keys are in those of [`LANES`] rows.
+const COLUMN_BITS: u32 = 15;
+const COLUMNS_MAX: usize = (1 << COLUMN_BITS) / LANES;
 const LEFT_BITS: u32 = 32 - COLUMN_BITS;
 
 /// The trees, for walking.
@@ -31,16 +39,17 @@ pub(super) struct Descent {
     keys: Keys,
     nodes: Vec<Node>,
     trees: Vec<Way>,
-    /// Of the rows at hand, shape `[rows, columns]`.
+    /// Steps that most rows take in most trees.
+    steps: u32,
+    /// Of the rows at hand, shape `[rows / LANES, columns, LANES]`.
     row_keys: Vec<i32>,
     walkers: Walkers,
 }
 
 /// One tree.
 struct Way {
-    /// Its nodes.
-    start: usize,
-    end: usize,
+    /// Its root.
+    start: u32,
     /// Steps that most rows take.
     steps: u32,
 }
@@ -50,7 +59,7 @@ struct Way {
 struct Node {
     /// A value that is at most this goes to the left child, another to the one after.
     key: i32,
-    /// The column in the lower bits, then the index of the left child in the tree.
+    /// [`LANES`] times the column in the lower bits, then how far away the left child is.
     link: u32,
 }
 
@@ -59,17 +68,23 @@ const LEAF_COLUMN: u32 = 0;
 
 impl Node {
     fn new(key: i32, column: u32, left: u32) -> Node {
-        Node { key, link: column | left << COLUMN_BITS }
+        Node { key, link: (column * LANES as u32) | (left << COLUMN_BITS) }
     }
 
+    /// Where the column's keys are.
     #[inline(always)]
-    fn column(self) -> u32 {
-        self.link & ((1 << COLUMN_BITS) - 1)
+    fn column(self) -> usize {
+        (self.link & ((1 << COLUMN_BITS) - 1)) as usize
     }
 
     #[inline(always)]
     fn left(self) -> u32 {
         self.link >> COLUMN_BITS
+    }
+
+    #[inline(always)]
+    fn is_split(self) -> bool {
+        self.column() != LEAF_COLUMN as usize
     }
 }
 
@@ -77,21 +92,22 @@ impl Descent {
     /// None if a tree or the number of columns is too large for a node.
     pub fn new(ensemble: &Ensemble, survey: &Survey) -> Option<Descent> {
         let keys = Keys::new(survey);
-        let parts_max = ensemble.trees.iter().map(|tree| tree.splits.len() + tree.leaves.count).max().unwrap_or(0);
-        if keys.columns() > 1 << COLUMN_BITS || parts_max > 1 << LEFT_BITS {
+        let parts = || ensemble.trees.iter().map(|tree| tree.splits.len() + tree.leaves.count);
+        let (parts_max, parts) = (parts().max().unwrap_or(0), parts().sum::<usize>());
+        if keys.columns() > COLUMNS_MAX || parts_max > 1 << LEFT_BITS || parts > u32::MAX as usize {
             return None;
         }
-        let parts = ensemble.trees.iter().map(|tree| tree.splits.len() + tree.leaves.count).sum();
         let mut nodes = Vec::with_capacity(parts);
         let mut first = 0;
         let trees = ensemble.trees.iter().map(|tree| {
             let start = nodes.len();
             add_nodes(tree, first, survey, &mut nodes);
             first += tree.leaves.count as u32;
-            Way { start, end: nodes.len(), steps: usual_steps(tree) }
+            Way { start: start as u32, steps: usual_steps(tree) }
         });
-        let trees = trees.collect();
-        Some(Descent { keys, nodes, trees, row_keys: Vec::new(), walkers: Walkers::default() })
+        let trees: Vec<Way> = trees.collect();
+        let steps = trees.iter().map(|tree| tree.steps).sum::<u32>().div_ceil(trees.len().max(1) as u32);
+        Some(Descent { keys, nodes, trees, steps, row_keys: Vec::new(), walkers: Walkers::default() })
     }
 
     pub fn bytes(&self) -> usize {
@@ -106,26 +122,30 @@ impl Descent {
 
     /// Adds the leaves of at most [`ROWS_MAX`] rows to their sums.
     pub fn score<T: Real>(&mut self, rows: Matrix<'_>, leaves: &Leaves<T>, sums: &mut [T]) {
-        let columns = self.keys.columns();
-        let needed = rows.rows() * columns;
+        let block = self.keys.columns() * LANES;
+        let needed = rows.rows().div_ceil(LANES) * block;
         if self.row_keys.len() < needed {
             self.row_keys.resize(needed, i32::MIN);
         }
-        self.keys.fill(rows, &mut self.row_keys);
+        let row_keys = &mut self.row_keys[..needed];
+        self.keys.fill(rows, row_keys);
         if rows.rows() < ROWS_FOR_TREES {
             for (row, sums) in sums.chunks_exact_mut(leaves.targets()).enumerate() {
-                let keys = &self.row_keys[row * columns..][..columns];
-                for first in (0..self.trees.len()).step_by(TREES_TOGETHER) {
-                    let trees = &self.trees[first..self.trees.len().min(first + TREES_TOGETHER)];
-                    let found = self.walkers.through_trees(&self.nodes, trees, keys);
-                    leaves.add_trees(first, found, rows.row(row), sums);
+                for (part, trees) in self.trees.chunks(TREES_TOGETHER).enumerate() {
+                    let count = trees.len().next_multiple_of(TOGETHER);
+                    let start = |tree: usize| trees.get(tree).map_or(trees[0].start, |tree| tree.start);
+                    let found = self.walkers.leaves(&self.nodes, row_keys, count, self.steps, start, |_| row);
+                    leaves.add_trees(part * TREES_TOGETHER, &found[..trees.len()], rows.row(row), sums);
                 }
             }
         } else {
+            let count = rows.rows().next_multiple_of(LANES);
             for (index, tree) in self.trees.iter().enumerate() {
-                let nodes = &self.nodes[tree.start..tree.end];
-                let found = self.walkers.through_tree(nodes, tree.steps, &self.row_keys[..needed], columns);
-                leaves.add_rows(index, found, rows, sums);
+                let end = self.trees.get(index + 1).map_or(self.nodes.len(), |next| next.start as usize);
+                let nodes = &self.nodes[tree.start as usize..end];
+                let lane = |row: usize| row / LANES * block + row % LANES;
+                let found = self.walkers.leaves(nodes, row_keys, count, tree.steps, |_| 0, lane);
+                leaves.add_rows(index, &found[..rows.rows()], rows, sums);
             }
         }
     }
@@ -139,13 +159,13 @@ fn add_nodes(tree: &Tree, first_leaf: u32, survey: &Survey, nodes: &mut Vec<Node
     while let Some(child) = level.pop_front() {
         match child {
             Child::Leaf(leaf) => {
-                let here = (nodes.len() - start) as u32;
-                nodes.push(Node::new((first_leaf + leaf) as i32, LEAF_COLUMN, here));
+                nodes.push(Node::new((first_leaf + leaf) as i32, LEAF_COLUMN, 0));
             }
             Child::Split(split) => {
                 let split = &tree.splits[split as usize];
                 let (column, key) = Keys::place(survey, survey.question(split));
-                nodes.push(Node::new(key, column, next));
+                let here = (nodes.len() - start) as u32;
+                nodes.push(Node::new(key, column, next - here));
                 next += 2;
                 level.extend([split.yes, split.no]);
             }
@@ -172,82 +192,96 @@ fn usual_steps(tree: &Tree) -> u32 {
 /// Who is on the way, and where.
 #[derive(Default)]
 struct Walkers {
-    /// Where each walker is: its node in its tree, in the end its leaf.
+    /// Where each walker is: its node, in the end its leaf.
     places: Vec<u32>,
     /// Walkers that have not arrived.
     late: Vec<u32>,
 }
 
+/// Steps of [`TOGETHER`] walkers; each has its place among the keys, and its node.
 #[inline(always)]
-fn step(nodes: &[Node], keys: &[i32], at: u32) -> u32 {
-    let node = nodes[at as usize];
-    node.left() + u32::from(keys[node.column() as usize] > node.key)
+fn walk(
+    nodes: &[Node],
+    keys: &[i32],
+    lanes: [usize; TOGETHER],
+    mut at: [u32; TOGETHER],
+    steps: u32,
+) -> [u32; TOGETHER] {
+    for _ in 0..steps {
+        for (at, lane) in at.iter_mut().zip(lanes) {
+            let node = nodes[*at as usize];
+            *at += node.left() + u32::from(keys[node.column() + lane] > node.key);
+        }
+    }
+    at
 }
 
 impl Walkers {
-    fn reserve(&mut self, count: usize) {
+    /// The leaves that walkers come to: walker `n` starts at node `starts(n)`, and its keys are at `lane(n)`. Their number is a
+    /// multiple of [`TOGETHER`].
+    #[inline(always)]
+    fn leaves(
+        &mut self,
+        nodes: &[Node],
+        keys: &[i32],
+        count: usize,
+        steps: u32,
+        start: impl Fn(usize) -> u32,
+        lane: impl Fn(usize) -> usize,
+    ) -> &[u32] {
         if self.places.len() < count {
             self.places.resize(count, 0);
-            self.late.resize(count, 0);
+            // One more, for whoever is not late after all.
+            self.late.resize(count + 1, 0);
         }
-    }
-
-    /// The leaves of one row in some trees.
-    fn through_trees(&mut self, nodes: &[Node], trees: &[Way], keys: &[i32]) -> &[u32] {
-        self.reserve(trees.len());
-        let (places, late) = (&mut self.places[..trees.len()], &mut self.late[..trees.len()]);
+        let (places, late) = (&mut self.places[..count], &mut self.late[..=count]);
         let mut late_count = 0;
-        for (index, tree) in trees.iter().enumerate() {
-            let nodes = &nodes[tree.start..tree.end];
-            let at = (0..tree.steps).fold(0, |at, _| step(nodes, keys, at));
-            late_count += arrive(nodes, at, &mut places[index], &mut late[late_count], index);
+        for first in (0..count).step_by(TOGETHER) {
+            let walkers: [u32; TOGETHER] = std::array::from_fn(|index| (first + index) as u32);
+            let at = walk(
+                nodes,
+                keys,
+                walkers.map(|walker| lane(walker as usize)),
+                walkers.map(|w| start(w as usize)),
+                steps,
+            );
+            late_count = arrive(nodes, at, walkers, places, late, late_count);
         }
         while late_count > 0 {
+            // What is missing in the last group walks twice, to the same leaf.
+            let last = late[late_count - 1];
+            late[late_count..late_count.next_multiple_of(TOGETHER)].fill(last);
             let mut later_count = 0;
-            for index in 0..late_count {
-                let walker = late[index] as usize;
-                let tree = &trees[walker];
-                let nodes = &nodes[tree.start..tree.end];
-                let at = (0..STEPS).fold(places[walker], |at, _| step(nodes, keys, at));
-                later_count += arrive(nodes, at, &mut places[walker], &mut late[later_count], walker);
+            for group in 0..late_count.div_ceil(TOGETHER) {
+                let walkers = late.as_chunks::<TOGETHER>().0[group];
+                let at = walkers.map(|walker| places[walker as usize]);
+                let at = walk(nodes, keys, walkers.map(|walker| lane(walker as usize)), at, STEPS);
+                later_count = arrive(nodes, at, walkers, places, late, later_count);
             }
             late_count = later_count;
         }
-        places
-    }
-
-    /// The leaves of some rows in one tree.
-    fn through_tree(&mut self, nodes: &[Node], steps: u32, keys: &[i32], columns: usize) -> &[u32] {
-        let rows = keys.len() / columns;
-        self.reserve(rows);
-        let (places, late) = (&mut self.places[..rows], &mut self.late[..rows]);
-        let mut late_count = 0;
-        for (index, keys) in keys.chunks_exact(columns).enumerate() {
-            let at = (0..steps).fold(0, |at, _| step(nodes, keys, at));
-            late_count += arrive(nodes, at, &mut places[index], &mut late[late_count], index);
-        }
-        while late_count > 0 {
-            let mut later_count = 0;
-            for index in 0..late_count {
-                let walker = late[index] as usize;
-                let keys = &keys[walker * columns..][..columns];
-                let at = (0..STEPS).fold(places[walker], |at, _| step(nodes, keys, at));
-                later_count += arrive(nodes, at, &mut places[walker], &mut late[later_count], walker);
-            }
-            late_count = later_count;
-        }
+        places.iter_mut().for_each(|place| *place = nodes[*place as usize].key as u32);
         places
     }
 }
 
-/// Writes down where a walker is, and that it is late; 1 if it is.
+/// Writes down where walkers are, and who of them is late.
 #[inline(always)]
-fn arrive(nodes: &[Node], at: u32, place: &mut u32, late: &mut u32, walker: usize) -> usize {
-    let node = nodes[at as usize];
-    let is_late = node.column() != LEAF_COLUMN;
-    *place = if is_late { at } else { node.key as u32 };
-    *late = walker as u32;
-    usize::from(is_late)
+fn arrive(
+    nodes: &[Node],
+    at: [u32; TOGETHER],
+    walkers: [u32; TOGETHER],
+    places: &mut [u32],
+    late: &mut [u32],
+    mut late_count: usize,
+) -> usize {
+    for (at, walker) in at.into_iter().zip(walkers) {
+        let node = nodes[at as usize];
+        places[walker as usize] = at;
+        late[late_count] = walker;
+        late_count += usize::from(node.is_split());
+    }
+    late_count
 }
 
 /// The columns that nodes look at: features as integers.
@@ -276,17 +310,21 @@ impl Keys {
         }
     }
 
-    /// Fills the keys of rows, shape `[rows, columns]`.
+    /// Fills the keys of rows, shape `[rows / LANES, columns, LANES]`.
     fn fill(&self, rows: Matrix<'_>, keys: &mut [i32]) {
-        let columns = self.columns();
-        for (row, keys) in keys.chunks_exact_mut(columns).take(rows.rows()).enumerate() {
+        let block = self.columns() * LANES;
+        for row in 0..rows.rows() {
+            let keys = &mut keys[row / LANES * block..][..block];
+            let keys = keys.as_chunks_mut::<LANES>().0.iter_mut().map(|lanes| &mut lanes[row % LANES]);
             let row = rows.row(row);
-            for (rule, key) in self.rules.iter().zip(&mut keys[1..]) {
+            for (rule, key) in self.rules.iter().zip(keys.skip(1)) {
                 *key = key_by(*rule, row[rule.feature as usize]);
             }
         }
         let first_set = 1 + self.rules.len();
-        self.sets.answer(rows, |row, set, answer| keys[row * columns + first_set + set] = i32::from(answer));
+        self.sets.answer(rows, |row, set, answer| {
+            keys[row / LANES * block + (first_set + set) * LANES + row % LANES] = i32::from(answer);
+        });
     }
 }
 

@@ -9,7 +9,6 @@
 mod columns;
 mod descent;
 mod order;
-mod ranks;
 mod sets;
 mod sums;
 mod walk;
