@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::{Accept, IoThread, named, nanoseconds};
 use crate::connections::{Drain, Expiry, Timeouts, Turn};
-use crate::exchange::blocks::Pressure;
 use crate::kernel::Kernel;
 use crate::limits::{IN_FLIGHT_LOOK, PEER_SILENCE_MAX, SWEEP_INTERVAL_MAX, SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL};
 
@@ -27,7 +26,7 @@ impl<K: Kernel> IoThread<K> {
     pub(super) fn next_due_ns(&self) -> Option<u64> {
         let now_ns = self.turn.now_ns;
         let in_a_tick_ns = now_ns + nanoseconds(TICK);
-        let ticks = self.drain_began_ns.is_some() || self.blocks.pressure() >= Pressure::High;
+        let ticks = self.drain_began_ns.is_some() || self.is_short;
         let accept_ns = if let Accept::Paused { until_ns } = self.accept { Some(until_ns) } else { None };
         let sweep_ns = if self.eventful { Some(self.swept_at_ns + self.sweep_interval_ns) } else { self.deadline_ns };
         let in_flight_ns = (self.events_in_flight > 0).then_some(now_ns + nanoseconds(IN_FLIGHT_LOOK));
@@ -49,8 +48,7 @@ impl<K: Kernel> IoThread<K> {
         }
         let has_deadline = self.eventful && now_ns - self.swept_at_ns >= self.sweep_interval_ns;
         let has_passed = self.deadline_ns.is_some_and(|deadline_ns| deadline_ns <= now_ns);
-        let is_short = self.blocks.pressure() >= Pressure::High;
-        if self.turn.drain > Drain::No || is_short || has_deadline || has_passed {
+        if self.turn.drain > Drain::No || self.is_short || has_deadline || has_passed {
             self.sweep_due_at_ns.get_or_insert(now_ns);
         }
     }
@@ -77,6 +75,7 @@ impl<K: Kernel> IoThread<K> {
         let cut = self.drain_is_over();
         let as_of = Turn { now_ns: as_of_ns, ..self.turn };
         self.deadline_ns = None;
+        self.is_short = false;
         for key in 0..self.slots_end {
             if !self.connections.contains(key) {
                 continue;

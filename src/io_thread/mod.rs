@@ -112,6 +112,9 @@ pub struct IoThread<K: Kernel> {
     events_in_flight: usize,
     /// Something has happened since the last sweep, so that there may be deadlines which that did not see.
     eventful: bool,
+    /// Memory has been short for somebody since the last sweep began. Whoever was not let receive for it has nothing in the
+    /// kernel that would complete, so that only a sweep finds that there is memory again, or that the peer has gone.
+    is_short: bool,
     /// The first deadline that the last sweep saw.
     deadline_ns: Option<u64>,
     sweep_interval_ns: u64,
@@ -156,6 +159,7 @@ impl<K: Kernel> IoThread<K> {
             timers: Vec::with_capacity(4),
             events_in_flight: 0,
             eventful: false,
+            is_short: false,
             deadline_ns: None,
             sweep_interval_ns: nanoseconds(sweep_interval(parts.rules.timeouts)),
             swept_at_ns: 0,
@@ -441,6 +445,7 @@ impl<K: Kernel> IoThread<K> {
                 }
             }
         }
+        self.is_short |= self.blocks.pressure() >= Pressure::High;
     }
 
     fn provide(&mut self, buffer: Buffer) {

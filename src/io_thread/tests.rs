@@ -7,6 +7,7 @@ use disrust_protocol::{RequestLayout, write_request};
 
 use super::*;
 use crate::connections::Timeouts;
+use crate::exchange::event::Response;
 use crate::exchange::response_queue::{ResponseProducer, response_queue};
 use crate::exchange::wake::Alarm;
 use crate::kernel::{Queued, Shots};
@@ -15,6 +16,8 @@ use crate::limits::{ConnectionLimits, PoolGeometry, TICK};
 const LAYOUT: RequestLayout = RequestLayout::new(1);
 const GEOMETRY: PoolGeometry =
     PoolGeometry { buffers: 2, headroom_bytes: LAYOUT.request_bytes_max(), receive_bytes: 1024 };
+/// The limit on what a peer may be owed when memory is short.
+const OWED_UNDER_PRESSURE: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the kernel was told, and what it has to say.
@@ -28,6 +31,8 @@ struct Script {
     closed: Vec<u32>,
     listener_closed: bool,
     timers: Vec<u64>,
+    /// What every peer leaves unacknowledged.
+    unacknowledged_bytes: usize,
     /// Whether the last enter was one that waits.
     waited: bool,
 }
@@ -57,7 +62,7 @@ impl Kernel for Script {
         self.completions.push_back(Completion::Sent { id, block, result: Ok(sent) });
     }
     fn unacknowledged_bytes(&mut self, _socket: u32) -> usize {
-        0
+        self.unacknowledged_bytes
     }
     fn peer_has_vanished(&mut self, _socket: u32) -> bool {
         false
@@ -91,11 +96,11 @@ impl Alarm for Nobody {
     fn ring(&self) {}
 }
 
-/// A thread of a server with one; the batch processor's end of the disruptor and of the responses stay here, unused.
+/// A thread of a server with one, and the batch processor's end of the disruptor and of the responses.
 struct Bench {
     thread: IoThread<Script>,
-    _consumer: disruptor::EventPoller<InferenceEvent, disruptor::MultiProducerBarrier>,
-    _responses: ResponseProducer,
+    consumer: disruptor::EventPoller<InferenceEvent, disruptor::MultiProducerBarrier>,
+    responses: ResponseProducer,
 }
 
 impl Bench {
@@ -104,7 +109,11 @@ impl Bench {
         let (responses_in, responses) = response_queue(usize::from(GEOMETRY.buffers));
         let pool = Arc::new(BufferPool::new(GEOMETRY));
         let lent = (0..GEOMETRY.buffers).map(|index| pool.adopt(index)).collect();
-        let limits = ConnectionLimits { blocks_retained: 0, ..ConnectionLimits::SERVING };
+        let limits = ConnectionLimits {
+            answer_bytes_owed_under_pressure_max: OWED_UNDER_PRESSURE,
+            blocks_retained: 0,
+            ..ConnectionLimits::SERVING
+        };
         let parts = IoThreadParts {
             index: 0,
             io_threads: 1,
@@ -121,7 +130,7 @@ impl Bench {
             budget_bytes,
         };
         let thread = IoThread::new(Script { lent, ..Script::default() }, parts);
-        Bench { thread, _consumer: consumer, _responses: responses_in }
+        Bench { thread, consumer, responses: responses_in }
     }
 
     fn kernel(&mut self) -> &mut Script {
@@ -161,6 +170,62 @@ impl Bench {
         let outcome = ReceiveOutcome::Bytes { buffer, bytes: bytes.len() };
         kernel.completions.push_back(Completion::Received { id, outcome, more: true });
     }
+
+    /// The batch processor answers all requests of one vector that were published.
+    fn answer(&mut self) {
+        let mut events = self.consumer.poll().expect("something was published");
+        for event in &mut events {
+            self.responses.push(Response {
+                connection: event.connection,
+                buffer: event.buffer,
+                requests: event.requests,
+                request_bytes: event.request_bytes,
+                offset: event.offset,
+                answer_bytes: 5 * u32::from(event.requests),
+                sequence: event.sequence,
+                published_at_ns: event.published_at_ns,
+            });
+        }
+        self.responses.publish();
+    }
+}
+
+/// Whoever was not let receive because memory was short is looked at soon after it is free: no completion tells of that.
+#[test]
+fn whoever_waited_for_memory_is_not_forgotten() {
+    // The beginning of a request takes more than half of it.
+    let mut bench = Bench::new(300);
+    bench.accept(0..2);
+    let mut requests = Vec::new();
+    (0..OWED_UNDER_PRESSURE / 5 + 1).for_each(|_| write_request(LAYOUT, &[1.0], &mut requests));
+    bench.arrive(0, &requests);
+    bench.turn();
+    bench.answer();
+    bench.turn();
+    // The answers are the kernel's, and the peer has not acknowledged them.
+    bench.kernel().unacknowledged_bytes = OWED_UNDER_PRESSURE;
+    bench.turn();
+    bench.arrive(1, &beginning());
+    let (waiting, midway) = (bench.kernel().armed[0], bench.kernel().armed[1]);
+    bench.kernel().armed.clear();
+    let starved = Completion::Received { id: waiting, outcome: ReceiveOutcome::NoBuffers, more: false };
+    bench.kernel().completions.push_back(starved);
+    bench.turn();
+    assert!(bench.thread.starved.is_empty() && bench.kernel().armed.is_empty(), "it may not receive now");
+    let end = Completion::Received { id: midway, outcome: ReceiveOutcome::End, more: false };
+    bench.kernel().completions.push_back(end);
+    bench.turn();
+    assert_eq!(bench.thread.blocks.lent(), 0);
+    bench.pass(TICK);
+    bench.turn();
+    bench.pass(Duration::from_micros(1));
+    bench.turn();
+    assert_eq!(bench.kernel().armed, [waiting]);
+    for _ in 0..20 {
+        bench.pass(TICK);
+        bench.turn();
+    }
+    assert!(!bench.thread.is_short, "and nobody ticks any more");
 }
 
 /// The beginning of a request of 64 vectors.
