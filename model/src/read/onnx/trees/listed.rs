@@ -189,6 +189,9 @@ struct Entries {
     are_double: bool,
 }
 
+/// A target, and what is added to it.
+type Entry = (u32, f64);
+
 impl Entries {
     fn take(call: &mut Call<'_>, leaves: &str, targets: usize, runs: &Runs) -> Result<Entries, ReadError> {
         let mut list = |name: &str| call.node.integers(&format!("{leaves}_{name}")).map(Option::unwrap_or_default);
@@ -214,8 +217,8 @@ impl Entries {
         Ok(Entries { places, weights: weights.numbers, are_double: weights.are_double })
     }
 
-    /// Sorted by node, in the file's order for each; and for each node, which are its own.
-    fn by_node(&self, nodes: usize) -> (Vec<(u32, u32)>, Vec<(u32, f64)>) {
+    /// For each node, which entries are its own; and the entries, sorted by node, in the file's order for each.
+    fn by_node(&self, nodes: usize) -> (Vec<(u32, u32)>, Vec<Entry>) {
         let mut ranges = vec![(0_u32, 0_u32); nodes];
         self.places.iter().for_each(|(node, _)| ranges[*node as usize].1 += 1);
         let mut start = 0;
