@@ -1,18 +1,26 @@
 //! Scores an ensemble of trees, with the engine that suits its shape, the CPU and the number of rows.
 //!
 //! [`walk`] does what the form says, split by split: the other engines are tested against it. [`descent`] walks without
-//! branches, on any CPU and with trees of any size.
+//! branches, on any CPU and with trees of any size. `blocks` answers all splits of a small tree at once, for few rows, with AVX2.
 //!
 //! Engines find the leaves that rows end at; [`sums`] adds them up, in one order.
 #![deny(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 mod columns;
 mod descent;
 mod order;
+#[cfg(target_arch = "x86_64")]
+mod ranks;
 mod sets;
 mod sums;
 mod walk;
 
+#[cfg(target_arch = "x86_64")]
+use self::blocks::Blocks;
 use self::columns::Survey;
 use self::descent::Descent;
 use self::sums::{Leaves, Matrix, Real};
@@ -124,26 +132,46 @@ impl<T: Real> Scorer<T> {
 /// The engines that an ensemble has.
 struct Engines {
     descent: Descent,
+    /// For few rows.
+    #[cfg(target_arch = "x86_64")]
+    blocks: Option<Blocks>,
 }
+
+/// Rows from which blocks are not the fastest.
+#[cfg(target_arch = "x86_64")]
+const ROWS_PAST_BLOCKS: usize = 65;
 
 impl Engines {
     /// None if the ensemble is too large for all of them.
-    fn new(ensemble: &Ensemble, _simd: Simd) -> Option<Engines> {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is but one path"))]
+    fn new(ensemble: &Ensemble, simd: Simd) -> Option<Engines> {
         let leaves: usize = ensemble.trees.iter().map(|tree| tree.leaves.count).sum();
         if leaves > LEAVES_MAX {
             return None;
         }
         let survey = Survey::new(ensemble);
         let descent = Descent::new(ensemble, &survey)?;
-        Some(Engines { descent })
+        Some(Engines {
+            descent,
+            #[cfg(target_arch = "x86_64")]
+            blocks: Blocks::new(ensemble, &survey, simd),
+        })
     }
 
     fn name(&self) -> String {
+        #[cfg(target_arch = "x86_64")]
+        if self.blocks.is_some() {
+            return "blocks of splits, AVX2".to_owned();
+        }
         "branchless walk".to_owned()
     }
 
     fn bytes(&self) -> usize {
-        self.descent.bytes()
+        #[cfg(target_arch = "x86_64")]
+        let blocks = self.blocks.as_ref().map_or(0, Blocks::bytes);
+        #[cfg(not(target_arch = "x86_64"))]
+        let blocks = 0;
+        self.descent.bytes() + blocks
     }
 
     fn rows_max(&self) -> usize {
@@ -151,6 +179,12 @@ impl Engines {
     }
 
     fn score<T: Real>(&mut self, rows: Matrix<'_>, leaves: &Leaves<T>, sums: &mut [T]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(blocks) = &mut self.blocks
+            && rows.rows() < ROWS_PAST_BLOCKS
+        {
+            return blocks.score(rows, leaves, sums);
+        }
         self.descent.score(rows, leaves, sums);
     }
 }
