@@ -26,10 +26,10 @@ fuzz_target!(|bytes: &[u8]| {
     let (features, outputs) = (model.feature_dim(), model.outputs());
     let rows: Vec<u8> = (0..70 * features).flat_map(|at| f32::to_le_bytes(values[at * 7 % 11 % values.len()])).collect();
     let mut together = vec![0.0; 70 * outputs];
-    model.predict(&Rows::new(&rows[..], 70, features), &mut together).expect("a model that was checked scores");
+    model.predict(&Rows::new(&&rows[..], 70, features), &mut together).expect("a model that was checked scores");
     for (row, expected) in rows.chunks(4 * features).zip(together.chunks(outputs)) {
         let mut alone = vec![0.0; outputs];
-        model.predict(&Rows::new(row, 1, features), &mut alone).expect("a model that was checked scores");
+        model.predict(&Rows::new(&row, 1, features), &mut alone).expect("a model that was checked scores");
         assert!(alone.iter().zip(expected).all(|(one, other)| one.to_bits() == other.to_bits()), "the same bits");
     }
 });
