@@ -1,118 +1,150 @@
-//! What the engines do with AVX2, and nothing else: ranks of a row, answers of blocks.
+//! The engines' part for x86-64 with AVX2: 32 bytes at once.
 //!
-//! Invariant: an [`Avx2`] exists only where the CPU has these instructions, so its methods may use them.
-#![expect(unsafe_code, reason = "functions that need CPU features, and loads of whole registers")]
+//! An [`Avx2`] is the proof that the CPU has the instructions: only [`Avx2::detect`] makes one.
+#![expect(
+    unsafe_code,
+    reason = "intrinsics need a proof that the CPU has them, and programs run without bounds checks"
+)]
 
-use std::arch::x86_64::{
-    __m256i, _CMP_LT_OQ, _mm_loadu_si128, _mm256_adds_epu8, _mm256_broadcastsi128_si256, _mm256_cmp_ps,
-    _mm256_cmpeq_epi8, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_movemask_ps,
-    _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_ps, _mm256_shuffle_epi8, _mm256_sub_epi8,
-};
+use std::arch::x86_64::*;
 
-use super::blocks::{self, Block, RowRanks};
-use super::ranks::{Cut, LINE, Ranks};
+use super::blend::{Group, Lanes, Merge, Pair};
+use super::ranks::{LINE, Ranks};
+use super::sums::{BYTE_LEAVES, Matrix};
 use crate::engine::simd::Simd;
 
-/// The proof that this CPU has what [`Simd::Avx2`] asks for.
+/// Proof that this CPU has AVX2 and what comes with it.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
+/// Rows in a register.
+const WIDTH: usize = 32;
+
 impl Avx2 {
-    /// None if the path asks for less.
-    pub fn of(simd: Simd) -> Option<Avx2> {
-        (simd >= Simd::Avx2 && Simd::Avx2.is_available()).then_some(Avx2(()))
+    pub fn detect() -> Option<Avx2> {
+        Simd::Avx2.is_available().then_some(Avx2(()))
     }
 
-    /// The ranks of a row, but for those of sets.
-    pub fn rank_row(self, ranks: &Ranks, row: &[f32], row_ranks: &mut RowRanks) {
-        // SAFETY: an Avx2 is made only where the CPU has the features that the function asks for (Avx2::of).
-        unsafe { rank_row(ranks, row, row_ranks) }
+    /// Bytes are compared as signed ones.
+    pub fn coded(rank: u8) -> u8 {
+        rank ^ 0x80
     }
 
-    /// The ordinals of the leaves that a row of `columns` ranks, 64 at most, ends at, for the trees whose root blocks are
-    /// `roots`.
-    pub fn follow(self, row: &RowRanks, columns: usize, roots: &[Block], all: &[Block], found: &mut [u32]) {
-        match columns {
-            // SAFETY: an Avx2 is made only where the CPU has the features that the function asks for (Avx2::of).
-            0..=16 => unsafe { follow::<1>(row, roots, all, found) },
+    /// A rank passes if it is below the limit. A probe's rank is below the largest one.
+    pub fn limit(rank: u8) -> u8 {
+        Avx2::coded(rank + 1)
+    }
+
+    pub fn rank_columns(self, ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
+        // SAFETY: the CPU has the features, or there were no `self`.
+        unsafe { rank_columns(ranks, rows, columns) }
+    }
+
+    pub fn blend(self, group: &Group, rows: usize, columns: &[Lanes], places: &mut [Lanes]) {
+        assert!(columns.len() >= group.columns() && places.len() >= group.places(), "room for what the group names");
+        if rows <= WIDTH {
+            // SAFETY: the CPU has the features, or there were no `self`; the slices are as long as asked, see above.
+            unsafe { blend::<1>(group, columns, places) }
+        } else {
             // SAFETY: as above.
-            17..=32 => unsafe { follow::<2>(row, roots, all, found) },
-            // SAFETY: as above.
-            _ => unsafe { follow::<4>(row, roots, all, found) },
+            unsafe { blend::<2>(group, columns, places) }
         }
     }
 }
 
 #[target_feature(enable = "avx2,popcnt")]
-fn rank_row(ranks: &Ranks, row: &[f32], row_ranks: &mut RowRanks) {
-    for (cut, place) in ranks.cuts.iter().zip(&mut row_ranks.0) {
-        let x = row[cut.rule.feature as usize];
-        *place = match cut.fixed_rank(x) {
-            None => rank(cut, &ranks.lines, x),
-            Some(rank) => rank,
-        };
+fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
+    for (cut, column) in ranks.cuts.iter().zip(columns) {
+        let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
+        let pivots = halves(pivots);
+        for (row, place) in (0..rows.rows()).zip(&mut column.0) {
+            let x = rows.row(row)[cut.rule.feature as usize];
+            let wide = _mm256_set1_ps(x);
+            let bucket = count_below(pivots, wide);
+            let rank = bucket * LINE + count_below(halves(&buckets[bucket]), wide);
+            // A cut has at most 255 thresholds.
+            *place = Avx2::coded(cut.fixed_rank(x).unwrap_or(rank as u8));
+        }
     }
 }
 
-/// How many thresholds of the cut are below `x`.
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
-fn rank(cut: &Cut, lines: &[[f32; LINE]], x: f32) -> u8 {
-    let x = _mm256_set1_ps(x);
-    let below = |line: &[f32; LINE]| {
-        let [first, second] = [0, 1].map(|half| {
-            // SAFETY: half a line is the 8 f32 that are read; the load needs no alignment.
-            let thresholds = unsafe { _mm256_loadu_ps(line.as_chunks::<8>().0[half].as_ptr()) };
-            _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(thresholds, x)) as u32
-        });
-        (first | second << 8).count_ones()
-    };
-    let buckets = below(&lines[cut.line as usize]);
-    let near = below(&lines[(cut.line + 1 + buckets) as usize]);
-    (buckets * LINE as u32 + near) as u8
+fn halves(line: &[f32; LINE]) -> [__m256; 2] {
+    let [first, second] = line.as_chunks::<8>().0 else { unreachable!("a line has two halves") };
+    [load_numbers(first), load_numbers(second)]
 }
 
-/// With `TABLES` tables of 16 ranks.
-#[target_feature(enable = "avx2,popcnt,bmi2")]
-fn follow<const TABLES: usize>(row: &RowRanks, roots: &[Block], all: &[Block], found: &mut [u32]) {
-    let mut tables = [_mm256_set1_epi8(0); TABLES];
-    for (table, ranks) in tables.iter_mut().zip(row.0.as_chunks::<16>().0) {
-        // SAFETY: the chunk is the 16 bytes that are read; the load needs no alignment.
-        *table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(ranks.as_ptr().cast()) });
-    }
-    blocks::follow(roots, all, found, |block| {
-        let halves = block.columns.as_chunks::<32>().0.iter().zip(block.ranks.as_chunks::<32>().0);
-        let mut yes = [0_u32; 2];
-        for ((columns, ranks), yes) in halves.zip(&mut yes) {
-            let looked_at = look_up(&tables, load(columns));
-            // The smaller one of two is the first: it is at most the second.
-            let is_yes = _mm256_cmpeq_epi8(_mm256_min_epu8(looked_at, load(ranks)), looked_at);
-            *yes = _mm256_movemask_epi8(is_yes) as u32;
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_numbers(numbers: &[f32; 8]) -> __m256 {
+    // SAFETY: there are eight numbers, at any alignment.
+    unsafe { _mm256_loadu_ps(numbers.as_ptr()) }
+}
+
+/// How many numbers of an ascending line are below `x`; none is below NaN.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+fn count_below(line: [__m256; 2], x: __m256) -> usize {
+    let below = line.map(|half| _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(half, x)));
+    (below[0] | (below[1] << 8)).count_ones() as usize
+}
+
+/// Runs a group's programs for the first `PARTS` times 32 rows.
+///
+/// # Safety
+/// `columns` and `places` are as long as the group says.
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn blend<const PARTS: usize>(group: &Group, columns: &[Lanes], places: &mut [Lanes]) {
+    let mut result = BYTE_LEAVES;
+    for Pair { column, limit, leaf } in group.pairs() {
+        let limit = _mm256_set1_epi8(*limit as i8);
+        let leaf = _mm256_set1_epi8(*leaf as i8);
+        // SAFETY: columns are below `columns()`, by the group's invariant, and that many there are, by the caller's word.
+        let ranks = unsafe { columns.get_unchecked(usize::from(*column)) };
+        // SAFETY: pairs, merges and leaf numbers together are `places()`.
+        let place = unsafe { places.get_unchecked_mut(result) };
+        for part in 0..PARTS {
+            // Where the rank is below, all bits are set: minus one.
+            let numbers = _mm256_sub_epi8(leaf, _mm256_cmpgt_epi8(limit, load(ranks, part)));
+            store(place, part, numbers);
         }
-        !(u64::from(yes[0]) | u64::from(yes[1]) << 32)
-    });
+        result += 1;
+    }
+    for Merge { column, yes, no, limit } in group.merges() {
+        let limit = _mm256_set1_epi8(*limit as i8);
+        // SAFETY: columns are below `columns()`, as above.
+        let ranks = unsafe { columns.get_unchecked(usize::from(*column)) };
+        // SAFETY: places are below `places()`, by the group's invariant, and that many there are, by the caller's word.
+        let yes = unsafe { places.get_unchecked(usize::from(*yes)) };
+        // SAFETY: as above.
+        let no = unsafe { places.get_unchecked(usize::from(*no)) };
+        let mut numbers = [_mm256_setzero_si256(); PARTS];
+        for (part, numbers) in numbers.iter_mut().enumerate() {
+            let passes = _mm256_cmpgt_epi8(limit, load(ranks, part));
+            *numbers = _mm256_blendv_epi8(load(no, part), load(yes, part), passes);
+        }
+        // SAFETY: pairs, merges and leaf numbers together are `places()`.
+        let place = unsafe { places.get_unchecked_mut(result) };
+        for (part, numbers) in numbers.into_iter().enumerate() {
+            store(place, part, numbers);
+        }
+        result += 1;
+    }
 }
 
-/// The ranks of these columns. A shuffle finds a byte among 16 by the lower four bits, and gives 0 where the highest bit is set:
-/// a saturating addition sets it for columns that are another table's.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn look_up<const TABLES: usize>(tables: &[__m256i; TABLES], columns: __m256i) -> __m256i {
-    if TABLES == 1 {
-        return _mm256_shuffle_epi8(tables[0], columns);
-    }
-    let mut ranks = _mm256_set1_epi8(0);
-    for (index, table) in tables.iter().enumerate() {
-        let in_table = _mm256_sub_epi8(columns, _mm256_set1_epi8(16 * index as i8));
-        let here = _mm256_shuffle_epi8(*table, _mm256_adds_epu8(in_table, _mm256_set1_epi8(0x70)));
-        ranks = _mm256_or_si256(ranks, here);
-    }
-    ranks
+fn load(lanes: &Lanes, part: usize) -> __m256i {
+    let bytes = &lanes.0.as_chunks::<WIDTH>().0[part];
+    // SAFETY: there are 32 bytes; lanes are aligned to 64, so each part of them to 32.
+    unsafe { _mm256_load_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: the array is the 32 bytes that are read; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+fn store(lanes: &mut Lanes, part: usize, numbers: __m256i) {
+    let bytes = &mut lanes.0.as_chunks_mut::<WIDTH>().0[part];
+    // SAFETY: as for `load`; the bytes are borrowed for writing.
+    unsafe { _mm256_store_si256(bytes.as_mut_ptr().cast(), numbers) }
 }

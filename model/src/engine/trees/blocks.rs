@@ -4,11 +4,11 @@
 //! the rank that it looks at, one comparison answers all splits, and a walk over the bits of the answer finds the way out. Where a
 //! tree goes deeper, ways out lead to other blocks.
 //!
-//! What takes certain instructions is in [`super::avx2`]. Where trees would become too many blocks, the branchless walk is faster,
+//! What takes certain instructions is in [`super::blocks_avx2`]. Where trees would become too many blocks, the branchless walk is faster,
 //! and there are none.
 #![forbid(unsafe_code)]
 
-use super::avx2::Avx2;
+use super::blocks_avx2::ByteShuffles;
 use super::columns::Survey;
 use super::ranks::{Probe, Ranks};
 use super::sums::{Leaves, Matrix, Real};
@@ -63,7 +63,7 @@ pub(super) struct Blocks {
     ranks: Ranks,
     blocks: Vec<Block>,
     trees: usize,
-    avx2: Avx2,
+    shuffles: ByteShuffles,
     row: RowRanks,
     found: [u32; TREES_TOGETHER],
 }
@@ -75,7 +75,7 @@ pub(super) struct RowRanks(pub [u8; COLUMNS_MAX]);
 impl Blocks {
     /// None if the path has no instructions for it, or there are too many columns or blocks.
     pub fn new(ensemble: &Ensemble, survey: &Survey, simd: Simd) -> Option<Blocks> {
-        let avx2 = Avx2::of(simd)?;
+        let shuffles = ByteShuffles::of(simd)?;
         let (ranks, probes) = Ranks::new(survey);
         if ranks.columns() > COLUMNS_MAX {
             return None;
@@ -91,7 +91,7 @@ impl Blocks {
             }
         }
         let row = RowRanks([0; COLUMNS_MAX]);
-        Some(Blocks { ranks, blocks, trees: ensemble.trees.len(), avx2, row, found: [0; TREES_TOGETHER] })
+        Some(Blocks { ranks, blocks, trees: ensemble.trees.len(), shuffles, row, found: [0; TREES_TOGETHER] })
     }
 
     pub fn bytes(&self) -> usize {
@@ -102,12 +102,12 @@ impl Blocks {
     pub fn score<T: Real>(&mut self, rows: Matrix<'_>, leaves: &Leaves<T>, sums: &mut [T]) {
         for (index, sums) in sums.chunks_exact_mut(leaves.targets()).enumerate() {
             let row = rows.part(index..index + 1);
-            self.avx2.rank_row(&self.ranks, row.numbers, &mut self.row);
+            self.shuffles.rank_row(&self.ranks, row.numbers, &mut self.row);
             let (ranks, cuts) = (&mut self.row.0, self.ranks.cuts.len());
             self.ranks.sets.answer(row, |_, set, answer| ranks[cuts + set] = answer);
             for (group, roots) in self.blocks[..self.trees].chunks(TREES_TOGETHER).enumerate() {
                 let found = &mut self.found[..roots.len()];
-                self.avx2.follow(&self.row, self.ranks.columns(), roots, &self.blocks, found);
+                self.shuffles.follow(&self.row, self.ranks.columns(), roots, &self.blocks, found);
                 leaves.add_trees(group * TREES_TOGETHER, found, row.numbers, sums);
             }
         }

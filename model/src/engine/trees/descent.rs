@@ -21,7 +21,7 @@ const TREES_TOGETHER: usize = 64;
 const ROWS_FOR_TREES: usize = 8;
 
 /// Walkers that take their steps together. More do not fit in the registers, fewer do not fill the CPU.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 4;
 
 /// Rows whose keys lie side by side.
 const LANES: usize = 8;

@@ -1,28 +1,34 @@
 //! Scores an ensemble of trees, with the engine that suits its shape, the CPU and the number of rows.
 //!
 //! [`walk`] does what the form says, split by split: the other engines are tested against it. [`descent`] walks without
-//! branches, on any CPU and with trees of any size. `blocks` answers all splits of a small tree at once, for few rows, with AVX2.
+//! branches, on any CPU and with trees of any size.
 //!
 //! Engines find the leaves that rows end at; [`sums`] adds them up, in one order.
 #![deny(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod blend;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod blocks_avx2;
 mod columns;
 mod descent;
+mod kernel;
 mod order;
-#[cfg(target_arch = "x86_64")]
+mod portable;
 mod ranks;
 mod sets;
 mod sums;
 mod walk;
 
+use self::blend::Blend;
 #[cfg(target_arch = "x86_64")]
 use self::blocks::Blocks;
 use self::columns::Survey;
 use self::descent::Descent;
+use self::kernel::Kernel;
 use self::sums::{Leaves, Matrix, Real};
 use self::walk::Walk;
 use super::simd::Simd;
@@ -129,60 +135,77 @@ impl<T: Real> Scorer<T> {
     }
 }
 
+/// Rows from which deciding for all of them at once is faster than walking.
+const BLEND_ROWS: usize = 8;
+
 /// The engines that an ensemble has.
 struct Engines {
     descent: Descent,
-    /// For few rows.
+    /// For [`BLEND_ROWS`] rows and more.
+    blend: Option<Blend>,
+    /// For fewer.
     #[cfg(target_arch = "x86_64")]
     blocks: Option<Blocks>,
+    simd: Simd,
 }
-
-/// Rows from which blocks are not the fastest.
-#[cfg(target_arch = "x86_64")]
-const ROWS_PAST_BLOCKS: usize = 65;
 
 impl Engines {
     /// None if the ensemble is too large for all of them.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is but one path"))]
     fn new(ensemble: &Ensemble, simd: Simd) -> Option<Engines> {
         let leaves: usize = ensemble.trees.iter().map(|tree| tree.leaves.count).sum();
         if leaves > LEAVES_MAX {
             return None;
         }
         let survey = Survey::new(ensemble);
+        let blend = Blend::new(ensemble, &survey, Kernel::new(simd));
         let descent = Descent::new(ensemble, &survey)?;
         Some(Engines {
             descent,
+            blend,
             #[cfg(target_arch = "x86_64")]
             blocks: Blocks::new(ensemble, &survey, simd),
+            simd,
         })
     }
 
     fn name(&self) -> String {
-        #[cfg(target_arch = "x86_64")]
-        if self.blocks.is_some() {
-            return "blocks of splits, AVX2".to_owned();
+        let few = if self.blocks().is_some() { "blocks of splits" } else { "branchless walk" };
+        match &self.blend {
+            Some(_) => format!(
+                "{few} (1-{} rows), ranks and {} blends ({BLEND_ROWS} rows and more)",
+                BLEND_ROWS - 1,
+                self.simd.min(Simd::Avx2).name()
+            ),
+            None => few.to_owned(),
         }
-        "branchless walk".to_owned()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn blocks(&self) -> Option<&Blocks> {
+        self.blocks.as_ref()
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn blocks(&self) -> Option<&Descent> {
+        None
     }
 
     fn bytes(&self) -> usize {
-        #[cfg(target_arch = "x86_64")]
-        let blocks = self.blocks.as_ref().map_or(0, Blocks::bytes);
-        #[cfg(not(target_arch = "x86_64"))]
-        let blocks = 0;
-        self.descent.bytes() + blocks
+        let blocks = self.blocks().map_or(0, |blocks| blocks.bytes());
+        self.descent.bytes() + blocks + self.blend.as_ref().map_or(0, Blend::bytes)
     }
 
     fn rows_max(&self) -> usize {
-        if self.descent.is_large() { descent::ROWS_MAX } else { ROWS_MAX }
+        if self.blend.is_none() && self.descent.is_large() { descent::ROWS_MAX } else { ROWS_MAX }
     }
 
     fn score<T: Real>(&mut self, rows: Matrix<'_>, leaves: &Leaves<T>, sums: &mut [T]) {
+        match &mut self.blend {
+            Some(blend) if rows.rows() >= BLEND_ROWS => return blend.score(rows, leaves, sums),
+            _ => {}
+        }
         #[cfg(target_arch = "x86_64")]
-        if let Some(blocks) = &mut self.blocks
-            && rows.rows() < ROWS_PAST_BLOCKS
-        {
+        if let Some(blocks) = &mut self.blocks {
             return blocks.score(rows, leaves, sums);
         }
         self.descent.score(rows, leaves, sums);

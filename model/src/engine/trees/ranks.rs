@@ -30,6 +30,8 @@ pub(super) struct Cut {
     pub rule: Rule,
     /// The line of its pivots. As many buckets follow as a rank may choose.
     pub line: u32,
+    /// How many thresholds.
+    count: u32,
 }
 
 /// What a split asks of ranks: whether the column's rank is at most `rank`, which is below the largest one.
@@ -74,7 +76,7 @@ impl Ranks {
 
     fn add_cut(&mut self, rule: Rule, thresholds: &[f32]) {
         let line = self.lines.len() as u32;
-        self.cuts.push(Cut { rule, line });
+        self.cuts.push(Cut { rule, line, count: thresholds.len() as u32 });
         let filled = |part: &[f32]| {
             let mut line = [f32::INFINITY; LINE];
             line[..part.len()].copy_from_slice(part);
@@ -86,6 +88,11 @@ impl Ranks {
         if thresholds.len().is_multiple_of(LINE) {
             self.lines.push(filled(&[]));
         }
+    }
+
+    /// The thresholds of a cut, ascending.
+    pub fn thresholds(&self, cut: &Cut) -> &[f32] {
+        &self.lines[cut.line as usize + 1..].as_flattened()[..cut.count as usize]
     }
 
     pub fn columns(&self) -> usize {

@@ -6,6 +6,7 @@
 
 use std::ops::{Add, Mul, Range};
 
+use super::ROWS_MAX;
 use crate::form::{Ensemble, LinearLeaf, Targets};
 
 /// A precision in which sums are added. Adding two f32 in f64 and rounding to f32 gives what adding them in f32 does.
@@ -39,7 +40,7 @@ pub(super) struct Leaves<T> {
     factor: T,
     offset: Vec<T>,
     trees: Vec<TreeLeaves>,
-    /// Leaf by leaf, each as wide as its tree says.
+    /// Leaf by leaf, each as wide as its tree says; [`BYTE_LEAVES`] more of them than needed.
     values: Vec<T>,
     /// By ordinal, ascending.
     linear: Vec<(u32, LinearLeaf)>,
@@ -56,6 +57,9 @@ struct TreeLeaves {
     targets: Targets,
     has_linear: bool,
 }
+
+/// Leaves of a tree whose number fits in a byte.
+pub(super) const BYTE_LEAVES: usize = 256;
 
 /// The rows whose sums are added.
 #[derive(Clone, Copy)]
@@ -92,6 +96,7 @@ impl<T: Real> Leaves<T> {
             linear.extend(leaves.linear.iter().map(|(leaf, function)| (first + leaf, function.clone())));
             first += u32::try_from(leaves.count).expect("fewer leaves than 2^31");
         }
+        values.resize(values.len() + BYTE_LEAVES, T::default());
         let is_plain = ensemble.targets == 1 && linear.is_empty();
         let of = |numbers: &[f64]| numbers.iter().map(|number| T::of(*number)).collect();
         Leaves {
@@ -154,6 +159,61 @@ impl<T: Real> Leaves<T> {
             let tree = &self.trees[tree];
             for (row, (sums, leaf)) in sums.chunks_exact_mut(self.targets).zip(leaves).enumerate() {
                 self.add(tree, *leaf, rows.row(row), sums);
+            }
+        }
+    }
+
+    /// Adds, for each row, its leaves of the trees from `first_tree` on to its sums. The trees have at most [`BYTE_LEAVES`]
+    /// leaves; a leaf is known by its number in its tree, for tree after tree and row after row.
+    #[inline]
+    pub fn add_bytes<'a>(
+        &self,
+        first_tree: usize,
+        leaves: impl Iterator<Item = &'a [u8; ROWS_MAX]> + Clone,
+        rows: Matrix<'_>,
+        sums: &mut [T],
+    ) {
+        let trees = self.trees[first_tree..].iter().zip(leaves);
+        if self.is_plain {
+            self.add_plain_bytes(trees, sums);
+            return;
+        }
+        for (tree, leaves) in trees {
+            for (row, (sums, leaf)) in sums.chunks_exact_mut(self.targets).zip(leaves).enumerate() {
+                self.add(tree, tree.first + u32::from(*leaf), rows.row(row), sums);
+            }
+        }
+    }
+
+    /// Eight rows at a time, so that their sums stay in registers while the trees pass by.
+    #[inline]
+    fn add_plain_bytes<'a, 'b>(
+        &self,
+        trees: impl Iterator<Item = (&'a TreeLeaves, &'b [u8; ROWS_MAX])> + Clone,
+        sums: &mut [T],
+    ) {
+        let values_of = |start: usize| -> &[T; BYTE_LEAVES] {
+            self.values[start..].first_chunk().expect("the values end with more than are needed")
+        };
+        let (eights, rest) = sums.as_chunks_mut::<8>();
+        let rest_start = eights.len() * 8;
+        for (eight, sums) in eights.iter_mut().enumerate() {
+            let mut now = *sums;
+            for (tree, leaves) in trees.clone() {
+                let values = values_of(tree.start);
+                let leaves = &leaves.as_chunks::<8>().0[eight];
+                for (sum, leaf) in now.iter_mut().zip(leaves) {
+                    *sum = *sum + values[usize::from(*leaf)];
+                }
+            }
+            *sums = now;
+        }
+        if !rest.is_empty() {
+            for (tree, leaves) in trees {
+                let values = values_of(tree.start);
+                for (sum, leaf) in rest.iter_mut().zip(&leaves[rest_start..]) {
+                    *sum = *sum + values[usize::from(*leaf)];
+                }
             }
         }
     }

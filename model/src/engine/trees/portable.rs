@@ -1,0 +1,74 @@
+//! The engines' part for any CPU: what a compiler makes of loops over bytes.
+#![forbid(unsafe_code)]
+
+use super::ROWS_MAX;
+use super::blend::{Group, Lanes};
+use super::ranks::Ranks;
+use super::sums::{BYTE_LEAVES, Matrix};
+
+/// A rank as it lies in a column: compared as a signed byte, as most CPUs can.
+pub(super) fn coded(rank: u8) -> u8 {
+    rank ^ 0x80
+}
+
+/// A rank passes if it is below the limit. A probe's rank is below the largest one.
+pub(super) fn limit(rank: u8) -> u8 {
+    coded(rank + 1)
+}
+
+pub(super) fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
+    for (cut, column) in ranks.cuts.iter().zip(columns) {
+        let thresholds = ranks.thresholds(cut);
+        for (row, place) in (0..rows.rows()).zip(&mut column.0) {
+            let x = rows.row(row)[cut.rule.feature as usize];
+            let below = || thresholds.partition_point(|threshold| *threshold < x);
+            // A cut has at most 255 thresholds.
+            *place = coded(cut.fixed_rank(x).unwrap_or_else(|| below() as u8));
+        }
+    }
+}
+
+/// Runs a group's programs for some rows.
+pub(super) fn blend(group: &Group, rows: usize, columns: &[Lanes], places: &mut [Lanes]) {
+    match rows {
+        0..=16 => blend_rows::<16>(group, columns, places),
+        17..=32 => blend_rows::<32>(group, columns, places),
+        _ => blend_rows::<ROWS_MAX>(group, columns, places),
+    }
+}
+
+fn blend_rows<const ROWS: usize>(group: &Group, columns: &[Lanes], places: &mut [Lanes]) {
+    let (pairs, merges) = (group.pairs(), group.merges());
+    for (pair, place) in pairs.iter().zip(&mut places[BYTE_LEAVES..]) {
+        let ranks: &[u8; ROWS] = first(&columns[usize::from(pair.column)]);
+        for (rank, place) in ranks.iter().zip(&mut place.0) {
+            // Where a rank passes, all bits are set: minus one.
+            *place = pair.leaf.wrapping_sub(passes(*rank, pair.limit));
+        }
+    }
+    for (merge, result) in merges.iter().zip(BYTE_LEAVES + pairs.len()..) {
+        let (before, place) = places.split_at_mut(result);
+        let (yes, no) = (&before[usize::from(merge.yes)], &before[usize::from(merge.no)]);
+        let ranks: &[u8; ROWS] = first(&columns[usize::from(merge.column)]);
+        merge_rows(ranks, merge.limit, first(yes), first(no), &mut place[0]);
+    }
+}
+
+fn first<const ROWS: usize>(lanes: &Lanes) -> &[u8; ROWS] {
+    lanes.0.first_chunk().expect("there are at least as many lanes as rows")
+}
+
+/// Its own function, so that the compiler knows that nothing overlaps.
+#[inline(never)]
+fn merge_rows<const ROWS: usize>(ranks: &[u8; ROWS], limit: u8, yes: &[u8; ROWS], no: &[u8; ROWS], place: &mut Lanes) {
+    let branches = yes.iter().zip(no);
+    for ((place, rank), (yes, no)) in place.0.iter_mut().zip(ranks).zip(branches) {
+        *place = no ^ ((yes ^ no) & passes(*rank, limit));
+    }
+}
+
+/// All bits if a rank is below the limit, else none.
+#[inline(always)]
+fn passes(rank: u8, limit: u8) -> u8 {
+    0_u8.wrapping_sub(u8::from((rank as i8) < limit as i8))
+}
