@@ -1,0 +1,66 @@
+//! ONNX files as skl2onnx 1.20, onnxmltools 1.16 and PyTorch write them score as onnxruntime 1.31 does. The files were trained
+//! once, with LightGBM 4.7 and scikit-learn 1.9, and are kept as they are.
+
+use disrust_model::engine::Compiled;
+use disrust_model::form::{Choice, Output};
+use disrust_model::read::read;
+use disrust_model::{Model, Rows};
+
+/// The numbers of a table without a head; an empty field is missing.
+fn numbers(text: &str) -> Vec<Vec<f32>> {
+    let number = |field: &str| if field.is_empty() { f32::NAN } else { field.parse().expect("a number") };
+    text.lines().map(|line| line.split(',').map(|field| number(field.trim())).collect()).collect()
+}
+
+fn agree(found: f32, expected: f32) -> bool {
+    let difference = (f64::from(found) - f64::from(expected)).abs();
+    difference <= 1e-6 || difference <= 1e-5 * f64::from(expected).abs()
+}
+
+/// Whether a file scores as it should; of two classes the second one's probability is compared.
+fn check(name: &str, file: &[u8], inputs: &str, expected: &str) {
+    let mut form = read(file, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+    form.choose(&Choice { output: Some(Output::All), raw: false }).expect("all is always there");
+    let mut model = Compiled::new(form, name);
+    let (inputs, expected) = (numbers(inputs), numbers(expected));
+    assert_eq!(inputs.len(), expected.len());
+    let bytes: Vec<u8> = inputs.iter().flatten().flat_map(|feature| feature.to_le_bytes()).collect();
+    let mut scores = vec![0.0; inputs.len() * model.outputs()];
+    model.predict(&Rows::new(&&bytes[..], inputs.len(), model.feature_dim()), &mut scores).expect("scores");
+    for (row, (found, expected)) in scores.chunks(model.outputs()).zip(&expected).enumerate() {
+        let expected = if found.len() == 1 { &expected[expected.len() - 1..] } else { &expected[..] };
+        let all = found.len() == expected.len() && found.iter().zip(expected).all(|(one, other)| agree(*one, *other));
+        assert!(all, "{name}, row {row}: {found:?}, not {expected:?}");
+    }
+}
+
+macro_rules! files {
+    ($($name:ident),*) => {$(
+        #[test]
+        fn $name() {
+            check(
+                stringify!($name),
+                include_bytes!(concat!("data/onnx/", stringify!($name), ".onnx")),
+                include_str!(concat!("data/onnx/", stringify!($name), ".inputs.csv")),
+                include_str!(concat!("data/onnx/", stringify!($name), ".expected.csv")),
+            );
+        }
+    )*};
+}
+
+files!(
+    skl_rf_clf3_nozipmap,
+    skl_scaler_linreg,
+    skl_scaler_logreg_zipmap,
+    torchstyle_mlp_16_64_64_1,
+    lgbm_clf_zipmap,
+    lgbm_reg_nan
+);
+
+/// A file cut anywhere is an error, or still a model; never a panic.
+#[test]
+fn cut_files_are_errors() {
+    let file = include_bytes!("data/onnx/skl_scaler_logreg_zipmap.onnx");
+    let errors = (0..file.len()).filter(|end| read(&file[..*end], None).is_err()).count();
+    assert!(errors > file.len() * 9 / 10, "{errors} of {} cuts are noticed", file.len());
+}
