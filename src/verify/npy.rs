@@ -1,6 +1,6 @@
 //! Arrays of numpy's: files of one array, `numpy.save`, versions 1 to 3 of the format.
 //!
-//! The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. A file is a magic string, a version, the
+//! The format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>. A file is a magic string, a version, the
 //! length of a header, that header (a dictionary, written in Python), and the numbers. Sizes are believed only as far as the file
 //! is long.
 #![forbid(unsafe_code)]
