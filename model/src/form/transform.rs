@@ -72,7 +72,7 @@ impl Transform {
             Transform::LogOnePlusExp => each(row, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
             Transform::SignedSquare => each(row, |x| x * x.abs()),
             Transform::Step => each(row, |x| if x > 0.0 { 1.0 } else { 0.0 }),
-            Transform::Probit => each(row, probit),
+            Transform::Probit => row.iter_mut().for_each(|x| *x = probit(*x)),
             Transform::Softmax => softmax(row, |_| true),
             Transform::SoftmaxZero => softmax(row, |x| x.abs() > 1e-7),
             Transform::Proportion => {
@@ -113,12 +113,12 @@ fn sigmoid(x: f64) -> f64 {
     if x >= 0.0 { 1.0 / (1.0 + small) } else { small / (1.0 + small) }
 }
 
-/// Over those that take part; the others become 0.
+/// Over those that take part; the others become 0, or if there are no others, NaN, as in onnxruntime.
 fn softmax(row: &mut [f32], takes_part: impl Fn(f32) -> bool) {
     let max = row.iter().copied().filter(|x| takes_part(*x)).fold(f32::NEG_INFINITY, f32::max);
     let power = |x: f32| if takes_part(x) { (f64::from(x) - f64::from(max)).exp() } else { 0.0 };
     let sum: f64 = row.iter().map(|x| power(*x)).sum();
-    row.iter_mut().for_each(|x| *x = if takes_part(*x) { (power(*x) / sum) as f32 } else { 0.0 });
+    row.iter_mut().for_each(|x| *x = ((if takes_part(*x) { power(*x) } else { 0.0 }) / sum) as f32);
 }
 
 fn arg_max(row: &[f32]) -> usize {
@@ -126,13 +126,13 @@ fn arg_max(row: &[f32]) -> usize {
 }
 
 /// Winitzki's inverse of the error function, as onnxruntime computes it ("A handy approximation for the error function and its
-/// inverse", 2008, a = 0.147): what the library answers, not what is most exact.
-fn probit(p: f64) -> f64 {
+/// inverse", 2008, a = 0.147), in f32 throughout: what the library answers, not what is most exact.
+fn probit(p: f32) -> f32 {
     let x = 2.0 * p - 1.0;
     let log = ((1.0 - x) * (1.0 + x)).ln();
-    let first = 2.0 / (std::f64::consts::PI * 0.147) + 0.5 * log;
-    let root = ((first * first - log / 0.147).sqrt() - first).sqrt();
-    std::f64::consts::SQRT_2 * if x < 0.0 { -root } else { root }
+    let first = 2.0 / (std::f32::consts::PI * 0.147) + 0.5 * log;
+    let root = ((first * first - 1.0 / 0.147 * log).sqrt() - first).sqrt();
+    std::f32::consts::SQRT_2 * if x < 0.0 { -root } else { root }
 }
 
 #[cfg(test)]

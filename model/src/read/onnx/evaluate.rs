@@ -228,7 +228,7 @@ impl Call<'_> {
 /// Refuses an operator that is not known.
 pub(super) fn unknown_operator(node: &Node) -> ReadError {
     let known = match node.domain.as_str() {
-        DOMAIN | DOMAIN_ML => "this operator is none of those that disrust computes: leave it out of the model",
+        DOMAIN | DOMAIN_ML => "trees, linear models, dense layers and the scaling around them are",
         _ => "only operators of ai.onnx and ai.onnx.ml are known",
     };
     unsupported(node.to_string(), known)

@@ -89,9 +89,7 @@ impl Rows {
 
     /// For people: `[batch, 3]`.
     pub fn shape(&self) -> String {
-        let mut names: Vec<String> = self.dims.iter().map(usize::to_string).collect();
-        names.insert(self.batch, "batch".to_owned());
-        format!("[{}]", names.join(", "))
+        shape_of(&self.extents())
     }
 
     /// All dimensions, the batch's too.
@@ -122,6 +120,15 @@ impl Rows {
             Axis::Batch => Err(mixes(node, &format!("axis {axis} of {}, which is the batch", self.shape()))),
         }
     }
+}
+
+/// For people: `[batch, 3]`.
+pub(super) fn shape_of(extents: &[Extent]) -> String {
+    let name = |extent: &Extent| match extent {
+        Extent::Batch => "batch".to_owned(),
+        Extent::Known(size) => size.to_string(),
+    };
+    format!("[{}]", extents.iter().map(name).collect::<Vec<_>>().join(", "))
 }
 
 /// Refuses what would look at other rows.

@@ -165,9 +165,10 @@ pub(super) fn negate(call: &mut Call<'_>) -> Results {
     one(rows.with(value, Element::Float))
 }
 
-pub(super) fn sigmoid(call: &mut Call<'_>) -> Results {
+/// A function that is the last of many a model.
+pub(super) fn link(call: &mut Call<'_>, transform: Transform) -> Results {
     let input = call.floats(0)?.value;
-    let results = apply(call, Transform::Sigmoid { slope: 1.0 })?;
+    let results = apply(call, transform)?;
     remember_margin(call, &results, input);
     Ok(results)
 }
@@ -217,6 +218,7 @@ pub(super) fn clip(call: &mut Call<'_>) -> Results {
             one.map(Some).ok_or_else(|| call.node.malformed(format!("has {} bounds on a side", numbers.len())))
         }
     };
-    let (low, high) = (bound(0)?.unwrap_or(f32::NEG_INFINITY), bound(1)?.unwrap_or(f32::INFINITY));
+    // Without a bound, infinities become the largest finite numbers.
+    let (low, high) = (bound(0)?.unwrap_or(f32::MIN), bound(1)?.unwrap_or(f32::MAX));
     apply_to_first(call, Transform::Clamp { low, high })
 }

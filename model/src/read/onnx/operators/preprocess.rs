@@ -6,7 +6,7 @@ use crate::form::{Norm, Operand, Operation, Step};
 use crate::read::ReadError;
 use crate::read::onnx::errors::quoted;
 use crate::read::onnx::evaluate::Call;
-use crate::read::onnx::rows::Element;
+use crate::read::onnx::rows::{Element, Rows};
 
 /// `(x − offset) × scale`.
 pub(super) fn scaler(call: &mut Call<'_>) -> Results {
@@ -55,6 +55,22 @@ pub(super) fn normalizer(call: &mut Call<'_>) -> Results {
         Some("L2") => Norm::L2,
         Some(norm) => return Err(call.node.unsupported(format!("norm {}", quoted(norm)), "MAX, L1 and L2 are")),
     };
+    normalize(call, &rows, norm)
+}
+
+/// The same of the default domain, for probabilities.
+pub(super) fn lp_normalization(call: &mut Call<'_>) -> Results {
+    call.inputs_max(1)?;
+    let rows = call.flat_floats(0)?;
+    let axis = call.node.integer("axis")?.unwrap_or(-1);
+    rows.own_axis(&call.node, axis)?;
+    match call.node.integer("p")?.unwrap_or(2) {
+        1 => normalize(call, &rows, Norm::L1),
+        p => Err(call.node.unsupported(format!("p {p}"), "p=1 is")),
+    }
+}
+
+fn normalize(call: &mut Call<'_>, rows: &Rows, norm: Norm) -> Results {
     let value = call.push(Step::Normalize { input: rows.value, norm })?;
     // Probabilities that are made to add up to 1 are still those of the margin.
     if let Some(margin) = call.program.margins.get(&rows.value).copied().filter(|_| norm == Norm::L1) {

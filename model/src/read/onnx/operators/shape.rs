@@ -3,7 +3,7 @@
 use super::{Results, one};
 use crate::read::ReadError;
 use crate::read::onnx::evaluate::Call;
-use crate::read::onnx::rows::{Extent, Known, Rows, axis_of, mixes};
+use crate::read::onnx::rows::{Extent, Known, Rows, axis_of, mixes, shape_of};
 use crate::read::onnx::tensor::{Numbers, Tensor};
 
 pub(super) fn reshape(call: &mut Call<'_>) -> Results {
@@ -50,7 +50,7 @@ fn resolve(
         }
     }
     let of_rows = from.contains(&Extent::Batch);
-    let no_fit = || mixes(&call.node, &format!("a shape {wanted:?} for {width} elements"));
+    let no_fit = || mixes(&call.node, &format!("the shape {} for {width} elements", shape_of(wanted)));
     let open = dims.iter().filter(|dim| **dim == Extent::Known(-1)).count();
     let product = |dims: &[Extent]| {
         let known = dims.iter().filter_map(|dim| match dim {
@@ -104,7 +104,7 @@ fn reshaped(call: &Call<'_>, rows: &Rows, dims: &[Extent]) -> Result<Rows, ReadE
     let (was, is): (usize, usize) = (rows.dims[..rows.batch].iter().product(), own[..batch].iter().product());
     match was == is {
         true => Ok(Rows { dims: own, batch, ..rows.clone() }),
-        false => Err(mixes(&call.node, &format!("the shape {} that becomes {dims:?}", rows.shape()))),
+        false => Err(mixes(&call.node, &format!("the shape {} that becomes {}", rows.shape(), shape_of(dims)))),
     }
 }
 
