@@ -34,7 +34,7 @@ pub(super) struct Call<'a> {
     pub program: &'a mut Program,
     pub batch: Option<usize>,
     /// Version of the operator's domain.
-    opset: Option<i64>,
+    pub version: i64,
 }
 
 struct Visit {
@@ -106,8 +106,13 @@ impl Evaluation {
             inputs.push(known);
         }
         let outputs = node.outputs.clone();
-        let opset = if node.domain == DOMAIN { self.graph.opset } else { None };
-        let mut call = Call { node, inputs, program: &mut self.program, batch: self.batch, opset };
+        let version = match node.domain.as_str() {
+            DOMAIN => self.graph.versions.default,
+            DOMAIN_ML => self.graph.versions.ml,
+            _ => return Err(unknown_operator(&node)),
+        };
+        let version = version.ok_or_else(|| node.malformed("is of a domain that the file does not import"))?;
+        let mut call = Call { node, inputs, program: &mut self.program, batch: self.batch, version };
         let results = operators::compute(&mut call)?;
         call.node.finish()?;
         if outputs.iter().skip(results.len()).any(|output| !output.is_empty()) {
@@ -121,11 +126,6 @@ impl Evaluation {
 }
 
 impl Call<'_> {
-    /// The version of the default domain's operators.
-    pub fn opset(&self) -> Result<i64, ReadError> {
-        self.opset.ok_or_else(|| self.node.malformed("is of a domain that the file does not import"))
-    }
-
     fn input(&self, index: usize) -> Result<&Known, ReadError> {
         let missing = || self.node.malformed(format!("has no input {index}"));
         self.optional(index).ok_or_else(missing)

@@ -19,8 +19,8 @@ const OPSET_MAX: i64 = 27;
 const OPSET_ML_MAX: i64 = 5;
 
 pub(super) struct Graph {
-    /// Of the default domain, if the file has any.
-    pub opset: Option<i64>,
+    /// Versions of the operators.
+    pub versions: Versions,
     /// In the file's order; taken out when they are computed.
     pub nodes: Vec<Option<Node>>,
     /// Which node gives a value.
@@ -61,7 +61,7 @@ impl Graph {
         let [graph] = model.graph.as_slice() else {
             return Err(malformed(format!("it has {} graphs", model.graph.len())));
         };
-        let opset = version_of(&model.opset_import)?;
+        let versions = Versions::of(&model.opset_import)?;
         let graph: proto::Graph = decode(graph, "the graph")?;
         if !graph.sparse_initializer.is_empty() {
             return Err(unsupported("sparse initializers", "write them as dense ones"));
@@ -87,7 +87,7 @@ impl Graph {
             }
         }
         let nodes = nodes.into_iter().map(Some).collect();
-        Ok(Graph { opset, nodes, producers, initializers, inputs, outputs })
+        Ok(Graph { versions, nodes, producers, initializers, inputs, outputs })
     }
 
     /// Which node gives a value; none for an input, an initializer, or what is not there at all.
@@ -101,26 +101,34 @@ impl Graph {
     }
 }
 
-/// The version of the default domain's operators; all versions are checked.
-fn version_of(imports: &[Bytes]) -> Result<Option<i64>, ReadError> {
-    let mut version = None;
-    for import in imports {
-        let import: proto::OperatorSet = decode(import, "an operator set")?;
-        let (domain, range) = match import.domain.as_str() {
-            DOMAIN | DOMAIN_LONG => (DOMAIN_LONG, OPSET_MIN..=OPSET_MAX),
-            DOMAIN_ML => (DOMAIN_ML, 1..=OPSET_ML_MAX),
-            _ => continue,
-        };
-        if !range.contains(&import.version) {
-            let instead = format!("versions {} to {} are: export it with target_opset", range.start(), range.end());
-            return Err(unsupported(format!("version {} of the operators of {domain}", import.version), instead));
+/// Of the two domains that are known; none for one that the file does not import.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Versions {
+    pub default: Option<i64>,
+    pub ml: Option<i64>,
+}
+
+impl Versions {
+    fn of(imports: &[Bytes]) -> Result<Versions, ReadError> {
+        let mut versions = Versions::default();
+        for import in imports {
+            let import: proto::OperatorSet = decode(import, "an operator set")?;
+            let (domain, version, range) = match import.domain.as_str() {
+                DOMAIN | DOMAIN_LONG => (DOMAIN_LONG, &mut versions.default, OPSET_MIN..=OPSET_MAX),
+                DOMAIN_ML => (DOMAIN_ML, &mut versions.ml, 1..=OPSET_ML_MAX),
+                _ => continue,
+            };
+            if !range.contains(&import.version) {
+                let instead = format!("versions {} to {} are: export it with target_opset", range.start(), range.end());
+                return Err(unsupported(format!("version {} of the operators of {domain}", import.version), instead));
+            }
+            // skl2onnx writes the same line twice.
+            if *version.get_or_insert(import.version) != import.version {
+                return Err(malformed(format!("it imports two versions of {domain}")));
+            }
         }
-        // skl2onnx writes the same line twice.
-        if domain == DOMAIN_LONG && *version.get_or_insert(import.version) != import.version {
-            return Err(malformed(format!("it imports two versions of {domain}")));
-        }
+        Ok(versions)
     }
-    Ok(version)
 }
 
 /// The name alone of a tensor.

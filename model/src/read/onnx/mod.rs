@@ -20,6 +20,8 @@ mod program;
 mod proto;
 mod rows;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod trees;
 
 use prost::bytes::Bytes;

@@ -9,7 +9,7 @@ use super::narrow::Narrow;
 use super::node::DOMAIN_ML;
 use super::rows::{Known, Rows};
 use super::tensor::Numbers;
-use crate::form::{Form, Step, Transform, Value};
+use crate::form::Form;
 use crate::read::ReadError;
 
 /// The output that is served.
@@ -45,7 +45,7 @@ impl Served {
         let (mut score, mut margin) = (rows.value, program.margins.get(&rows.value).copied());
         let width = program.widths[score];
         let is_classifier = labels.is_some() || self.label.is_some() || self.kind == OutputKind::Maps;
-        let is_binary = width == 2 && (is_classifier || is_softmax(&program.steps, score));
+        let is_binary = width == 2 && (is_classifier || program.softmax == Some(score));
         let mut output_names = labels.unwrap_or_else(|| (0..width).map(|index| index.to_string()).collect());
         if is_binary {
             let mut narrow = Narrow::new(program, score);
@@ -96,11 +96,6 @@ impl Served {
             _ => None,
         })
     }
-}
-
-fn is_softmax(steps: &[Step], value: Value) -> bool {
-    let step = value.checked_sub(1).map(|index| &steps[index]);
-    matches!(step, Some(Step::Apply { transform: Transform::Softmax, .. }))
 }
 
 /// The list that an `ArrayFeatureExtractor` on the way to the label chooses from.

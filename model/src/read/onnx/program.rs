@@ -26,6 +26,8 @@ pub(super) struct Program {
     pub widths: Vec<usize>,
     /// For a value that is the last transform of another one: that one.
     pub margins: HashMap<Value, Value>,
+    /// What the operator `Softmax` gave last: probabilities of classes.
+    pub softmax: Option<Value>,
     /// The operators that did something, in order.
     operators: Vec<String>,
     /// What the last classifier calls its classes.
@@ -39,6 +41,7 @@ impl Program {
             steps: Vec::new(),
             widths: vec![feature_dim],
             margins: HashMap::new(),
+            softmax: None,
             operators: Vec::new(),
             labels: None,
             numbers_left: file_bytes.saturating_mul(NUMBERS_PER_BYTE).saturating_add(NUMBERS_FREE),

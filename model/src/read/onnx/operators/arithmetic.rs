@@ -176,7 +176,7 @@ pub(super) fn link(call: &mut Call<'_>, transform: Transform) -> Results {
 /// Over the last axis from version 13 on; before, over all of a row from an axis on.
 pub(super) fn softmax(call: &mut Call<'_>) -> Results {
     let rows = call.floats(0)?;
-    let (axis, to_the_end) = if call.opset()? >= 13 { (-1, false) } else { (1, true) };
+    let (axis, to_the_end) = if call.version >= 13 { (-1, false) } else { (1, true) };
     let axis = call.node.integer("axis")?.unwrap_or(axis);
     let first = rows.axis(&call.node, axis)?;
     let whole = rows.batch == 0 && first == Axis::Row(0) && (to_the_end || rows.dims.len() == 1);
@@ -185,6 +185,7 @@ pub(super) fn softmax(call: &mut Call<'_>) -> Results {
     }
     let results = apply(call, Transform::Softmax)?;
     remember_margin(call, &results, rows.value);
+    call.program.softmax = Some(call.program.steps.len());
     Ok(results)
 }
 

@@ -140,7 +140,7 @@ pub(super) fn slice(call: &mut Call<'_>) -> Results {
     call.inputs_max(5)?;
     let rows = call.rows(0)?;
     let needed = |list: Option<Vec<i64>>, what: &str| list.ok_or_else(|| call_malformed(call, what));
-    let (starts, ends) = if call.opset()? >= 10 {
+    let (starts, ends) = if call.version >= 10 {
         (needed(call.integers(1)?, "starts")?, needed(call.integers(2)?, "ends")?)
     } else {
         let (starts, ends) = (call.node.integers("starts")?, call.node.integers("ends")?);

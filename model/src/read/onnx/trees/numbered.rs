@@ -135,14 +135,17 @@ fn roots(call: &mut Call<'_>, yes: &[u32], no: &[u32]) -> Result<Vec<u32>, ReadE
 
 /// What members are asked for: lists with a NaN after each, one for each node that asks, in order.
 fn sets(call: &mut Call<'_>, kinds: &[Kind]) -> Result<HashMap<u32, Vec<f64>>, ReadError> {
-    let values = match call.node.tensor("membership_values")? {
-        Some(tensor) => Reals::of_tensor(call, &tensor, "membership_values")?.numbers,
-        None => Vec::new(),
-    };
-    // The last NaN may be left out.
-    let values = values.strip_suffix_nan();
     let members = kinds.iter().enumerate().filter(|(_, kind)| **kind == Kind::Member);
     let members: Vec<u32> = members.filter_map(|(index, _)| u32::try_from(index).ok()).collect();
+    let Some(tensor) = call.node.tensor("membership_values")? else {
+        return match members.is_empty() {
+            true => Ok(HashMap::new()),
+            false => Err(call.node.malformed("has no membership_values for nodes that ask for them")),
+        };
+    };
+    let values = Reals::of_tensor(call, &tensor, "membership_values")?.numbers;
+    // The last NaN may be left out.
+    let values = values.strip_suffix_nan();
     let count = if members.is_empty() && values.is_empty() { 0 } else { values.split(|value| value.is_nan()).count() };
     if count != members.len() {
         let what = format!("has {count} lists of membership_values for {} nodes that ask for them", members.len());
