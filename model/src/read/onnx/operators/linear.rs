@@ -5,7 +5,7 @@ use super::{Results, labels, one};
 use crate::form::{Step, Value};
 use crate::read::ReadError;
 use crate::read::onnx::evaluate::Call;
-use crate::read::onnx::post::{Post, one_minus_and_itself};
+use crate::read::onnx::post::{Post, minus_and_itself, one_minus_and_itself};
 use crate::read::onnx::rows::{Element, Known, Rows};
 use crate::read::onnx::tensor::Tensor;
 
@@ -133,9 +133,8 @@ pub(super) fn classifier(call: &mut Call<'_>) -> Results {
     let post = Post::of_name(call)?;
     let sums = call.push(Step::Gemm { input: rows.value, weights, bias })?;
     let scores = match (outputs, labels.len()) {
-        // onnxruntime takes what it has for the probability of the second class, whatever the transform.
         (1, 2) => one_row_of_two(call, post, sums)?,
-        (outputs, classes) if outputs == classes => post.apply_to_targets(call, sums)?,
+        (outputs @ 2.., classes) if outputs == classes => post.apply_to_targets(call, sums)?,
         (outputs, classes) => {
             return Err(call.node.malformed(format!("has {classes} labels and {outputs} intercepts")));
         }
@@ -145,8 +144,14 @@ pub(super) fn classifier(call: &mut Call<'_>) -> Results {
     Ok(vec![Known::Labels, Known::Rows(Rows::flat(scores, width, Element::Float))])
 }
 
+/// onnxruntime takes the sum, or with LOGISTIC what that gives, for the probability of the second class. (Up to 1.26 the sum in
+/// any case, which the specification does not say.)
 fn one_row_of_two(call: &mut Call<'_>, post: Post, sums: Value) -> Result<Value, ReadError> {
     match post {
+        Post::Logistic => {
+            let sums = minus_and_itself(call, sums)?;
+            post.apply(call, sums)
+        }
         Post::Probit => Err(call.node.unsupported("PROBIT for one row of coefficients", "one row for each class is")),
         _ => one_minus_and_itself(call, sums),
     }

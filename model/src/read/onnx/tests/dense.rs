@@ -59,7 +59,7 @@ fn linear_regressions() {
     one(one_target.floats("intercepts", &[1.0, 2.0])).assert_refused(&["2 intercepts for 1 targets"]);
 }
 
-/// One row of coefficients for two classes gives `[1 − s, s]`, whatever the transform.
+/// One row of coefficients for two classes gives `[1 − s, s]`, unless the transform is LOGISTIC.
 #[test]
 fn linear_classifiers() {
     let model = node("ml.LinearClassifier", "X", "L Y").integers("classlabels_ints", &[5, 7]).integer("multi_class", 1);
@@ -71,9 +71,10 @@ fn linear_classifiers() {
     let softmax = file(two.text("post_transform", "SOFTMAX"));
     assert_near(&softmax.scores(&[[0.5, 9.0]]), &[0.817_574_48]);
     let single = model.clone().floats("coefficients", &[1.0, 0.0]).floats("intercepts", &[0.25]);
-    for post in ["NONE", "LOGISTIC"] {
+    for post in ["NONE", "SOFTMAX", "SOFTMAX_ZERO"] {
         assert_eq!(file(single.clone().text("post_transform", post)).scores(&[[0.5, 9.0]]), [0.75]);
     }
+    assert_near(&file(single.clone().text("post_transform", "LOGISTIC")).scores(&[[0.5, 9.0]]), &[0.679_178_7]);
     file(single.text("post_transform", "PROBIT")).assert_refused(&["PROBIT"]);
     file(model.clone().floats("coefficients", &[1.0; 6]).floats("intercepts", &[0.0; 3]))
         .assert_refused(&["2 labels and 3"]);
