@@ -7,7 +7,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use super::errors::{malformed, quoted, unsupported};
-use super::node::{DOMAIN, DOMAIN_LONG, DOMAIN_ML, Node};
+use super::node::{DOMAIN, DOMAIN_LONG, DOMAIN_ML, Node, first_twice};
 use super::proto::{self, decode};
 use super::tensor::{Tensor, element};
 use crate::read::ReadError;
@@ -80,11 +80,10 @@ impl Graph {
         }
         let outputs = graph.output.iter().map(Output::decode).collect::<Result<Vec<_>, _>>()?;
         let inputs: Vec<_> = inputs.into_iter().filter(|input| !initializers.contains_key(&input.name)).collect();
-        for (index, input) in inputs.iter().enumerate() {
-            let again = inputs[..index].iter().any(|before| before.name == input.name);
-            if again || producers.contains_key(&input.name) {
-                return Err(malformed(format!("the input {} is there twice", quoted(&input.name))));
-            }
+        let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+        let also_given = names.iter().copied().find(|name| producers.contains_key(*name));
+        if let Some(name) = first_twice(&names).or(also_given) {
+            return Err(malformed(format!("the input {} is there twice", quoted(name))));
         }
         let nodes = nodes.into_iter().map(Some).collect();
         Ok(Graph { versions, nodes, producers, initializers, inputs, outputs })

@@ -3,6 +3,8 @@
 //! One input of shape `[batch, features]` is the rule. Several inputs, as converters write them for a data frame, take their
 //! features one after the other.
 
+use std::collections::HashSet;
+
 use super::errors::{malformed, quoted, unsupported};
 use super::graph::{Graph, Input};
 use super::node::Node;
@@ -96,7 +98,7 @@ fn told_or_inferred(graph: &Graph, input: &Input, told: Option<usize>) -> Result
     if let Some(told) = told {
         return Ok(told);
     }
-    let mut search = Search { graph, aliases: vec![input.name.clone()], features_min: 0 };
+    let mut search = Search { graph, aliases: HashSet::from([input.name.clone()]), features_min: 0 };
     for node in graph.nodes.iter().flatten() {
         let first = node.inputs.first();
         if first.is_some_and(|first| search.aliases.contains(first)) {
@@ -122,7 +124,7 @@ fn told_or_inferred(graph: &Graph, input: &Input, told: Option<usize>) -> Result
 struct Search<'a> {
     graph: &'a Graph,
     /// The input, and what has as many columns as it.
-    aliases: Vec<String>,
+    aliases: HashSet<String>,
     /// What trees look at.
     features_min: i64,
 }

@@ -51,8 +51,8 @@ impl Program {
     /// Takes `count` numbers of constants from what the file may have.
     pub fn spend(&mut self, by: &dyn fmt::Display, count: usize) -> Result<(), ReadError> {
         let Some(left) = self.numbers_left.checked_sub(count) else {
-            let instead = "each constant is to be used once or twice";
-            return Err(unsupported(format!("{by} and others that use the same constants many times"), instead));
+            let instead = "fewer nodes that share constants or parts of trees are";
+            return Err(unsupported(format!("{by}, with which the model outgrows its file"), instead));
         };
         self.numbers_left = left;
         Ok(())

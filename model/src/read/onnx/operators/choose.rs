@@ -87,8 +87,18 @@ fn concat_extents(call: &Call<'_>) -> Results {
             _ => all.extend(call.integers(index)?.unwrap_or_default().into_iter().map(Extent::Known)),
         }
     }
-    Ok(vec![Known::Extents(all.into())])
+    extents_of(call, all)
 }
+
+fn extents_of(call: &Call<'_>, extents: Vec<Extent>) -> Results {
+    match extents.len() {
+        0..=EXTENTS_MAX => Ok(vec![Known::Extents(extents.into())]),
+        count => Err(call.node.unsupported(format!("a shape of {count} dimensions"), format!("{EXTENTS_MAX} are"))),
+    }
+}
+
+/// Dimensions of a shape that is put together. Real ones have 2 or 3.
+const EXTENTS_MAX: usize = 64;
 
 pub(super) fn gather(call: &mut Call<'_>) -> Results {
     call.inputs_max(2)?;
@@ -97,7 +107,7 @@ pub(super) fn gather(call: &mut Call<'_>) -> Results {
     let list = call.integers(1)?.unwrap_or_default();
     if let Some(Known::Extents(extents)) = call.optional(0) {
         let places = places_of(call, &list, extents.len())?;
-        return Ok(vec![Known::Extents(places.iter().map(|place| extents[*place]).collect())]);
+        return extents_of(call, places.iter().map(|place| extents[*place]).collect());
     }
     let rows = call.rows(0)?;
     let own = rows.own_axis(&call.node, axis)?;

@@ -45,6 +45,8 @@ pub(super) fn compare(call: &mut Call<'_>, operator: &str) -> Results {
 /// One tree for each column, which asks one question.
 fn ask(call: &mut Call<'_>, rows: &Rows, mode: Mode, number: f64) -> Results {
     let width = rows.width();
+    // A tree is a split, two leaves and what holds them.
+    call.program.spend(&call.node, width * size_of::<(Tree, Split)>() / 4)?;
     let trees = (0..width).map(|column| tree(mode, number, column)).collect();
     let ensemble = Ensemble {
         targets: width,

@@ -122,7 +122,7 @@ fn one_constant_for_many_nodes() {
         let from = if index == 0 { "X".to_owned() } else { format!("v{index}") };
         file = file.node(node("MatMul", &format!("{from} W"), &format!("v{}", index + 1)));
     }
-    file.node(node("Relu", "v60", "Y")).assert_refused(&["use the same constants many times"]);
+    file.node(node("Relu", "v60", "Y")).assert_refused(&["outgrows its file"]);
 }
 
 /// Empty fields take two bytes of a file and must not take a hundred of memory.
@@ -210,4 +210,41 @@ fn data_that_is_elsewhere() {
     with(TensorProto { raw_data: Some(vec![1, 2, 3].into()), ..good }).assert_refused(&["\"W\" has 3 raw bytes"]);
     let two = proto::Model { ir_version: 8, graph: vec![], opset_import: vec![] }.encode_to_vec();
     assert_refused(&two, &["0 graphs"]);
+}
+
+/// What doubles, copies or makes trees out of columns is counted, node by node.
+#[test]
+fn what_grows_is_counted() {
+    let mut doubled = File::new(2).node(node("Shape", "X", "s0"));
+    for index in 0..40 {
+        let concat = node("Concat", &format!("s{index} s{index}"), &format!("s{}", index + 1)).integer("axis", 0);
+        doubled = doubled.node(concat);
+    }
+    doubled.node(node("Reshape", "X s40", "Y")).output("Y").assert_refused(&["shape of 128 dimensions"]);
+    let mut asked = File::new(4096).output("Y");
+    for index in 0..200 {
+        let from = if index == 0 { "X".to_owned() } else { format!("v{index}") };
+        asked = asked.node(node("Cast", &from, &format!("b{index}")).integer("to", 9));
+        asked = asked.node(node("Cast", &format!("b{index}"), &format!("v{}", index + 1)).integer("to", 1));
+    }
+    asked.node(node("Relu", "v200", "Y")).assert_refused(&["(Cast)", "outgrows its file"]);
+    // Each tree is of ten nodes with two paths to the next, and has a thousand paths.
+    let listed: Vec<i64> = (0..11).collect();
+    let next: Vec<i64> = (1..12).collect();
+    let modes: Vec<&str> = (0..11).map(|node| if node == 10 { "LEAF" } else { "BRANCH_LT" }).collect();
+    let tree = node("ml.TreeEnsembleRegressor", "X", "-").integer("n_targets", 1).integers("nodes_treeids", &[0; 11]);
+    let tree =
+        tree.integers("nodes_nodeids", &listed).texts("nodes_modes", &modes).integers("nodes_featureids", &[0; 11]);
+    let tree = tree
+        .floats("nodes_values", &[0.5; 11])
+        .integers("nodes_truenodeids", &next)
+        .integers("nodes_falsenodeids", &next);
+    let tree = tree.integers("target_treeids", &[0]).integers("target_nodeids", &[10]).integers("target_ids", &[0]);
+    let tree = tree.floats("target_weights", &[1.0]);
+    let mut many = File::new(1).output("Y");
+    let names: Vec<String> = (0..500).map(|index| format!("t{index}")).collect();
+    for name in &names {
+        many = many.node(super::Node { outputs: vec![name.clone()], ..tree.clone() });
+    }
+    many.node(node("Sum", &names.join(" "), "Y")).assert_refused(&["TreeEnsembleRegressor", "outgrows its file"]);
 }

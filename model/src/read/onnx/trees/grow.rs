@@ -22,6 +22,9 @@ const VISITS_FREE: usize = 4096;
 const WEIGHTS_PER_ENTRY: usize = 64;
 const WEIGHTS_FREE: usize = 1 << 16;
 
+/// Numbers of 4 bytes that a split or a leaf takes.
+const NUMBERS_PER_NODE: usize = size_of::<Split>() / 4;
+
 /// Nodes of all trees.
 pub(super) struct Nodes {
     pub kinds: Vec<Kind>,
@@ -75,6 +78,8 @@ impl Nodes {
 pub(super) struct Grown {
     pub trees: Vec<Tree>,
     pub covered: Vec<bool>,
+    /// Numbers that the trees take beyond those that the file has for them.
+    pub numbers_added: usize,
 }
 
 /// Grows all trees over rows of `width` columns.
@@ -91,11 +96,15 @@ pub(super) fn grow(call: &Call<'_>, nodes: &Nodes, width: usize, targets: usize)
         seen: vec![0; targets],
         leaves_seen: 0,
     };
-    let mut grown = Grown { trees: Vec::new(), covered: vec![false; targets] };
+    let (visits_max, weights_max) = (grower.visits_left, grower.weights_left);
+    let mut grown = Grown { trees: Vec::new(), covered: vec![false; targets], numbers_added: 0 };
     for root in &nodes.roots {
         let tree = grower.tree(*root, &mut grown.covered)?;
         grown.trees.push(tree);
     }
+    let (visits, weights) = (visits_max - grower.visits_left, weights_max - grower.weights_left);
+    let added = (visits.saturating_sub(count) * NUMBERS_PER_NODE, weights.saturating_sub(nodes.entries.len()));
+    grown.numbers_added = added.0 + added.1;
     match grown.trees.is_empty() {
         true => Err(call.node.malformed("has no tree")),
         false => Ok(grown),

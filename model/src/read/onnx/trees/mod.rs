@@ -69,6 +69,7 @@ struct Sums {
 impl Sums {
     /// Adds the ensemble to the program.
     fn push(self, call: &mut Call<'_>) -> Result<Value, ReadError> {
+        call.program.spend(&call.node, self.grown.numbers_added)?;
         let targets = self.grown.covered.len();
         let base = if self.base.is_empty() { vec![0.0; targets] } else { self.base };
         for (target, base) in base.iter().enumerate() {
