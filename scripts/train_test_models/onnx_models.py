@@ -143,7 +143,13 @@ def scores(model, inputs):
 def save(name, model, rows, classes=False):
     """`classes` tells that two columns are two classes."""
     path = FOLDER / f"{name}.onnx"
-    path.write_bytes(model.SerializeToString())
+    # Names of the day, and the order of a set.
+    model.graph.name = name
+    del model.metadata_props[:]
+    imports = sorted(model.opset_import, key=lambda version: version.domain)
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
+    path.write_bytes(model.SerializeToString(deterministic=True))
     inputs = hard_rows(np.random.RandomState(7), rows, thresholds(model), TESTED).astype(np.float32)
     for what, of in [("expected", model), ("margins", without_transform(model))]:
         found = scores(of, inputs)
