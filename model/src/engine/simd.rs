@@ -8,7 +8,7 @@
 pub enum Simd {
     /// No more than every CPU has.
     Portable,
-    /// x86-64 with AVX2, POPCNT and BMI2.
+    /// x86-64 with AVX2 and POPCNT.
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL, DQ and VBMI: Intel from Ice Lake on, AMD from Zen 4 on. No engine uses more than AVX2 yet.
     Avx512,
@@ -64,18 +64,14 @@ impl Simd {
     pub(super) fn is_available(self) -> bool {
         match self {
             Simd::Portable => true,
-            Simd::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("popcnt")
-                    && is_x86_feature_detected!("bmi2")
-            }
+            Simd::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt"),
             Simd::Avx512 => {
                 is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vbmi")
-                    && is_x86_feature_detected!("avx2")
+                    && Simd::Avx2.is_available()
             }
         }
     }

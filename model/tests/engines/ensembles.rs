@@ -159,6 +159,13 @@ impl Source {
         Ensemble { targets: 1, trees, rounding: Rounding::F32, start, factor: 1.0, offset }
     }
 
+    /// Trees that are one leaf each.
+    pub fn constant_ensemble(&mut self, trees: usize) -> Ensemble {
+        let trees = (0..trees).map(|_| self.with_leaves(Child::Leaf(0), Vec::new(), 1, Targets::One(0), 1)).collect();
+        let (start, offset) = (vec![0.5], vec![0.25]);
+        Ensemble { targets: 1, trees, rounding: Rounding::F64, start, factor: 0.5, offset }
+    }
+
     fn questions(
         &mut self,
         features: usize,

@@ -47,6 +47,16 @@ fn a_row_too_wide_for_the_engines_is_scored_all_the_same() {
     compare_ensemble(&ensemble, 4000, &mut source, &[1, 70]);
 }
 
+/// A model that has learnt nothing.
+#[test]
+fn trees_without_splits_are_scored() {
+    let mut source = Source::new(3);
+    for trees in [0, 1, 2, 40] {
+        let ensemble = source.constant_ensemble(trees);
+        compare_ensemble(&ensemble, 2, &mut source, &[1, 7, 16, 64, 70]);
+    }
+}
+
 fn compare(shape: Shape, seed: u64, counts: &[usize]) {
     let mut source = Source::new(seed);
     let (ensemble, features) = source.ensemble(shape);

@@ -7,9 +7,13 @@
 )]
 
 use std::arch::x86_64::*;
+use std::hint::select_unpredictable;
 
+use super::ROWS_MAX;
 use super::blend::{Group, Lanes, Merge, Pair};
-use super::ranks::{LINE, Ranks};
+use super::blocks::{EXIT, Fork, Root, Row, TO_FORK, TREES_TOGETHER, exit_of};
+use super::ranks::{LINE, Ranks, SIGNED, by_rule};
+use super::sets::{NO, YES};
 use super::sums::{BYTE_LEAVES, Matrix};
 use crate::engine::simd::Simd;
 
@@ -27,12 +31,33 @@ impl Avx2 {
 
     /// Bytes are compared as signed ones.
     pub fn coded(rank: u8) -> u8 {
-        rank ^ 0x80
+        rank ^ SIGNED
     }
 
     /// A rank passes if it is below the limit. A probe's rank is below the largest one.
     pub fn limit(rank: u8) -> u8 {
         Avx2::coded(rank + 1)
+    }
+
+    /// Eight registers of sixteen.
+    pub const BLOCK_COLUMNS: usize = 128;
+
+    pub fn rank_row(self, ranks: &Ranks, row: &[f32], places: &mut Row) {
+        // SAFETY: the CPU has the features, or there were no `self`.
+        unsafe { rank_row(ranks, row, places) }
+    }
+
+    pub fn find(self, roots: &[Root], forks: &[Fork], row: &Row, columns: usize, found: &mut [u32; TREES_TOGETHER]) {
+        match columns {
+            // SAFETY: the CPU has the features, or there were no `self`.
+            0..=16 => unsafe { find::<1>(roots, forks, row, found) },
+            // SAFETY: as above.
+            17..=32 => unsafe { find::<2>(roots, forks, row, found) },
+            // SAFETY: as above.
+            33..=64 => unsafe { find::<4>(roots, forks, row, found) },
+            // SAFETY: as above.
+            _ => unsafe { find::<8>(roots, forks, row, found) },
+        }
     }
 
     pub fn rank_columns(self, ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
@@ -54,18 +79,44 @@ impl Avx2 {
 
 #[target_feature(enable = "avx2,popcnt")]
 fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
-    for (cut, column) in ranks.cuts.iter().zip(columns) {
+    let (mut values, mut below) = ([0.0; ROWS_MAX], [0; ROWS_MAX]);
+    for cut in &ranks.cuts {
         let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
         let pivots = halves(pivots);
-        for (row, place) in (0..rows.rows()).zip(&mut column.0) {
-            let x = rows.row(row)[cut.rule.feature as usize];
-            let wide = _mm256_set1_ps(x);
-            let bucket = count_below(pivots, wide);
-            let rank = bucket * LINE + count_below(halves(&buckets[bucket]), wide);
-            // A cut has at most 255 thresholds.
-            *place = Avx2::coded(cut.fixed_rank(x).unwrap_or(rank as u8));
+        let features = rows.numbers[cut.feature as usize..].iter().step_by(rows.columns);
+        for ((feature, value), below) in features.zip(&mut values).zip(&mut below) {
+            *value = *feature;
+            *below = count(pivots, buckets, *feature);
+        }
+        for column in cut.columns.clone() {
+            by_rule(ranks.rules[column], &values, &below, SIGNED, &mut columns[column]);
         }
     }
+}
+
+#[target_feature(enable = "avx2,popcnt")]
+fn rank_row(ranks: &Ranks, row: &[f32], places: &mut Row) {
+    for cut in &ranks.cuts {
+        let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
+        let x = row[cut.feature as usize];
+        let below = count(halves(pivots), buckets, x);
+        for column in cut.columns.clone() {
+            // Whether a value is missing is as good as random.
+            let answer = ranks.rules[column].answer(x);
+            let fixed = answer.map_or(0, |yes| if yes { YES } else { NO });
+            places.0[column] = Avx2::coded(select_unpredictable(answer.is_some(), fixed, below));
+        }
+    }
+}
+
+/// How many thresholds of a cut are below a value.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+fn count(pivots: [__m256; 2], buckets: &[[f32; LINE]], x: f32) -> u8 {
+    let wide = _mm256_set1_ps(x);
+    let bucket = count_below(pivots, wide);
+    // A cut has at most 255 thresholds.
+    (bucket * LINE + count_below(halves(&buckets[bucket]), wide)) as u8
 }
 
 #[inline]
@@ -147,4 +198,92 @@ fn store(lanes: &mut Lanes, part: usize, numbers: __m256i) {
     let bytes = &mut lanes.0.as_chunks_mut::<WIDTH>().0[part];
     // SAFETY: as for `load`; the bytes are borrowed for writing.
     unsafe { _mm256_store_si256(bytes.as_mut_ptr().cast(), numbers) }
+}
+
+/// The leaves of a row in some trees. `TABLES` registers hold its ranks, twice each.
+#[target_feature(enable = "avx2,popcnt")]
+fn find<const TABLES: usize>(roots: &[Root], forks: &[Fork], row: &Row, found: &mut [u32; TREES_TOGETHER]) {
+    let mut tables = [_mm256_setzero_si256(); TABLES];
+    for (table, ranks) in tables.iter_mut().zip(row.0.as_chunks::<16>().0) {
+        *table = _mm256_broadcastsi128_si256(load_sixteen(ranks));
+    }
+    let mut late = [0_u8; TREES_TOGETHER + 1];
+    let mut late_count = 0;
+    for ((tree, root), place) in roots.iter().enumerate().zip(found.iter_mut()) {
+        let exit = root.exits[exit_of(decide(root, tables))];
+        *place = exit;
+        late[late_count] = tree as u8;
+        late_count += usize::from(exit >= TO_FORK);
+    }
+    while late_count > 0 {
+        let mut later_count = 0;
+        for index in 0..late_count {
+            let tree = late[index];
+            let place = &mut found[usize::from(tree)];
+            let fork = &forks[(*place ^ TO_FORK) as usize];
+            let exit = fork.exits[usize::from(EXIT[decide_fork(fork, tables)])];
+            *place = exit;
+            late[later_count] = tree;
+            later_count += usize::from(exit >= TO_FORK);
+        }
+        late_count = later_count;
+    }
+}
+
+/// The decisions of a root's splits, as bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn decide<const TABLES: usize>(root: &Root, tables: [__m256i; TABLES]) -> u64 {
+    let mut decisions = 0;
+    let parts = root.columns.as_chunks::<WIDTH>().0.iter().zip(root.limits.as_chunks::<WIDTH>().0);
+    for (part, (columns, limits)) in parts.enumerate() {
+        let ranks = pick(load_bytes(columns), tables);
+        let passes = _mm256_cmpgt_epi8(load_bytes(limits), ranks);
+        decisions |= u64::from(_mm256_movemask_epi8(passes) as u32) << (part * WIDTH);
+    }
+    decisions
+}
+
+/// The decisions of a fork's splits, as bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn decide_fork<const TABLES: usize>(fork: &Fork, tables: [__m256i; TABLES]) -> usize {
+    let wide = |bytes: [u8; 8]| _mm256_castsi128_si256(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
+    let ranks = pick(wide(fork.columns), tables);
+    let passes = _mm256_cmpgt_epi8(wide(fork.limits), ranks);
+    (_mm256_movemask_epi8(passes) & 0x7F) as usize
+}
+
+/// The ranks of 32 columns.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pick<const TABLES: usize>(columns: __m256i, tables: [__m256i; TABLES]) -> __m256i {
+    // Each table is asked for the lower four bits. Then the highest bit that tells tables apart chooses between their halves,
+    // and so on down to bit 4. A blend looks at the top of a byte: doubling moves the next bit there.
+    let doubled = |bytes| _mm256_add_epi8(bytes, bytes);
+    let mut answers = tables.map(|table| _mm256_shuffle_epi8(table, columns));
+    let mut choice = (TABLES.ilog2()..4).fold(columns, |choice, _| doubled(choice));
+    let mut count = TABLES / 2;
+    while count > 0 {
+        for index in 0..count {
+            answers[index] = _mm256_blendv_epi8(answers[index], answers[index + count], choice);
+        }
+        choice = doubled(choice);
+        count /= 2;
+    }
+    answers[0]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_bytes(bytes: &[u8; WIDTH]) -> __m256i {
+    // SAFETY: there are 32 bytes, at any alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_sixteen(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: there are 16 bytes, at any alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }

@@ -5,7 +5,7 @@
 //! a leaf's number. The trees' programs are run some trees at a time, pairs first, then merges from the lowest to the highest,
 //! so that what a split needs was done a while before.
 //!
-//! Here is what the programs are; the CPU's part is in `avx2.rs` and `avx512.rs`, which trust a [`Group`]'s places.
+//! Here is what the programs are; the CPU's part is in `portable.rs` and in `avx2.rs`, which trusts a [`Group`]'s places.
 #![forbid(unsafe_code)]
 
 use super::ROWS_MAX;
@@ -120,7 +120,7 @@ impl Blend {
     /// Adds the leaves of at most [`ROWS_MAX`] rows to their sums.
     pub fn score<T: Real>(&mut self, rows: Matrix<'_>, leaves: &Leaves<T>, sums: &mut [T]) {
         self.kernel.rank_columns(&self.ranks, rows, &mut self.columns);
-        let first_set = self.ranks.cuts.len();
+        let first_set = self.ranks.first_set();
         let kernel = self.kernel;
         self.ranks.sets.answer(rows, |row, set, answer| {
             self.columns[first_set + set].0[row] = kernel.coded(answer);

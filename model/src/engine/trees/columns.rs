@@ -21,7 +21,7 @@ pub(super) struct Rule {
 }
 
 /// `kZeroThreshold` of LightGBM: what is not farther from zero counts as zero.
-const ZERO_MAX: f32 = 1e-35;
+pub(super) const ZERO_MAX: f32 = 1e-35;
 
 impl Rule {
     /// The answer for a value that is not compared.

@@ -4,6 +4,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::avx2::Avx2;
 use super::blend::{Group, Lanes};
+use super::blocks::{Fork, Root, Row, TREES_TOGETHER};
 use super::portable;
 use super::ranks::Ranks;
 use super::sums::Matrix;
@@ -31,6 +32,15 @@ impl Kernel {
     #[cfg(not(target_arch = "x86_64"))]
     pub fn new(_simd: Simd) -> Kernel {
         Kernel::Portable
+    }
+
+    /// As `DISRUST_SIMD` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernel::Portable => Simd::Portable.name(),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(_) => Simd::Avx2.name(),
+        }
     }
 
     /// As which byte a rank lies in a column.
@@ -66,6 +76,33 @@ impl Kernel {
             Kernel::Portable => portable::blend(group, rows, columns, places),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(avx2) => avx2.blend(group, rows, columns, places),
+        }
+    }
+
+    /// Up to how many columns it finds leaves for one row; none if it does not.
+    pub fn block_columns(self) -> Option<usize> {
+        match self {
+            Kernel::Portable => None,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(_) => Some(Avx2::BLOCK_COLUMNS),
+        }
+    }
+
+    /// Fills the first columns of cuts with the coded ranks of one row.
+    pub fn rank_row(self, ranks: &Ranks, row: &[f32], places: &mut Row) {
+        match self {
+            Kernel::Portable => unreachable!("it does no blocks"),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(avx2) => avx2.rank_row(ranks, row, places),
+        }
+    }
+
+    /// The leaves of a row in some trees, at most [`TREES_TOGETHER`]; there are `columns` ranks.
+    pub fn find(self, roots: &[Root], forks: &[Fork], row: &Row, columns: usize, found: &mut [u32; TREES_TOGETHER]) {
+        match self {
+            Kernel::Portable => unreachable!("it does no blocks"),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(avx2) => avx2.find(roots, forks, row, columns, found),
         }
     }
 }

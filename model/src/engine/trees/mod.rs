@@ -1,7 +1,9 @@
 //! Scores an ensemble of trees, with the engine that suits its shape, the CPU and the number of rows.
 //!
-//! [`walk`] does what the form says, split by split: the other engines are tested against it. [`descent`] walks without
-//! branches, on any CPU and with trees of any size.
+//! - [`blend`]: from some rows on, trees of up to 256 leaves. All splits are decided for all rows, leaf numbers blended upwards.
+//! - [`blocks`]: fewer rows, with AVX2. All splits of six levels are decided at once.
+//! - [`descent`]: what those do not take. It walks without branches, on any CPU.
+//! - [`walk`] does what the form says, split by split, for what is too large for all of them.
 //!
 //! Engines find the leaves that rows end at; [`sums`] adds them up, in one order.
 #![deny(unsafe_code)]
@@ -9,10 +11,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod blend;
-#[cfg(target_arch = "x86_64")]
 mod blocks;
-#[cfg(target_arch = "x86_64")]
-mod blocks_avx2;
 mod columns;
 mod descent;
 mod kernel;
@@ -24,7 +23,6 @@ mod sums;
 mod walk;
 
 use self::blend::Blend;
-#[cfg(target_arch = "x86_64")]
 use self::blocks::Blocks;
 use self::columns::Survey;
 use self::descent::Descent;
@@ -135,18 +133,19 @@ impl<T: Real> Scorer<T> {
     }
 }
 
-/// Rows from which deciding for all of them at once is faster than walking.
-const BLEND_ROWS: usize = 8;
+/// Rows from which deciding for all of them at once is faster than what scores them one by one.
+const BLEND_ROWS_AFTER_BLOCKS: usize = 16;
+const BLEND_ROWS_AFTER_WALK: usize = 8;
 
-/// The engines that an ensemble has.
+/// The engines that an ensemble has: it is scored by the first one that is there.
 struct Engines {
-    descent: Descent,
-    /// For [`BLEND_ROWS`] rows and more.
+    /// For `blend_rows` rows and more.
     blend: Option<Blend>,
-    /// For fewer.
-    #[cfg(target_arch = "x86_64")]
+    blend_rows: usize,
     blocks: Option<Blocks>,
-    simd: Simd,
+    /// If one of the others is missing.
+    descent: Option<Descent>,
+    kernel: Kernel,
 }
 
 impl Engines {
@@ -157,57 +156,44 @@ impl Engines {
             return None;
         }
         let survey = Survey::new(ensemble);
-        let blend = Blend::new(ensemble, &survey, Kernel::new(simd));
-        let descent = Descent::new(ensemble, &survey)?;
-        Some(Engines {
-            descent,
-            blend,
-            #[cfg(target_arch = "x86_64")]
-            blocks: Blocks::new(ensemble, &survey, simd),
-            simd,
-        })
+        let kernel = Kernel::new(simd);
+        let blend = Blend::new(ensemble, &survey, kernel);
+        // Where blends do not do, trees are large, and blocks of few levels do not pay.
+        let blocks = blend.as_ref().and_then(|_| Blocks::new(ensemble, &survey, kernel));
+        let descent = if blocks.is_none() { Some(Descent::new(ensemble, &survey)?) } else { None };
+        let blend_rows = if blocks.is_some() { BLEND_ROWS_AFTER_BLOCKS } else { BLEND_ROWS_AFTER_WALK };
+        Some(Engines { blend, blend_rows, blocks, descent, kernel })
     }
 
     fn name(&self) -> String {
-        let few = if self.blocks().is_some() { "blocks of splits" } else { "branchless walk" };
+        let (simd, last) = (self.kernel.name(), self.blend_rows - 1);
+        let few = if self.blocks.is_some() { format!("{simd} blocks") } else { "branchless walk".to_owned() };
         match &self.blend {
-            Some(_) => format!(
-                "{few} (1-{} rows), ranks and {} blends ({BLEND_ROWS} rows and more)",
-                BLEND_ROWS - 1,
-                self.simd.min(Simd::Avx2).name()
-            ),
-            None => few.to_owned(),
+            Some(_) => format!("ranks, {few} (1-{last} rows), {simd} blends ({} rows and more)", self.blend_rows),
+            None => few,
         }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn blocks(&self) -> Option<&Blocks> {
-        self.blocks.as_ref()
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn blocks(&self) -> Option<&Descent> {
-        None
     }
 
     fn bytes(&self) -> usize {
-        let blocks = self.blocks().map_or(0, |blocks| blocks.bytes());
-        self.descent.bytes() + blocks + self.blend.as_ref().map_or(0, Blend::bytes)
+        let blocks = self.blocks.as_ref().map_or(0, Blocks::bytes);
+        blocks + self.blend.as_ref().map_or(0, Blend::bytes) + self.descent.as_ref().map_or(0, Descent::bytes)
     }
 
     fn rows_max(&self) -> usize {
-        if self.blend.is_none() && self.descent.is_large() { descent::ROWS_MAX } else { ROWS_MAX }
+        match (&self.blend, &self.descent) {
+            (None, Some(descent)) if descent.is_large() => descent::ROWS_MAX,
+            _ => ROWS_MAX,
+        }
     }
 
     fn score<T: Real>(&mut self, rows: Matrix<'_>, leaves: &Leaves<T>, sums: &mut [T]) {
-        match &mut self.blend {
-            Some(blend) if rows.rows() >= BLEND_ROWS => return blend.score(rows, leaves, sums),
-            _ => {}
+        match self {
+            Engines { blend: Some(blend), blend_rows, .. } if rows.rows() >= *blend_rows => {
+                blend.score(rows, leaves, sums);
+            }
+            Engines { blocks: Some(blocks), .. } => blocks.score(rows, leaves, sums),
+            Engines { descent: Some(descent), .. } => descent.score(rows, leaves, sums),
+            _ => unreachable!("without blocks there is a descent"),
         }
-        #[cfg(target_arch = "x86_64")]
-        if let Some(blocks) = &mut self.blocks {
-            return blocks.score(rows, leaves, sums);
-        }
-        self.descent.score(rows, leaves, sums);
     }
 }

@@ -3,12 +3,12 @@
 
 use super::ROWS_MAX;
 use super::blend::{Group, Lanes};
-use super::ranks::Ranks;
+use super::ranks::{Ranks, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
 
 /// A rank as it lies in a column: compared as a signed byte, as most CPUs can.
 pub(super) fn coded(rank: u8) -> u8 {
-    rank ^ 0x80
+    rank ^ SIGNED
 }
 
 /// A rank passes if it is below the limit. A probe's rank is below the largest one.
@@ -17,13 +17,16 @@ pub(super) fn limit(rank: u8) -> u8 {
 }
 
 pub(super) fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
-    for (cut, column) in ranks.cuts.iter().zip(columns) {
+    let (mut values, mut below) = ([0.0; ROWS_MAX], [0; ROWS_MAX]);
+    for cut in &ranks.cuts {
         let thresholds = ranks.thresholds(cut);
-        for (row, place) in (0..rows.rows()).zip(&mut column.0) {
-            let x = rows.row(row)[cut.rule.feature as usize];
-            let below = || thresholds.partition_point(|threshold| *threshold < x);
+        for (row, (value, below)) in (0..rows.rows()).zip(values.iter_mut().zip(&mut below)) {
+            *value = rows.row(row)[cut.feature as usize];
             // A cut has at most 255 thresholds.
-            *place = coded(cut.fixed_rank(x).unwrap_or_else(|| below() as u8));
+            *below = thresholds.partition_point(|threshold| threshold < value) as u8;
+        }
+        for column in cut.columns.clone() {
+            by_rule(ranks.rules[column], &values, &below, SIGNED, &mut columns[column]);
         }
     }
 }

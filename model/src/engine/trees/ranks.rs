@@ -1,12 +1,16 @@
 //! Features as ranks: only their order against the model's own thresholds matters, and that fits in a byte.
 //!
-//! A [`Cut`] is a column: up to [`CUT_MAX`] thresholds of one rule, ascending. A value's rank is how many of them are below
-//! it, so `x <= thresholds[n]` is `rank <= n`; a missing value has the smallest or the largest rank. A rule with more
+//! A [`Cut`] is up to [`CUT_MAX`] thresholds of a feature, ascending. A value's rank is how many of them are below
+//! it, so `x <= thresholds[n]` is `rank <= n`; a missing value has the smallest or the largest rank. A feature with more
 //! thresholds has several cuts, in each of which values beyond it have the smallest or largest rank too. The answers of sets
 //! are columns after those.
 #![forbid(unsafe_code)]
 
-use super::columns::{Question, Rule, Survey};
+use std::ops::Range;
+
+use super::ROWS_MAX;
+use super::blend::Lanes;
+use super::columns::{Question, Rule, Survey, ZERO_MAX};
 use super::sets::{NO, Sets, YES};
 
 /// Thresholds of a cut. One more, and the rank of a value above all would not fit in a byte.
@@ -18,16 +22,19 @@ pub(super) const LINE: usize = 16;
 /// The columns of ranks.
 pub(super) struct Ranks {
     pub cuts: Vec<Cut>,
+    /// What takes the place of a rank that is not compared, for each column of the cuts.
+    pub rules: Vec<Rule>,
     /// The thresholds of the cuts. A cut has a line of pivots, each the last threshold of a bucket, then lines of buckets: the
     /// bucket after the last pivot below a value has all thresholds near it. Infinity fills the lines: nothing is above it.
     pub lines: Vec<[f32; LINE]>,
     pub sets: Sets,
 }
 
-/// Up to [`CUT_MAX`] thresholds of a rule.
-#[derive(Debug, Clone, Copy)]
+/// Up to [`CUT_MAX`] thresholds of a feature. What is looked up once serves all its rules, in a column each.
+#[derive(Debug, Clone)]
 pub(super) struct Cut {
-    pub rule: Rule,
+    pub feature: u32,
+    pub columns: Range<usize>,
     /// The line of its pivots. As many buckets follow as a rank may choose.
     pub line: u32,
     /// How many thresholds.
@@ -43,40 +50,63 @@ pub(super) struct Probe {
 
 /// Which probe answers a question.
 pub(super) struct Probes {
-    /// The first cut of each rule.
-    first_cuts: Vec<u32>,
-    cuts: u32,
+    /// By rule: its thresholds' probes.
+    rules: Vec<Vec<Probe>>,
+    first_set: u32,
 }
 
 impl Probes {
     pub fn of(&self, question: Question) -> Probe {
         match question {
-            Question::AtMost { rule, threshold } => {
-                let (cut, rank) = (threshold / CUT_MAX as u32, threshold % CUT_MAX as u32);
-                Probe { column: self.first_cuts[rule as usize] + cut, rank: rank as u8 }
-            }
-            Question::Within { set } => Probe { column: self.cuts + set, rank: YES },
+            Question::AtMost { rule, threshold } => self.rules[rule as usize][threshold as usize],
+            Question::Within { set } => Probe { column: self.first_set + set, rank: YES },
         }
     }
 }
 
 impl Ranks {
     pub fn new(survey: &Survey) -> (Ranks, Probes) {
-        let mut ranks = Ranks { cuts: Vec::new(), lines: Vec::new(), sets: survey.sets.clone() };
-        let mut first_cuts = Vec::with_capacity(survey.rules.len());
-        for (rule, thresholds) in survey.rules.iter().zip(&survey.thresholds) {
-            first_cuts.push(ranks.cuts.len() as u32);
-            for thresholds in thresholds.chunks(CUT_MAX) {
-                ranks.add_cut(*rule, thresholds);
+        let sets = survey.sets.clone();
+        let mut ranks = Ranks { cuts: Vec::new(), rules: Vec::new(), lines: Vec::new(), sets };
+        let mut probes = Probes { rules: vec![Vec::new(); survey.rules.len()], first_set: 0 };
+        let mut order: Vec<usize> = (0..survey.rules.len()).collect();
+        let feature = |rule: &usize| survey.rules[*rule].feature;
+        order.sort_by_key(feature);
+        for rules in order.chunk_by(|one, other| feature(one) == feature(other)) {
+            let mut all: Vec<f32> = rules.iter().flat_map(|rule| &survey.thresholds[*rule]).copied().collect();
+            all.sort_unstable_by(f32::total_cmp);
+            all.dedup();
+            if all.len() <= CUT_MAX {
+                ranks.add_cuts(survey, rules, &all, &mut probes);
+            } else {
+                for rule in rules {
+                    ranks.add_cuts(survey, &[*rule], &survey.thresholds[*rule], &mut probes);
+                }
             }
         }
-        let probes = Probes { first_cuts, cuts: ranks.cuts.len() as u32 };
+        probes.first_set = ranks.rules.len() as u32;
         (ranks, probes)
     }
 
-    fn add_cut(&mut self, rule: Rule, thresholds: &[f32]) {
+    /// Cuts of `all` thresholds of some rules of a feature.
+    fn add_cuts(&mut self, survey: &Survey, rules: &[usize], all: &[f32], probes: &mut Probes) {
+        for cut in all.chunks(CUT_MAX) {
+            for rule in rules {
+                let column = self.rules.len() as u32;
+                let (first, last) = (cut[0], cut[cut.len() - 1]);
+                let here = survey.thresholds[*rule].iter().filter(|threshold| (first..=last).contains(threshold));
+                let rank = |threshold: &f32| cut.partition_point(|other| other < threshold) as u8;
+                probes.rules[*rule].extend(here.map(|threshold| Probe { column, rank: rank(threshold) }));
+                self.rules.push(survey.rules[*rule]);
+            }
+            let columns = self.rules.len() - rules.len()..self.rules.len();
+            self.add_cut(survey.rules[rules[0]].feature, columns, cut);
+        }
+    }
+
+    fn add_cut(&mut self, feature: u32, columns: Range<usize>, thresholds: &[f32]) {
         let line = self.lines.len() as u32;
-        self.cuts.push(Cut { rule, line, count: thresholds.len() as u32 });
+        self.cuts.push(Cut { feature, columns, line, count: thresholds.len() as u32 });
         let filled = |part: &[f32]| {
             let mut line = [f32::INFINITY; LINE];
             line[..part.len()].copy_from_slice(part);
@@ -96,18 +126,34 @@ impl Ranks {
     }
 
     pub fn columns(&self) -> usize {
-        self.cuts.len() + self.sets.count()
+        self.first_set() + self.sets.count()
+    }
+
+    /// The column of the first set; those of cuts come before.
+    pub fn first_set(&self) -> usize {
+        self.rules.len()
     }
 
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.lines[..]) + size_of_val(&self.cuts[..]) + self.sets.bytes()
+        let cuts = size_of_val(&self.cuts[..]) + size_of_val(&self.rules[..]);
+        size_of_val(&self.lines[..]) + cuts + self.sets.bytes()
     }
 }
 
-impl Cut {
-    /// What takes the place of a value's rank, if it is not compared.
-    #[inline(always)]
-    pub fn fixed_rank(&self, x: f32) -> Option<u8> {
-        self.rule.answer(x).map(|yes| if yes { YES } else { NO })
+/// What the bits of a rank are flipped by where bytes are compared as signed ones.
+pub(super) const SIGNED: u8 = 0x80;
+
+/// The ranks of some values in a column, from how many thresholds are below them, their bits flipped by `flip`.
+#[inline(always)]
+pub(super) fn by_rule(rule: Rule, values: &[f32; ROWS_MAX], below: &[u8; ROWS_MAX], flip: u8, ranks: &mut Lanes) {
+    let answer = |yes: bool| if yes { YES ^ flip } else { NO ^ flip };
+    let missing = answer(rule.missing);
+    for ((rank, below), value) in ranks.0.iter_mut().zip(below).zip(values) {
+        *rank = if value.is_nan() { missing } else { *below ^ flip };
+    }
+    if let Some(zero) = rule.zero {
+        for (rank, value) in ranks.0.iter_mut().zip(values) {
+            *rank = if value.abs() <= ZERO_MAX { answer(zero) } else { *rank };
+        }
     }
 }
