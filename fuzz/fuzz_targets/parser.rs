@@ -5,6 +5,7 @@
 use arbitrary::Arbitrary;
 use disrust::exchange::blocks::BlockPool;
 use disrust::connections::framing::PartialRequest;
+use disrust::limits::ConnectionLimits;
 use disrust_protocol::{Answer, MAX_VECTORS_PER_REQUEST, RequestLayout, read_answer};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,7 +19,7 @@ struct Input {
 
 fuzz_target!(|input: Input| {
     let layout = RequestLayout::new(1 + usize::from(input.features % 8));
-    let mut blocks = BlockPool::new(layout.request_bytes_max(), 1);
+    let mut blocks = BlockPool::new(ConnectionLimits::SERVING.block_sizes(layout, 1 << 20));
     let (mut partial, mut found, mut lost) = (PartialRequest::default(), Vec::new(), false);
     let headroom = layout.request_bytes_max();
     let (mut rest, mut cuts) = (&input.stream[..], input.cuts.iter().cycle());
