@@ -128,8 +128,8 @@ impl BatchProcessor {
         self.model.place()
     }
 
-    /// Answers everything that has been published until now, with a new model if one is offered. `now_ns` reads the process's clock, which is asked only where
-    /// somebody looks at the answer.
+    /// Answers everything that has been published until now, with a new model if one is offered. `now_ns` reads the process's
+    /// clock, which is asked only where somebody looks at the answer.
     pub fn step(&mut self, now_ns: impl Fn() -> u64) -> Found {
         if self.model.take_offered() {
             self.metrics.model_swaps.add(1);

@@ -7,6 +7,7 @@
 
 pub mod cpu_list;
 pub mod placement;
+mod settings;
 mod sources;
 mod values;
 pub mod verify;
@@ -15,9 +16,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use disrust_model::LoadOptions;
 use disrust_model::form::{Choice, Output};
 use thiserror::Error;
@@ -25,13 +25,8 @@ use thiserror::Error;
 use crate::config::placement::{Pin, PinPolicy, Wait};
 use crate::limits::BUFFER_MEMORY_BYTES;
 use crate::metrics::DETAILED;
+use settings::{Arguments, Settings};
 use sources::{name_variable, read_environment, read_file};
-#[cfg(feature = "metrics")]
-use values::parse_interval;
-use values::{
-    Timeout, parse_buffer_memory, parse_duration, parse_features, parse_io_threads, parse_max_connections,
-    parse_model_name, parse_output, parse_pin, parse_pin_policy, parse_port, parse_timeout, parse_truth, parse_wait,
-};
 use verify::VerifyOptions;
 
 /// A server's configuration.
@@ -251,184 +246,6 @@ impl Config {
 
 fn usage(message: String) -> clap::Error {
     Arguments::command().error(ErrorKind::ValueValidation, message)
-}
-
-/// A TCP inference server that answers small feature vectors in tens of microseconds.
-#[derive(Debug, Default, Parser)]
-#[command(name = "disrust", version = VERSION, about, max_term_width = 100, after_help = AFTER_HELP)]
-struct Arguments {
-    #[command(flatten)]
-    settings: Settings,
-
-    /// Read settings from a TOML file whose keys are the long flags without their dashes
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-const AFTER_HELP: &str = "\
-Each flag can be set in the environment as DISRUST_<FLAG>, for example DISRUST_IO_THREADS=4; a variable that is empty \
-counts as not set. A flag beats the environment, which beats the config file. The longest time is 365 days.
-
-The command verify looks at a model file and ends: disrust verify --help.
-
-Exit status: 0 drained after SIGTERM or SIGINT, 2 usage, 69 io_uring unavailable, 70 internal error, 71 cannot listen \
-or pin, 78 bad config file or model.";
-
-/// Everything that can be set, from any source; what is not set is `None`.
-#[derive(Debug, Default, Parser)]
-struct Settings {
-    /// TCP port to listen on; 0 lets the kernel choose a free one [default: 9900]
-    #[arg(short, long, value_parser = parse_port, allow_negative_numbers = true)]
-    port: Option<u16>,
-
-    /// Address to listen on [default: 127.0.0.1]
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
-    host: Option<String>,
-
-    /// I/O threads, each with its own ring, listener and buffers [default: by the CPUs available]
-    #[arg(long, value_name = "N", value_parser = parse_io_threads, allow_negative_numbers = true)]
-    io_threads: Option<usize>,
-
-    /// CPUs for the I/O threads in order, then one for the batch processor, such as 0-4 or 0,2,4-7 or 0-7:2;
-    /// or auto, or none [default: auto]
-    #[arg(long, value_name = "LIST|auto|none", value_parser = parse_pin, allow_hyphen_values = true)]
-    pin: Option<Pin>,
-
-    /// What to do about a CPU that is not there: best-effort runs the thread unpinned, strict does not start
-    /// [default: best-effort]
-    #[arg(long, value_name = "best-effort|strict", value_parser = parse_pin_policy)]
-    pin_policy: Option<PinPolicy>,
-
-    /// How idle threads wait: auto spins for a moment and then parks where each thread has a CPU of its own, else
-    /// parks at once [default: auto]
-    #[arg(long, value_name = "auto|spin|yield|park", value_parser = parse_wait)]
-    wait: Option<Wait>,
-
-    /// Model to serve: sum, which adds the features, or a model file [default: sum]
-    #[arg(long, value_name = "sum|PATH")]
-    model: Option<PathBuf>,
-
-    /// What to call the model, in the log and to clients [default: the file's name without its extension]
-    #[arg(long, value_name = "NAME", value_parser = parse_model_name)]
-    model_name: Option<String>,
-
-    /// Which output of a model that has several to serve, by index from 0 or by name, or all of them
-    #[arg(long, value_name = "N|NAME|all", value_parser = parse_output, allow_negative_numbers = true)]
-    output: Option<Output>,
-
-    /// Serve the margin, which is what the model says before its last transform (log-odds, a logarithm, ...)
-    #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
-    raw: Option<bool>,
-
-    /// Features in a vector; a model file must agree [default: as the model says; 16 for sum]
-    #[arg(long, value_name = "N", value_parser = parse_features, allow_negative_numbers = true)]
-    features: Option<usize>,
-
-    /// Connections at once; one more is accepted and closed [default: what the descriptor limit allows]
-    #[arg(long, value_name = "N", value_parser = parse_max_connections, allow_negative_numbers = true)]
-    max_connections: Option<usize>,
-
-    /// What all peers together can make the server hold, beyond its fixed buffers, in requests that are not complete and
-    /// in answers that are not read, such as 64MB or 1GiB or a number of bytes [default: 256MiB]
-    #[arg(long, value_name = "SIZE", value_parser = parse_buffer_memory, allow_negative_numbers = true)]
-    buffer_memory: Option<usize>,
-
-    /// Close connections that are idle for this long, such as 90s or 5m, or off [default: off]
-    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
-    idle_timeout: Option<Timeout>,
-
-    /// Close connections whose request takes longer than this from its first byte to its last, or that take none of
-    /// their answers for twice as long; or off [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
-    request_timeout: Option<Timeout>,
-
-    /// On SIGTERM or SIGINT, wait at most this long for connections to end before they are cut [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    drain_timeout: Option<Duration>,
-
-    /// Print metrics on stdout this often, or off [default: 10s]
-    #[cfg(feature = "metrics")]
-    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
-    metrics_interval: Option<Timeout>,
-
-    /// Share the port with a server that listens on it already (for a rolling restart)
-    #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
-    reuse_port: Option<bool>,
-
-    /// Once the server runs, give up the system calls that it needs no more, such as io_uring_setup and execve
-    #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
-    seccomp: Option<bool>,
-}
-
-impl Settings {
-    /// These settings, completed by others.
-    fn or(self, other: Settings) -> Settings {
-        Settings {
-            port: self.port.or(other.port),
-            host: self.host.or(other.host),
-            io_threads: self.io_threads.or(other.io_threads),
-            pin: self.pin.or(other.pin),
-            pin_policy: self.pin_policy.or(other.pin_policy),
-            wait: self.wait.or(other.wait),
-            model: self.model.or(other.model),
-            model_name: self.model_name.or(other.model_name),
-            output: self.output.or(other.output),
-            raw: self.raw.or(other.raw),
-            features: self.features.or(other.features),
-            max_connections: self.max_connections.or(other.max_connections),
-            buffer_memory: self.buffer_memory.or(other.buffer_memory),
-            idle_timeout: self.idle_timeout.or(other.idle_timeout),
-            request_timeout: self.request_timeout.or(other.request_timeout),
-            drain_timeout: self.drain_timeout.or(other.drain_timeout),
-            #[cfg(feature = "metrics")]
-            metrics_interval: self.metrics_interval.or(other.metrics_interval),
-            reuse_port: self.reuse_port.or(other.reuse_port),
-            seccomp: self.seccomp.or(other.seccomp),
-        }
-    }
-
-    fn into_config(self) -> Config {
-        let default = Config::default();
-        Config {
-            host: self.host.unwrap_or(default.host),
-            port: self.port.unwrap_or(default.port),
-            reuse_port: self.reuse_port.unwrap_or(default.reuse_port),
-            io_threads: self.io_threads,
-            pin: self.pin.unwrap_or(default.pin),
-            pin_policy: self.pin_policy.unwrap_or(default.pin_policy),
-            wait: self.wait.unwrap_or(default.wait),
-            model: match self.model {
-                None => default.model,
-                Some(path) if path.as_os_str() == "sum" => ModelChoice::Sum,
-                Some(path) => ModelChoice::File(path),
-            },
-            model_name: self.model_name,
-            output: self.output,
-            raw: self.raw.unwrap_or(default.raw),
-            features: self.features,
-            max_connections: self.max_connections,
-            buffer_memory: self.buffer_memory.unwrap_or(default.buffer_memory),
-            idle_timeout: self.idle_timeout.map_or(default.idle_timeout, |timeout| timeout.0),
-            request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
-            drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
-            seccomp: self.seccomp.unwrap_or(default.seccomp),
-            #[cfg(feature = "metrics")]
-            metrics_interval: self.metrics_interval.map_or(default.metrics_interval, |timeout| timeout.0),
-            #[cfg(not(feature = "metrics"))]
-            metrics_interval: default.metrics_interval,
-            file: None,
-        }
-    }
-}
-
-impl Arguments {
-    /// These arguments, completed by others.
-    fn or(self, other: Arguments) -> Arguments {
-        Arguments { settings: self.settings.or(other.settings), config: self.config.or(other.config) }
-    }
 }
 
 #[cfg(test)]
