@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Measures how fast models are scored, beside what people use today, and puts two tables into PERFORMANCE.md (or another file):
+# Measures how fast models are scored, beside what people use today, and puts two tables into PERFORMANCE.md (or another file), and
+# a picture of the second into docs/plots:
 # - in process, one thread, fresh rows, interleaved: `disrust verify` on each CPU path, onnxruntime, LightGBM, lleaves,
 #   Treelite compiled by tl2cgen;
 # - over the network, the same model and one row a request: disrust under `client run`, FastAPI with onnxruntime and MLServer with
 #   LightGBM under wrk, one after the other in each round.
 # Installs the Python packages in a folder of its own, target/models_bench; trains the models there. What cannot be installed is
 # skipped with the reason. Takes about 15 minutes; nothing else should run meanwhile.
-# Usage: scripts/models_bench.sh [FILE [ROUNDS]]
+# Usage: scripts/models_bench.sh [FILE [ROUNDS [in_process|network]]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-file=${1:-PERFORMANCE.md} rounds=${2:-5}
+file=${1:-PERFORMANCE.md} rounds=${2:-5} half=${3:-both}
 here=$PWD/scripts/models_bench
 folder=${CARGO_TARGET_DIR:-$PWD/target}/models_bench
 models=$folder/models
@@ -25,7 +26,7 @@ fi
 [ -x "$folder/venv/bin/python" ] || python3 -m venv "$folder/venv"
 python=$folder/venv/bin/python
 # One by one: what one of them does not install on does not keep the others out.
-for packages in "numpy onnxruntime lightgbm onnxmltools scikit-learn" "lleaves" "treelite tl2cgen" "fastapi uvicorn" \
+for packages in "numpy onnxruntime lightgbm onnxmltools scikit-learn" "lleaves llvmlite<0.44" "treelite tl2cgen" "fastapi uvicorn" \
     "mlserver mlserver-lightgbm"; do
     # shellcheck disable=SC2086
     "$python" -m pip install --quiet $packages || echo "models_bench: skipped: cannot install $packages"
@@ -37,10 +38,13 @@ fi
 
 versions() { "$python" -m pip list --format freeze | grep -E "^($1)==" | tr '\n' ' ' | sed 's/==/ /g; s/ $//'; }
 
-"$python" "$here/in_process.py" "$release/disrust" "$models" --rounds "$rounds" --json "$folder/in_process.json" |
-    tee "$folder/in_process.md" >&2
-"$release/client" table "$file" models:in_process <"$folder/in_process.md" --note \
-    "one thread, ns a row, median (smallest..largest) of $rounds interleaved rounds, fresh rows; × is against onnxruntime in the same rounds; $(versions 'onnxruntime|lightgbm|lleaves|treelite|tl2cgen'). Again: \`scripts/models_bench.sh\`"
+if [ "$half" != network ]; then
+    "$python" "$here/in_process.py" "$release/disrust" "$models" --rounds "$rounds" --json "$folder/in_process.json" |
+        grep '^|' | tee "$folder/in_process.md" >&2
+    "$release/client" table "$file" models:in_process <"$folder/in_process.md" --note \
+        "one thread, ns a row, median (smallest..largest) of $rounds interleaved rounds, fresh rows; × is against onnxruntime in the same rounds; $(versions 'onnxruntime|lightgbm|lleaves|treelite|tl2cgen'). Again: \`scripts/models_bench.sh\`"
+fi
+[ "$half" != in_process ] || exit 0
 
 # Over the network. Each server has the first CPU, the load the last one; each is ended by its own process id.
 model=100_trees_63_leaves
@@ -50,7 +54,7 @@ server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true' EXIT
 
 ended() {
-    kill -TERM "$server"
+    kill -TERM "$server" 2>/dev/null || true
     wait "$server" 2>/dev/null || true
     server=
 }
@@ -83,7 +87,7 @@ of_disrust() {
         { cat "$folder/run.out" >&2; exit 1; }
     ended
     awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
-             NR == 2 { print $at["achieved_per_second"], $at["response_ns_p50"] / 1e3, $at["response_ns_p99"] / 1e3, $at["response_ns_p99_9"] / 1e3, 0 }' \
+             NR == 2 { print $at["achieved_per_second"], $at["service_ns_p50"] / 1e3, $at["service_ns_p99"] / 1e3, $at["service_ns_p99_9"] / 1e3, 0 }' \
         "$folder/run.csv"
 }
 
@@ -113,7 +117,7 @@ JSON
     cat >"$place/settings.json" <<JSON
 {"host": "127.0.0.1", "http_port": $port, "grpc_port": $(free_port), "metrics_port": $(free_port), "parallel_workers": 0, "debug": false}
 JSON
-    taskset -c "$first_cpu" "$python" -m mlserver start "$place" >"$log" 2>&1 &
+    taskset -c "$first_cpu" "$folder/venv/bin/mlserver" start "$place" >"$log" 2>&1 &
     server=$!
     answers "http://127.0.0.1:$port/v2/health/ready" && of_wrk mlserver "$1" "$port"
     ended
@@ -137,3 +141,6 @@ for round in $(seq "$rounds"); do
 done
 "$python" "$here/network_table.py" "$folder/network" | "$release/client" table "$file" models:network --note \
     "one row of 16 features a request, 100 trees of 63 leaves, closed loop with one request under way on each connection, server and load on a CPU each; median (smallest..largest) of $rounds interleaved rounds; $(versions 'onnxruntime|lightgbm|fastapi|uvicorn|mlserver'). Again: \`scripts/models_bench.sh\`"
+# The picture goes beside the tables of this project; other files get none.
+[ "$file" != PERFORMANCE.md ] || "$python" "$here/picture.py" "$folder/network" \
+    "closed loop, one request under way on each connection, $(uname -sr), $(nproc) CPUs, $(date +%F), $rounds rounds" >docs/plots/models.svg

@@ -25,6 +25,8 @@ ROWS = [1, 16, 64, 512, 4096]
 # Rows that are drawn before a measurement, so that none is scored twice within it.
 FRESH_ROWS = 1 << 16
 SECONDS = 0.25
+# Larger files are not given to what compiles them to machine code: a file of 6 MB was not done after six minutes.
+COMPILED_BYTES_MAX = 2_000_000
 
 
 def onnxruntime(folder, name):
@@ -86,7 +88,14 @@ def tl2cgen(folder, name):
     return lambda rows: predictor.predict(tl2cgen.DMatrix(rows))
 
 
-LIBRARIES = {"onnxruntime": onnxruntime, "LightGBM": lightgbm, "XGBoost": xgboost, "lleaves": lleaves, "Treelite, tl2cgen": tl2cgen}
+# What a library reads, and how it is made ready.
+LIBRARIES = {
+    "onnxruntime": ("onnx", onnxruntime),
+    "LightGBM": ("txt", lightgbm),
+    "XGBoost": ("ubj", xgboost),
+    "lleaves": ("txt", lleaves),
+    "Treelite, tl2cgen": ("txt", tl2cgen),
+}
 
 
 def time_library(predict, features, rows, random):
@@ -116,11 +125,17 @@ def time_disrust(binary, model, path):
 
 def measure(binary, folder, name, rounds):
     predicts = {}
-    for library, prepare in LIBRARIES.items():
+    for library, (ending, prepare) in LIBRARIES.items():
+        file = folder / f"{name}.{ending}"
+        if not file.exists():
+            continue
+        if prepare in (lleaves, tl2cgen) and file.stat().st_size > COMPILED_BYTES_MAX:
+            print(f"skipped: {library}, {name}: compiling so large a model takes too long", file=sys.stderr)
+            continue
         try:
             predicts[library] = prepare(folder, name)
         except Exception as error:  # whatever a library says of a model that it does not take
-            print(f"skipped: {library}, {name}: {error}", file=sys.stderr)
+            print(f"skipped: {library}, {name}: {str(error).splitlines()[0]}", file=sys.stderr)
     random = np.random.default_rng(1)
     features = json.loads(subprocess.run([binary, "verify", "--model", str(folder / f"{name}.txt"), "--json"],
                                          capture_output=True, text=True, check=True).stdout)["features"]
