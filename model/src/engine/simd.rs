@@ -10,7 +10,7 @@ pub enum Simd {
     Portable,
     /// x86-64 with AVX2 and POPCNT.
     Avx2,
-    /// x86-64 with AVX-512 F, BW, VL, DQ and VBMI: Intel from Ice Lake on, AMD from Zen 4 on. No engine uses more than AVX2 yet.
+    /// x86-64 with AVX-512 F, BW, VL, DQ and VBMI: Intel from Ice Lake on, AMD from Zen 4 on.
     Avx512,
 }
 

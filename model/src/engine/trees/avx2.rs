@@ -11,8 +11,8 @@ use std::hint::select_unpredictable;
 
 use super::ROWS_MAX;
 use super::blend::{Group, Lanes, Merge, Pair};
-use super::blocks::{EXIT, Fork, Root, Row, TO_FORK, TREES_TOGETHER, exit_of};
-use super::ranks::{LINE, Ranks, SIGNED, by_rule};
+use super::blocks::{EXIT, Fork, Root, TO_FORK, TREES_TOGETHER, exit_of};
+use super::ranks::{LINE, Ranks, Row, SIGNED, by_rule};
 use super::sets::{NO, YES};
 use super::sums::{BYTE_LEAVES, Matrix};
 use crate::engine::simd::Simd;

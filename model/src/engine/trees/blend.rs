@@ -5,12 +5,13 @@
 //! a leaf's number. The trees' programs are run some trees at a time, pairs first, then merges from the lowest to the highest,
 //! so that what a split needs was done a while before.
 //!
-//! Here is what the programs are; the CPU's part is in `portable.rs` and in `avx2.rs`, which trusts a [`Group`]'s places.
+//! Here is what the programs are; the CPU's part is in `portable.rs`, and in `avx2.rs` and `avx512.rs`, which trust a [`Group`]'s places.
 #![forbid(unsafe_code)]
 
 use super::ROWS_MAX;
 use super::columns::Survey;
 use super::kernel::Kernel;
+use super::order::from_below;
 use super::ranks::{Probe, Ranks};
 use super::sums::{BYTE_LEAVES, Leaves, Matrix, Real};
 use crate::form::{Child, Ensemble, Split, Tree};
@@ -192,23 +193,5 @@ fn group(trees: &[Tree], probe: &dyn Fn(&Split) -> Probe, kernel: Kernel, column
 
 /// How far each split is from its farthest leaf.
 fn heights(tree: &Tree) -> Vec<u32> {
-    let mut heights = vec![0; tree.splits.len()];
-    let mut down = Vec::with_capacity(tree.splits.len());
-    let mut open = vec![tree.root];
-    while let Some(child) = open.pop() {
-        if let Child::Split(split) = child {
-            down.push(split as usize);
-            let split = &tree.splits[split as usize];
-            open.extend([split.yes, split.no]);
-        }
-    }
-    for index in down.into_iter().rev() {
-        let height = |child: Child| match child {
-            Child::Leaf(_) => 0,
-            Child::Split(split) => heights[split as usize],
-        };
-        let split = &tree.splits[index];
-        heights[index] = 1 + height(split.yes).max(height(split.no));
-    }
-    heights
+    from_below(tree, 0, |yes, no| 1 + yes.max(no))
 }

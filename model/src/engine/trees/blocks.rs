@@ -10,7 +10,7 @@
 
 use super::columns::Survey;
 use super::kernel::Kernel;
-use super::ranks::{Probe, Ranks};
+use super::ranks::{Probe, ROW_COLUMNS, Ranks, Row};
 use super::sums::{Leaves, Matrix, Real};
 use crate::form::{Child, Ensemble, Split, Tree};
 
@@ -39,10 +39,6 @@ pub(super) const EXIT: [u8; 1 << SPLITS] = {
     }
     exits
 };
-
-/// The ranks of a row.
-#[repr(C, align(64))]
-pub(super) struct Row(pub [u8; 256]);
 
 /// The first six levels of a tree. Split `s` of the first fork is at index `s`; of the fork behind its exit `e`, at
 /// `7 + 7 × e + s`. Exit `x` of that one is at `8 × e + x`. Aligned so that each array is one cache line, or a few.
@@ -100,7 +96,7 @@ impl Blocks {
             root
         });
         let roots = roots.collect();
-        let row = Row([0; 256]);
+        let row = Row([0; ROW_COLUMNS]);
         Some(Blocks { kernel, ranks, roots, forks: cutter.forks, row, found: [0; TREES_TOGETHER] })
     }
 

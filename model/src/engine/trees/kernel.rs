@@ -3,10 +3,13 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+use super::avx512::Avx512;
 use super::blend::{Group, Lanes};
-use super::blocks::{Fork, Root, Row, TREES_TOGETHER};
+use super::blocks::{Fork, Root, TREES_TOGETHER};
+use super::jumps::{Ends, Page};
 use super::portable;
-use super::ranks::Ranks;
+use super::ranks::{Ranks, Row};
 use super::sums::Matrix;
 use crate::engine::simd::Simd;
 
@@ -16,6 +19,8 @@ pub(super) enum Kernel {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
 }
 
 impl Kernel {
@@ -24,7 +29,8 @@ impl Kernel {
     pub fn new(simd: Simd) -> Kernel {
         match simd {
             Simd::Portable => Kernel::Portable,
-            Simd::Avx2 | Simd::Avx512 => Avx2::detect().map_or(Kernel::Portable, Kernel::Avx2),
+            Simd::Avx2 => Avx2::detect().map_or(Kernel::Portable, Kernel::Avx2),
+            Simd::Avx512 => Avx512::detect().map_or_else(|| Kernel::new(Simd::Avx2), Kernel::Avx512),
         }
     }
 
@@ -40,6 +46,8 @@ impl Kernel {
             Kernel::Portable => Simd::Portable.name(),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(_) => Simd::Avx2.name(),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(_) => Simd::Avx512.name(),
         }
     }
 
@@ -48,7 +56,7 @@ impl Kernel {
         match self {
             Kernel::Portable => portable::coded(rank),
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(_) => Avx2::coded(rank),
+            Kernel::Avx2(_) | Kernel::Avx512(_) => Avx2::coded(rank),
         }
     }
 
@@ -57,7 +65,7 @@ impl Kernel {
         match self {
             Kernel::Portable => portable::limit(rank),
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(_) => Avx2::limit(rank),
+            Kernel::Avx2(_) | Kernel::Avx512(_) => Avx2::limit(rank),
         }
     }
 
@@ -67,6 +75,8 @@ impl Kernel {
             Kernel::Portable => portable::rank_columns(ranks, rows, columns),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(avx2) => avx2.rank_columns(ranks, rows, columns),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(avx512) => avx512.rank_columns(ranks, rows, columns),
         }
     }
 
@@ -76,33 +86,62 @@ impl Kernel {
             Kernel::Portable => portable::blend(group, rows, columns, places),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(avx2) => avx2.blend(group, rows, columns, places),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(avx512) => avx512.blend(group, rows, columns, places),
         }
     }
 
-    /// Up to how many columns it finds leaves for one row; none if it does not.
+    /// Up to how many columns it does blocks for; none if it does not.
     pub fn block_columns(self) -> Option<usize> {
         match self {
-            Kernel::Portable => None,
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(_) => Some(Avx2::BLOCK_COLUMNS),
+            _ => None,
+        }
+    }
+
+    /// Whether it does jumps.
+    pub fn jumps(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(_) => true,
+            _ => false,
         }
     }
 
     /// Fills the first columns of cuts with the coded ranks of one row.
     pub fn rank_row(self, ranks: &Ranks, row: &[f32], places: &mut Row) {
         match self {
-            Kernel::Portable => unreachable!("it does no blocks"),
+            Kernel::Portable => unreachable!("it does neither blocks nor jumps"),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(avx2) => avx2.rank_row(ranks, row, places),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(avx512) => avx512.rank_row(ranks, row, places),
         }
     }
 
     /// The leaves of a row in some trees, at most [`TREES_TOGETHER`]; there are `columns` ranks.
     pub fn find(self, roots: &[Root], forks: &[Fork], row: &Row, columns: usize, found: &mut [u32; TREES_TOGETHER]) {
         match self {
-            Kernel::Portable => unreachable!("it does no blocks"),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(avx2) => avx2.find(roots, forks, row, columns, found),
+            _ => unreachable!("it does no blocks"),
+        }
+    }
+
+    /// By which exits a row leaves the trees of some pages; there are `columns` ranks, and pointers jump `rounds` times.
+    pub fn jump<'a>(
+        self,
+        pages: impl Iterator<Item = &'a Page>,
+        rounds: u32,
+        row: &Row,
+        columns: usize,
+        ends: &mut [Ends],
+    ) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(avx512) => avx512.jump(pages, rounds, row, columns, ends),
+            _ => unreachable!("it does no jumps"),
         }
     }
 }

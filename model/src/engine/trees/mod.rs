@@ -1,6 +1,7 @@
 //! Scores an ensemble of trees, with the engine that suits its shape, the CPU and the number of rows.
 //!
 //! - [`blend`]: from some rows on, trees of up to 256 leaves. All splits are decided for all rows, leaf numbers blended upwards.
+//! - [`jumps`]: fewer rows, with AVX-512. All splits of a tree are decided at once, whatever its shape.
 //! - [`blocks`]: fewer rows, with AVX2. All splits of six levels are decided at once.
 //! - [`descent`]: what those do not take. It walks without branches, on any CPU.
 //! - [`walk`] does what the form says, split by split, for what is too large for all of them.
@@ -10,10 +11,13 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blend;
 mod blocks;
 mod columns;
 mod descent;
+mod jumps;
 mod kernel;
 mod order;
 mod portable;
@@ -26,6 +30,7 @@ use self::blend::Blend;
 use self::blocks::Blocks;
 use self::columns::Survey;
 use self::descent::Descent;
+use self::jumps::Jumps;
 use self::kernel::Kernel;
 use self::sums::{Leaves, Matrix, Real};
 use self::walk::Walk;
@@ -134,18 +139,25 @@ impl<T: Real> Scorer<T> {
 }
 
 /// Rows from which deciding for all of them at once is faster than what scores them one by one.
+const BLEND_ROWS_AFTER_JUMPS: usize = 24;
 const BLEND_ROWS_AFTER_BLOCKS: usize = 16;
 const BLEND_ROWS_AFTER_WALK: usize = 8;
 
-/// The engines that an ensemble has: it is scored by the first one that is there.
+/// The engines that an ensemble has.
 struct Engines {
     /// For `blend_rows` rows and more.
     blend: Option<Blend>,
     blend_rows: usize,
-    blocks: Option<Blocks>,
-    /// If one of the others is missing.
-    descent: Option<Descent>,
+    /// For fewer, or without blends for all.
+    few: Few,
     kernel: Kernel,
+}
+
+/// What scores rows one by one.
+enum Few {
+    Jumps(Box<Jumps>),
+    Blocks(Blocks),
+    Descent(Descent),
 }
 
 impl Engines {
@@ -158,16 +170,26 @@ impl Engines {
         let survey = Survey::new(ensemble);
         let kernel = Kernel::new(simd);
         let blend = Blend::new(ensemble, &survey, kernel);
-        // Where blends do not do, trees are large, and blocks of few levels do not pay.
-        let blocks = blend.as_ref().and_then(|_| Blocks::new(ensemble, &survey, kernel));
-        let descent = if blocks.is_none() { Some(Descent::new(ensemble, &survey)?) } else { None };
-        let blend_rows = if blocks.is_some() { BLEND_ROWS_AFTER_BLOCKS } else { BLEND_ROWS_AFTER_WALK };
-        Some(Engines { blend, blend_rows, blocks, descent, kernel })
+        // Where blends do not do, trees are large, and what takes a few levels at once does not pay.
+        let jumps = || blend.as_ref().and_then(|_| Jumps::new(ensemble, &survey, kernel)).map(Box::new).map(Few::Jumps);
+        let blocks = || blend.as_ref().and_then(|_| Blocks::new(ensemble, &survey, kernel)).map(Few::Blocks);
+        let descent = || Descent::new(ensemble, &survey).map(Few::Descent);
+        let few = jumps().or_else(blocks).or_else(descent)?;
+        let blend_rows = match few {
+            Few::Jumps(_) => BLEND_ROWS_AFTER_JUMPS,
+            Few::Blocks(_) => BLEND_ROWS_AFTER_BLOCKS,
+            Few::Descent(_) => BLEND_ROWS_AFTER_WALK,
+        };
+        Some(Engines { blend, blend_rows, few, kernel })
     }
 
     fn name(&self) -> String {
         let (simd, last) = (self.kernel.name(), self.blend_rows - 1);
-        let few = if self.blocks.is_some() { format!("{simd} blocks") } else { "branchless walk".to_owned() };
+        let few = match &self.few {
+            Few::Jumps(_) => format!("{simd} pointer jumps"),
+            Few::Blocks(_) => format!("{simd} blocks"),
+            Few::Descent(_) => "branchless walk".to_owned(),
+        };
         match &self.blend {
             Some(_) => format!("ranks, {few} (1-{last} rows), {simd} blends ({} rows and more)", self.blend_rows),
             None => few,
@@ -175,25 +197,27 @@ impl Engines {
     }
 
     fn bytes(&self) -> usize {
-        let blocks = self.blocks.as_ref().map_or(0, Blocks::bytes);
-        blocks + self.blend.as_ref().map_or(0, Blend::bytes) + self.descent.as_ref().map_or(0, Descent::bytes)
+        let few = match &self.few {
+            Few::Jumps(jumps) => jumps.bytes(),
+            Few::Blocks(blocks) => blocks.bytes(),
+            Few::Descent(descent) => descent.bytes(),
+        };
+        few + self.blend.as_ref().map_or(0, Blend::bytes)
     }
 
     fn rows_max(&self) -> usize {
-        match (&self.blend, &self.descent) {
-            (None, Some(descent)) if descent.is_large() => descent::ROWS_MAX,
+        match (&self.blend, &self.few) {
+            (None, Few::Descent(descent)) if descent.is_large() => descent::ROWS_MAX,
             _ => ROWS_MAX,
         }
     }
 
     fn score<T: Real>(&mut self, rows: Matrix<'_>, leaves: &Leaves<T>, sums: &mut [T]) {
-        match self {
-            Engines { blend: Some(blend), blend_rows, .. } if rows.rows() >= *blend_rows => {
-                blend.score(rows, leaves, sums);
-            }
-            Engines { blocks: Some(blocks), .. } => blocks.score(rows, leaves, sums),
-            Engines { descent: Some(descent), .. } => descent.score(rows, leaves, sums),
-            _ => unreachable!("without blocks there is a descent"),
+        match (&mut self.blend, &mut self.few) {
+            (Some(blend), _) if rows.rows() >= self.blend_rows => blend.score(rows, leaves, sums),
+            (_, Few::Jumps(jumps)) => jumps.score(rows, leaves, sums),
+            (_, Few::Blocks(blocks)) => blocks.score(rows, leaves, sums),
+            (_, Few::Descent(descent)) => descent.score(rows, leaves, sums),
         }
     }
 }

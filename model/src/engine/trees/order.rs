@@ -52,3 +52,26 @@ fn places(tree: &Tree) -> Vec<u32> {
     }
     places
 }
+
+/// A number for each split, made of those of its branches: `leaf` for a leaf, what `join` makes of both for a split.
+pub(super) fn from_below(tree: &Tree, leaf: u32, join: impl Fn(u32, u32) -> u32) -> Vec<u32> {
+    let mut numbers = vec![0; tree.splits.len()];
+    let mut down = Vec::with_capacity(tree.splits.len());
+    let mut open = vec![tree.root];
+    while let Some(child) = open.pop() {
+        if let Child::Split(split) = child {
+            down.push(split as usize);
+            let split = &tree.splits[split as usize];
+            open.extend([split.yes, split.no]);
+        }
+    }
+    for index in down.into_iter().rev() {
+        let number = |child: Child| match child {
+            Child::Leaf(_) => leaf,
+            Child::Split(split) => numbers[split as usize],
+        };
+        let split = &tree.splits[index];
+        numbers[index] = join(number(split.yes), number(split.no));
+    }
+    numbers
+}

@@ -41,6 +41,13 @@ pub(super) struct Cut {
     count: u32,
 }
 
+/// Columns of a row that lies in registers, at most: a byte names one.
+pub(super) const ROW_COLUMNS: usize = 256;
+
+/// The ranks of one row.
+#[repr(C, align(64))]
+pub(super) struct Row(pub [u8; ROW_COLUMNS]);
+
 /// What a split asks of ranks: whether the column's rank is at most `rank`, which is below the largest one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Probe {

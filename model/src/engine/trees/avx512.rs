@@ -1,0 +1,220 @@
+//! The engines' part for x86-64 with AVX-512 and VBMI: 64 bytes at once.
+//!
+//! An [`Avx512`] is the proof that the CPU has the instructions: only [`Avx512::detect`] makes one. Bytes lie in columns as they
+//! do for AVX2, so that its blends do where 32 rows are enough.
+#![expect(
+    unsafe_code,
+    reason = "intrinsics need a proof that the CPU has them, and programs run without bounds checks"
+)]
+
+use std::arch::x86_64::*;
+use std::hint::select_unpredictable;
+
+use super::ROWS_MAX;
+use super::avx2::Avx2;
+use super::blend::{Group, Lanes, Merge, Pair};
+use super::jumps::{Ends, PLACES, Page};
+use super::ranks::{LINE, Ranks, Row, SIGNED, by_rule};
+use super::sets::{NO, YES};
+use super::sums::{BYTE_LEAVES, Matrix};
+use crate::engine::simd::Simd;
+
+/// Proof that this CPU has AVX-512 F, BW, VL, DQ and VBMI, and AVX2 with what comes with it.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512 {
+    avx2: Avx2,
+}
+
+/// Rows that AVX2's registers hold.
+const HALF: usize = 32;
+
+impl Avx512 {
+    pub fn detect() -> Option<Avx512> {
+        let avx2 = Avx2::detect()?;
+        Simd::Avx512.is_available().then_some(Avx512 { avx2 })
+    }
+
+    pub fn rank_row(self, ranks: &Ranks, row: &[f32], places: &mut Row) {
+        // SAFETY: the CPU has the features, or there were no `self`.
+        unsafe { rank_row(ranks, row, places) }
+    }
+
+    pub fn jump<'a>(
+        self,
+        pages: impl Iterator<Item = &'a Page>,
+        rounds: u32,
+        row: &Row,
+        columns: usize,
+        ends: &mut [Ends],
+    ) {
+        match columns {
+            // SAFETY: the CPU has the features, or there were no `self`.
+            0..=64 => unsafe { jump::<1>(pages, rounds, row, ends) },
+            // SAFETY: as above.
+            65..=128 => unsafe { jump::<2>(pages, rounds, row, ends) },
+            // SAFETY: as above.
+            _ => unsafe { jump::<4>(pages, rounds, row, ends) },
+        }
+    }
+
+    pub fn rank_columns(self, ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
+        // SAFETY: the CPU has the features, or there were no `self`.
+        unsafe { rank_columns(ranks, rows, columns) }
+    }
+
+    pub fn blend(self, group: &Group, rows: usize, columns: &[Lanes], places: &mut [Lanes]) {
+        if rows <= HALF {
+            return self.avx2.blend(group, rows, columns, places);
+        }
+        assert!(columns.len() >= group.columns() && places.len() >= group.places(), "room for what the group names");
+        // SAFETY: the CPU has the features, or there were no `self`; the slices are as long as asked, see above.
+        unsafe { blend(group, columns, places) }
+    }
+}
+
+#[target_feature(enable = "avx512f,popcnt")]
+fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
+    let (mut values, mut below) = ([0.0; ROWS_MAX], [0; ROWS_MAX]);
+    for cut in &ranks.cuts {
+        let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
+        let pivots = load_line(pivots);
+        let features = rows.numbers[cut.feature as usize..].iter().step_by(rows.columns);
+        for ((feature, value), below) in features.zip(&mut values).zip(&mut below) {
+            *value = *feature;
+            *below = count(pivots, buckets, *feature);
+        }
+        for column in cut.columns.clone() {
+            by_rule(ranks.rules[column], &values, &below, SIGNED, &mut columns[column]);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,popcnt")]
+fn rank_row(ranks: &Ranks, row: &[f32], places: &mut Row) {
+    for cut in &ranks.cuts {
+        let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
+        let x = row[cut.feature as usize];
+        let below = count(load_line(pivots), buckets, x);
+        for column in cut.columns.clone() {
+            // Whether a value is missing is as good as random.
+            let answer = ranks.rules[column].answer(x);
+            let fixed = answer.map_or(0, |yes| if yes { YES } else { NO });
+            places.0[column] = Avx2::coded(select_unpredictable(answer.is_some(), fixed, below));
+        }
+    }
+}
+
+/// How many thresholds of a cut are below a value.
+#[inline]
+#[target_feature(enable = "avx512f,popcnt")]
+fn count(pivots: __m512, buckets: &[[f32; LINE]], x: f32) -> u8 {
+    let wide = _mm512_set1_ps(x);
+    let bucket = count_below(pivots, wide);
+    // A cut has at most 255 thresholds.
+    (bucket * LINE + count_below(load_line(&buckets[bucket]), wide)) as u8
+}
+
+/// How many numbers of an ascending line are below `x`; none is below NaN.
+#[inline]
+#[target_feature(enable = "avx512f,popcnt")]
+fn count_below(line: __m512, x: __m512) -> usize {
+    _mm512_cmp_ps_mask::<_CMP_LT_OQ>(line, x).count_ones() as usize
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_line(line: &[f32; LINE]) -> __m512 {
+    // SAFETY: there are sixteen numbers, at any alignment.
+    unsafe { _mm512_loadu_ps(line.as_ptr()) }
+}
+
+/// Runs a group's programs for 64 rows.
+///
+/// # Safety
+/// `columns` and `places` are as long as the group says.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn blend(group: &Group, columns: &[Lanes], places: &mut [Lanes]) {
+    let one = _mm512_set1_epi8(1);
+    let mut result = BYTE_LEAVES;
+    for Pair { column, limit, leaf } in group.pairs() {
+        // SAFETY: columns are below `columns()`, by the group's invariant, and that many there are, by the caller's word.
+        let ranks = unsafe { columns.get_unchecked(usize::from(*column)) };
+        // SAFETY: pairs, merges and leaf numbers together are `places()`.
+        let place = unsafe { places.get_unchecked_mut(result) };
+        let passes = _mm512_cmplt_epi8_mask(load(&ranks.0), _mm512_set1_epi8(*limit as i8));
+        let leaf = _mm512_set1_epi8(*leaf as i8);
+        store(place, _mm512_mask_add_epi8(leaf, passes, leaf, one));
+        result += 1;
+    }
+    for Merge { column, yes, no, limit } in group.merges() {
+        // SAFETY: columns are below `columns()`, as above.
+        let ranks = unsafe { columns.get_unchecked(usize::from(*column)) };
+        // SAFETY: places are below `places()`, by the group's invariant, and that many there are, by the caller's word.
+        let yes = unsafe { places.get_unchecked(usize::from(*yes)) };
+        // SAFETY: as above.
+        let no = unsafe { places.get_unchecked(usize::from(*no)) };
+        let passes = _mm512_cmplt_epi8_mask(load(&ranks.0), _mm512_set1_epi8(*limit as i8));
+        let numbers = _mm512_mask_blend_epi8(passes, load(&no.0), load(&yes.0));
+        // SAFETY: pairs, merges and leaf numbers together are `places()`.
+        let place = unsafe { places.get_unchecked_mut(result) };
+        store(place, numbers);
+        result += 1;
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: there are 64 bytes, at any alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(lanes: &mut Lanes, numbers: __m512i) {
+    // SAFETY: as for `load`; the bytes are borrowed for writing.
+    unsafe { _mm512_storeu_si512(lanes.0.as_mut_ptr().cast(), numbers) }
+}
+
+/// By which exits a row leaves the trees of some pages. `TABLES` registers hold its ranks.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn jump<'a, const TABLES: usize>(pages: impl Iterator<Item = &'a Page>, rounds: u32, row: &Row, ends: &mut [Ends]) {
+    let mut tables = [_mm512_setzero_si512(); TABLES];
+    for (table, ranks) in tables.iter_mut().zip(row.0.as_chunks::<PLACES>().0) {
+        *table = load(ranks);
+    }
+    let exits = load(&EXITS);
+    for (page, ends) in pages.zip(ends) {
+        let ranks = pick(load(&page.columns), tables);
+        let passes = _mm512_cmplt_epi8_mask(ranks, load(&page.limits));
+        let mut next = _mm512_mask_blend_epi8(passes, load(&page.no), load(&page.yes));
+        for _ in 0..rounds {
+            next = _mm512_permutex2var_epi8(next, next, exits);
+        }
+        *ends = _mm_cvtsi128_si64(_mm512_castsi512_si128(next)).to_le_bytes();
+    }
+}
+
+/// Whoever has left a page stays where he is.
+const EXITS: [u8; PLACES] = {
+    let mut exits = [0; PLACES];
+    let mut index = 0;
+    while index < PLACES {
+        exits[index] = (PLACES + index) as u8;
+        index += 1;
+    }
+    exits
+};
+
+/// The ranks of 64 columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn pick<const TABLES: usize>(columns: __m512i, tables: [__m512i; TABLES]) -> __m512i {
+    // A permutation looks at the lower six bits of a column, one of two tables at seven, a mask is the highest one.
+    let of_two = |first: usize| _mm512_permutex2var_epi8(tables[first], columns, tables[first + 1]);
+    match TABLES {
+        1 => _mm512_permutexvar_epi8(columns, tables[0]),
+        2 => of_two(0),
+        _ => _mm512_mask_blend_epi8(_mm512_movepi8_mask(columns), of_two(0), of_two(2)),
+    }
+}
