@@ -7,13 +7,11 @@
 )]
 
 use std::arch::x86_64::*;
-use std::hint::select_unpredictable;
 
 use super::ROWS_MAX;
 use super::blend::{Group, Lanes, Merge, Pair};
 use super::blocks::{EXIT, Fork, Root, TO_FORK, TREES_TOGETHER, exit_of};
-use super::ranks::{LINE, Ranks, Row, SIGNED, by_rule};
-use super::sets::{NO, YES};
+use super::ranks::{LINE, Line, Ranks, Row, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
 use crate::engine::simd::Simd;
 
@@ -81,7 +79,7 @@ impl Avx2 {
 fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
     let (mut values, mut below) = ([0.0; ROWS_MAX], [0; ROWS_MAX]);
     for cut in &ranks.cuts {
-        let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
+        let (pivots, buckets) = ranks.lines(cut);
         let pivots = halves(pivots);
         let features = rows.numbers[cut.feature as usize..].iter().step_by(rows.columns);
         for ((feature, value), below) in features.zip(&mut values).zip(&mut below) {
@@ -97,22 +95,17 @@ fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
 #[target_feature(enable = "avx2,popcnt")]
 fn rank_row(ranks: &Ranks, row: &[f32], places: &mut Row) {
     for cut in &ranks.cuts {
-        let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
+        let (pivots, buckets) = ranks.lines(cut);
         let x = row[cut.feature as usize];
-        let below = count(halves(pivots), buckets, x);
-        for column in cut.columns.clone() {
-            // Whether a value is missing is as good as random.
-            let answer = ranks.rules[column].answer(x);
-            let fixed = answer.map_or(0, |yes| if yes { YES } else { NO });
-            places.0[column] = Avx2::coded(select_unpredictable(answer.is_some(), fixed, below));
-        }
+        places.put(cut, x, count(halves(pivots), buckets, x));
     }
+    places.finish(SIGNED);
 }
 
 /// How many thresholds of a cut are below a value.
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
-fn count(pivots: [__m256; 2], buckets: &[[f32; LINE]], x: f32) -> u8 {
+fn count(pivots: [__m256; 2], buckets: &[Line], x: f32) -> u8 {
     let wide = _mm256_set1_ps(x);
     let bucket = count_below(pivots, wide);
     // A cut has at most 255 thresholds.
@@ -121,8 +114,8 @@ fn count(pivots: [__m256; 2], buckets: &[[f32; LINE]], x: f32) -> u8 {
 
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
-fn halves(line: &[f32; LINE]) -> [__m256; 2] {
-    let [first, second] = line.as_chunks::<8>().0 else { unreachable!("a line has two halves") };
+fn halves(line: &Line) -> [__m256; 2] {
+    let [first, second] = line.0.as_chunks::<8>().0 else { unreachable!("a line has two halves") };
     [load_numbers(first), load_numbers(second)]
 }
 
@@ -204,7 +197,7 @@ fn store(lanes: &mut Lanes, part: usize, numbers: __m256i) {
 #[target_feature(enable = "avx2,popcnt")]
 fn find<const TABLES: usize>(roots: &[Root], forks: &[Fork], row: &Row, found: &mut [u32; TREES_TOGETHER]) {
     let mut tables = [_mm256_setzero_si256(); TABLES];
-    for (table, ranks) in tables.iter_mut().zip(row.0.as_chunks::<16>().0) {
+    for (table, ranks) in tables.iter_mut().zip(row.ranks.0.as_chunks::<16>().0) {
         *table = _mm256_broadcastsi128_si256(load_sixteen(ranks));
     }
     let mut late = [0_u8; TREES_TOGETHER + 1];

@@ -8,14 +8,12 @@
 )]
 
 use std::arch::x86_64::*;
-use std::hint::select_unpredictable;
 
 use super::ROWS_MAX;
 use super::avx2::Avx2;
 use super::blend::{Group, Lanes, Merge, Pair};
-use super::jumps::{Ends, PLACES, Page};
-use super::ranks::{LINE, Ranks, Row, SIGNED, by_rule};
-use super::sets::{NO, YES};
+use super::jumps::{Leaving, PLACES, Page};
+use super::ranks::{LINE, Line, Ranks, Row, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
 use crate::engine::simd::Simd;
 
@@ -41,19 +39,21 @@ impl Avx512 {
 
     pub fn jump<'a>(
         self,
-        pages: impl Iterator<Item = &'a Page>,
+        pages: impl Iterator<Item = Page<'a>>,
         rounds: u32,
         row: &Row,
         columns: usize,
-        ends: &mut [Ends],
+        leaving: &mut impl Leaving,
     ) {
-        match columns {
+        match (columns, rounds) {
             // SAFETY: the CPU has the features, or there were no `self`.
-            0..=64 => unsafe { jump::<1>(pages, rounds, row, ends) },
+            (0..=64, 0..=3) => unsafe { jump::<1, 3>(pages, row, leaving) },
             // SAFETY: as above.
-            65..=128 => unsafe { jump::<2>(pages, rounds, row, ends) },
+            (0..=64, _) => unsafe { jump::<1, 6>(pages, row, leaving) },
             // SAFETY: as above.
-            _ => unsafe { jump::<4>(pages, rounds, row, ends) },
+            (65..=128, _) => unsafe { jump::<2, 6>(pages, row, leaving) },
+            // SAFETY: as above.
+            _ => unsafe { jump::<4, 6>(pages, row, leaving) },
         }
     }
 
@@ -76,7 +76,7 @@ impl Avx512 {
 fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
     let (mut values, mut below) = ([0.0; ROWS_MAX], [0; ROWS_MAX]);
     for cut in &ranks.cuts {
-        let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
+        let (pivots, buckets) = ranks.lines(cut);
         let pivots = load_line(pivots);
         let features = rows.numbers[cut.feature as usize..].iter().step_by(rows.columns);
         for ((feature, value), below) in features.zip(&mut values).zip(&mut below) {
@@ -89,25 +89,20 @@ fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
     }
 }
 
-#[target_feature(enable = "avx512f,popcnt")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt")]
 fn rank_row(ranks: &Ranks, row: &[f32], places: &mut Row) {
     for cut in &ranks.cuts {
-        let (pivots, buckets) = ranks.lines[cut.line as usize..].split_first().expect("a cut has pivots");
+        let (pivots, buckets) = ranks.lines(cut);
         let x = row[cut.feature as usize];
-        let below = count(load_line(pivots), buckets, x);
-        for column in cut.columns.clone() {
-            // Whether a value is missing is as good as random.
-            let answer = ranks.rules[column].answer(x);
-            let fixed = answer.map_or(0, |yes| if yes { YES } else { NO });
-            places.0[column] = Avx2::coded(select_unpredictable(answer.is_some(), fixed, below));
-        }
+        places.put(cut, x, count(load_line(pivots), buckets, x));
     }
+    places.finish(SIGNED);
 }
 
 /// How many thresholds of a cut are below a value.
 #[inline]
 #[target_feature(enable = "avx512f,popcnt")]
-fn count(pivots: __m512, buckets: &[[f32; LINE]], x: f32) -> u8 {
+fn count(pivots: __m512, buckets: &[Line], x: f32) -> u8 {
     let wide = _mm512_set1_ps(x);
     let bucket = count_below(pivots, wide);
     // A cut has at most 255 thresholds.
@@ -123,9 +118,9 @@ fn count_below(line: __m512, x: __m512) -> usize {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_line(line: &[f32; LINE]) -> __m512 {
-    // SAFETY: there are sixteen numbers, at any alignment.
-    unsafe { _mm512_loadu_ps(line.as_ptr()) }
+fn load_line(line: &Line) -> __m512 {
+    // SAFETY: there are sixteen numbers, and a line is aligned to 64 bytes.
+    unsafe { _mm512_load_ps(line.0.as_ptr()) }
 }
 
 /// Runs a group's programs for 64 rows.
@@ -176,22 +171,26 @@ fn store(lanes: &mut Lanes, numbers: __m512i) {
     unsafe { _mm512_storeu_si512(lanes.0.as_mut_ptr().cast(), numbers) }
 }
 
-/// By which exits a row leaves the trees of some pages. `TABLES` registers hold its ranks.
+/// Tells by which exits a row leaves the trees of some pages. `TABLES` registers hold its ranks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn jump<'a, const TABLES: usize>(pages: impl Iterator<Item = &'a Page>, rounds: u32, row: &Row, ends: &mut [Ends]) {
+fn jump<'a, const TABLES: usize, const ROUNDS: usize>(
+    pages: impl Iterator<Item = Page<'a>>,
+    row: &Row,
+    leaving: &mut impl Leaving,
+) {
     let mut tables = [_mm512_setzero_si512(); TABLES];
-    for (table, ranks) in tables.iter_mut().zip(row.0.as_chunks::<PLACES>().0) {
+    for (table, ranks) in tables.iter_mut().zip(row.ranks.0.as_chunks::<PLACES>().0) {
         *table = load(ranks);
     }
     let exits = load(&EXITS);
-    for (page, ends) in pages.zip(ends) {
-        let ranks = pick(load(&page.columns), tables);
-        let passes = _mm512_cmplt_epi8_mask(ranks, load(&page.limits));
-        let mut next = _mm512_mask_blend_epi8(passes, load(&page.no), load(&page.yes));
-        for _ in 0..rounds {
+    for Page { questions, ways } in pages {
+        let ranks = pick(load(&questions.columns), tables);
+        let passes = _mm512_cmplt_epi8_mask(ranks, load(&questions.limits));
+        let mut next = _mm512_mask_blend_epi8(passes, load(&ways.no), load(&ways.yes));
+        for _ in 0..ROUNDS {
             next = _mm512_permutex2var_epi8(next, next, exits);
         }
-        *ends = _mm_cvtsi128_si64(_mm512_castsi512_si128(next)).to_le_bytes();
+        leaving.leaves(_mm_cvtsi128_si64(_mm512_castsi512_si128(next)).to_le_bytes());
     }
 }
 

@@ -10,7 +10,7 @@
 
 use super::columns::Survey;
 use super::kernel::Kernel;
-use super::ranks::{Probe, ROW_COLUMNS, Ranks, Row};
+use super::ranks::{Probe, Ranks, Row};
 use super::sums::{Leaves, Matrix, Real};
 use crate::form::{Child, Ensemble, Split, Tree};
 
@@ -96,7 +96,7 @@ impl Blocks {
             root
         });
         let roots = roots.collect();
-        let row = Row([0; ROW_COLUMNS]);
+        let row = Row::new(&ranks);
         Some(Blocks { kernel, ranks, roots, forks: cutter.forks, row, found: [0; TREES_TOGETHER] })
     }
 
@@ -111,7 +111,7 @@ impl Blocks {
             let row = rows.part(index..index + 1);
             self.kernel.rank_row(&self.ranks, row.numbers, &mut self.row);
             let kernel = self.kernel;
-            self.ranks.sets.answer(row, |_, set, answer| self.row.0[first_set + set] = kernel.coded(answer));
+            self.ranks.sets.answer(row, |_, set, answer| self.row.ranks.0[first_set + set] = kernel.coded(answer));
             for (part, roots) in self.roots.chunks(TREES_TOGETHER).enumerate() {
                 self.kernel.find(roots, &self.forks, &self.row, self.ranks.columns(), &mut self.found);
                 leaves.add_trees(part * TREES_TOGETHER, &self.found[..roots.len()], row.numbers, sums);

@@ -7,7 +7,7 @@ use super::avx2::Avx2;
 use super::avx512::Avx512;
 use super::blend::{Group, Lanes};
 use super::blocks::{Fork, Root, TREES_TOGETHER};
-use super::jumps::{Ends, Page};
+use super::jumps::{Leaving, Page};
 use super::portable;
 use super::ranks::{Ranks, Row};
 use super::sums::Matrix;
@@ -129,18 +129,19 @@ impl Kernel {
         }
     }
 
-    /// By which exits a row leaves the trees of some pages; there are `columns` ranks, and pointers jump `rounds` times.
+    /// Tells, for each of some pages, by which exits a row leaves its trees; there are `columns` ranks, and pointers jump
+    /// `rounds` times.
     pub fn jump<'a>(
         self,
-        pages: impl Iterator<Item = &'a Page>,
+        pages: impl Iterator<Item = Page<'a>>,
         rounds: u32,
         row: &Row,
         columns: usize,
-        ends: &mut [Ends],
+        leaving: &mut impl Leaving,
     ) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(avx512) => avx512.jump(pages, rounds, row, columns, ends),
+            Kernel::Avx512(avx512) => avx512.jump(pages, rounds, row, columns, leaving),
             _ => unreachable!("it does no jumps"),
         }
     }

@@ -60,7 +60,9 @@ impl Trees {
     pub fn new(mut ensemble: Ensemble, inputs: usize, simd: Simd) -> Trees {
         let targets = ensemble.targets;
         ensemble.trees.iter_mut().for_each(|tree| order::number_leaves(tree, targets));
-        let kind = match Engines::new(&ensemble, simd) {
+        let kernel = Kernel::new(simd);
+        let is_padded = kernel.jumps() && order::pad_leaves(&mut ensemble);
+        let kind = match Engines::new(&ensemble, is_padded, kernel) {
             None => Kind::Walk(Walk::new(ensemble, inputs)),
             Some(engines) => match ensemble.rounding {
                 Rounding::F32 => Kind::F32(Scorer::new(&ensemble, engines)),
@@ -162,16 +164,17 @@ enum Few {
 
 impl Engines {
     /// None if the ensemble is too large for all of them.
-    fn new(ensemble: &Ensemble, simd: Simd) -> Option<Engines> {
+    fn new(ensemble: &Ensemble, is_padded: bool, kernel: Kernel) -> Option<Engines> {
         let leaves: usize = ensemble.trees.iter().map(|tree| tree.leaves.count).sum();
         if leaves > LEAVES_MAX {
             return None;
         }
         let survey = Survey::new(ensemble);
-        let kernel = Kernel::new(simd);
         let blend = Blend::new(ensemble, &survey, kernel);
         // Where blends do not do, trees are large, and what takes a few levels at once does not pay.
-        let jumps = || blend.as_ref().and_then(|_| Jumps::new(ensemble, &survey, kernel)).map(Box::new).map(Few::Jumps);
+        let jumps = || {
+            blend.as_ref().and_then(|_| Jumps::new(ensemble, is_padded, &survey, kernel)).map(Box::new).map(Few::Jumps)
+        };
         let blocks = || blend.as_ref().and_then(|_| Blocks::new(ensemble, &survey, kernel)).map(Few::Blocks);
         let descent = || Descent::new(ensemble, &survey).map(Few::Descent);
         let few = jumps().or_else(blocks).or_else(descent)?;

@@ -3,7 +3,7 @@
 
 use super::ROWS_MAX;
 use super::blend::{Group, Lanes};
-use super::ranks::{Ranks, SIGNED, by_rule};
+use super::ranks::{LINE, Line, Ranks, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
 
 /// A rank as it lies in a column: compared as a signed byte, as most CPUs can.
@@ -19,16 +19,23 @@ pub(super) fn limit(rank: u8) -> u8 {
 pub(super) fn rank_columns(ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {
     let (mut values, mut below) = ([0.0; ROWS_MAX], [0; ROWS_MAX]);
     for cut in &ranks.cuts {
-        let thresholds = ranks.thresholds(cut);
+        let (pivots, buckets) = ranks.lines(cut);
         for (row, (value, below)) in (0..rows.rows()).zip(values.iter_mut().zip(&mut below)) {
             *value = rows.row(row)[cut.feature as usize];
+            let bucket = count_below(pivots, *value);
             // A cut has at most 255 thresholds.
-            *below = thresholds.partition_point(|threshold| threshold < value) as u8;
+            *below = (bucket * LINE + count_below(&buckets[bucket], *value)) as u8;
         }
         for column in cut.columns.clone() {
             by_rule(ranks.rules[column], &values, &below, SIGNED, &mut columns[column]);
         }
     }
+}
+
+/// How many numbers of a line are below `x`.
+#[inline(always)]
+fn count_below(line: &Line, x: f32) -> usize {
+    line.0.iter().map(|threshold| u32::from(*threshold < x)).sum::<u32>() as usize
 }
 
 /// Runs a group's programs for some rows.

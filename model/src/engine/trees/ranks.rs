@@ -19,6 +19,11 @@ const CUT_MAX: usize = u8::MAX as usize;
 /// Thresholds in a line: what a CPU compares at once, or in two.
 pub(super) const LINE: usize = 16;
 
+/// Thresholds that lie in one line of the cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub [f32; LINE]);
+
 /// The columns of ranks.
 pub(super) struct Ranks {
     pub cuts: Vec<Cut>,
@@ -26,7 +31,7 @@ pub(super) struct Ranks {
     pub rules: Vec<Rule>,
     /// The thresholds of the cuts. A cut has a line of pivots, each the last threshold of a bucket, then lines of buckets: the
     /// bucket after the last pivot below a value has all thresholds near it. Infinity fills the lines: nothing is above it.
-    pub lines: Vec<[f32; LINE]>,
+    lines: Vec<Line>,
     pub sets: Sets,
 }
 
@@ -36,17 +41,98 @@ pub(super) struct Cut {
     pub feature: u32,
     pub columns: Range<usize>,
     /// The line of its pivots. As many buckets follow as a rank may choose.
-    pub line: u32,
-    /// How many thresholds.
-    count: u32,
+    line: u32,
 }
 
 /// Columns of a row that lies in registers, at most: a byte names one.
 pub(super) const ROW_COLUMNS: usize = 256;
 
-/// The ranks of one row.
+/// The columns of one row.
+pub(super) struct Row {
+    pub ranks: Columns,
+    /// All bits where the value is missing.
+    missing: Columns,
+    /// All bits where the value counts as zero; unused if no rule asks for that.
+    zero: Columns,
+    rules: RowRules,
+}
+
+/// A byte for each column.
+#[derive(Clone)]
 #[repr(C, align(64))]
-pub(super) struct Row(pub [u8; ROW_COLUMNS]);
+pub(super) struct Columns(pub [u8; ROW_COLUMNS]);
+
+/// The rules of the columns, bit by bit: all of a column's bits are the same.
+struct RowRules {
+    /// Whether a missing value's answer is no.
+    missing_no: Columns,
+    /// Whether zero is not compared.
+    has_zero: Columns,
+    /// Whether zero's answer is no.
+    zero_no: Columns,
+    /// Whether any column has zero.
+    any_zero: bool,
+}
+
+// The rules are followed bit by bit.
+const _: () = assert!(YES == 0 && NO == u8::MAX);
+
+impl Row {
+    /// For ranks of at most [`ROW_COLUMNS`] columns.
+    pub fn new(ranks: &Ranks) -> Row {
+        let by_rule = |answer: fn(&Rule) -> bool| {
+            let mut columns = Columns([0; ROW_COLUMNS]);
+            for (rule, column) in ranks.rules.iter().zip(&mut columns.0) {
+                *column = all_if(answer(rule));
+            }
+            columns
+        };
+        let rules = RowRules {
+            missing_no: by_rule(|rule| !rule.missing),
+            has_zero: by_rule(|rule| rule.zero.is_some()),
+            zero_no: by_rule(|rule| rule.zero == Some(false)),
+            any_zero: ranks.rules.iter().any(|rule| rule.zero.is_some()),
+        };
+        let none = Columns([0; ROW_COLUMNS]);
+        Row { ranks: none.clone(), missing: none.clone(), zero: none, rules }
+    }
+
+    /// Puts a value into the columns of its cut, `below` of whose thresholds are below it; none is below NaN.
+    #[inline(always)]
+    pub fn put(&mut self, cut: &Cut, x: f32, below: u8) {
+        let (missing, zero) = (all_if(x.is_nan()), all_if(x.abs() <= ZERO_MAX));
+        for column in cut.columns.clone() {
+            self.ranks.0[column] = below;
+            self.missing.0[column] = missing;
+            if self.rules.any_zero {
+                self.zero.0[column] = zero;
+            }
+        }
+    }
+
+    /// Follows the rules where values are not compared, then flips the bits of `flip` in all ranks.
+    #[inline(always)]
+    pub fn finish(&mut self, flip: u8) {
+        let columns = self.ranks.0.iter_mut().zip(&self.missing.0).zip(&self.rules.missing_no.0);
+        for ((rank, missing), no) in columns {
+            // So far it is a yes: nothing is below NaN.
+            *rank = (*rank | (missing & no)) ^ flip;
+        }
+        if self.rules.any_zero {
+            let rules = self.rules.has_zero.0.iter().zip(&self.rules.zero_no.0);
+            for ((rank, zero), (has_zero, no)) in self.ranks.0.iter_mut().zip(&self.zero.0).zip(rules) {
+                let zero = zero & has_zero;
+                *rank = (*rank & !zero) | (zero & (no ^ flip));
+            }
+        }
+    }
+}
+
+/// All bits, or none.
+#[inline(always)]
+fn all_if(is: bool) -> u8 {
+    0_u8.wrapping_sub(u8::from(is))
+}
 
 /// What a split asks of ranks: whether the column's rank is at most `rank`, which is below the largest one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,11 +199,11 @@ impl Ranks {
 
     fn add_cut(&mut self, feature: u32, columns: Range<usize>, thresholds: &[f32]) {
         let line = self.lines.len() as u32;
-        self.cuts.push(Cut { feature, columns, line, count: thresholds.len() as u32 });
+        self.cuts.push(Cut { feature, columns, line });
         let filled = |part: &[f32]| {
             let mut line = [f32::INFINITY; LINE];
             line[..part.len()].copy_from_slice(part);
-            line
+            Line(line)
         };
         let pivots: Vec<f32> = thresholds.chunks_exact(LINE).map(|bucket| bucket[LINE - 1]).collect();
         self.lines.push(filled(&pivots));
@@ -127,9 +213,10 @@ impl Ranks {
         }
     }
 
-    /// The thresholds of a cut, ascending.
-    pub fn thresholds(&self, cut: &Cut) -> &[f32] {
-        &self.lines[cut.line as usize + 1..].as_flattened()[..cut.count as usize]
+    /// The pivots of a cut, and its buckets with whatever follows.
+    #[inline(always)]
+    pub fn lines(&self, cut: &Cut) -> (&Line, &[Line]) {
+        self.lines[cut.line as usize..].split_first().expect("a cut has pivots")
     }
 
     pub fn columns(&self) -> usize {

@@ -58,6 +58,18 @@ struct TreeLeaves {
     has_linear: bool,
 }
 
+/// Leaves that all add one number to the only sum.
+#[derive(Clone, Copy)]
+pub(super) struct Plain<'a, T>(&'a [T]);
+
+impl<T: Real> Plain<'_, T> {
+    /// The sum of a row with a leaf more, by its ordinal. Trees come in order.
+    #[inline(always)]
+    pub fn add(self, leaf: u32, sum: T) -> T {
+        sum + self.0[leaf as usize]
+    }
+}
+
 /// Leaves of a tree whose number fits in a byte.
 pub(super) const BYTE_LEAVES: usize = 256;
 
@@ -134,6 +146,11 @@ impl<T: Real> Leaves<T> {
                 *result = (*sum * self.factor + *offset).narrow();
             }
         }
+    }
+
+    /// The leaves, if an ordinal is all that is to be known of one.
+    pub fn plain(&self) -> Option<Plain<'_, T>> {
+        self.is_plain.then_some(Plain(&self.values))
     }
 
     /// Adds, for one row, its leaves of the trees from `first_tree` on to its sums.
