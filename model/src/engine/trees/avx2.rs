@@ -9,7 +9,7 @@
 use std::arch::x86_64::*;
 
 use super::ROWS_MAX;
-use super::blend::{Group, Lanes, Merge, Pair};
+use super::blend::{Group, Lanes, Merge, Pair, Quad};
 use super::blocks::{EXIT, Fork, Root, TO_FORK, TREES_TOGETHER, exit_of};
 use super::ranks::{LINE, Line, Ranks, Row, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
@@ -140,25 +140,36 @@ fn count_below(line: [__m256; 2], x: __m256) -> usize {
 /// `columns` and `places` are as long as the group says.
 #[target_feature(enable = "avx2,popcnt")]
 unsafe fn blend<const PARTS: usize>(group: &Group, columns: &[Lanes], places: &mut [Lanes]) {
+    // SAFETY: columns are below `columns()`, by the group's invariant, and that many there are, by the caller's word.
+    let ranks_of = |column: u16| unsafe { columns.get_unchecked(usize::from(column)) };
     let mut result = BYTE_LEAVES;
     for Pair { column, limit, leaf } in group.pairs() {
-        let limit = _mm256_set1_epi8(*limit as i8);
-        let leaf = _mm256_set1_epi8(*leaf as i8);
-        // SAFETY: columns are below `columns()`, by the group's invariant, and that many there are, by the caller's word.
-        let ranks = unsafe { columns.get_unchecked(usize::from(*column)) };
-        // SAFETY: pairs, merges and leaf numbers together are `places()`.
+        let ranks = ranks_of(*column);
+        let (limit, leaf) = (_mm256_set1_epi8(*limit as i8), _mm256_set1_epi8(*leaf as i8));
+        // SAFETY: pairs, quads, merges and leaf numbers together are `places()`.
         let place = unsafe { places.get_unchecked_mut(result) };
         for part in 0..PARTS {
-            // Where the rank is below, all bits are set: minus one.
-            let numbers = _mm256_sub_epi8(leaf, _mm256_cmpgt_epi8(limit, load(ranks, part)));
-            store(place, part, numbers);
+            store(place, part, of_pair(load(ranks, part), limit, leaf));
+        }
+        result += 1;
+    }
+    for Quad { columns, limits, leaves } in group.quads() {
+        let ranks = columns.map(ranks_of);
+        let limits = limits.map(|limit| _mm256_set1_epi8(limit as i8));
+        let leaves = leaves.map(|leaf| _mm256_set1_epi8(leaf as i8));
+        // SAFETY: as above.
+        let place = unsafe { places.get_unchecked_mut(result) };
+        for part in 0..PARTS {
+            let no = of_pair(load(ranks[1], part), limits[1], leaves[0]);
+            let yes = of_pair(load(ranks[2], part), limits[2], leaves[1]);
+            let passes = _mm256_cmpgt_epi8(limits[0], load(ranks[0], part));
+            store(place, part, _mm256_blendv_epi8(no, yes, passes));
         }
         result += 1;
     }
     for Merge { column, yes, no, limit } in group.merges() {
         let limit = _mm256_set1_epi8(*limit as i8);
-        // SAFETY: columns are below `columns()`, as above.
-        let ranks = unsafe { columns.get_unchecked(usize::from(*column)) };
+        let ranks = ranks_of(*column);
         // SAFETY: places are below `places()`, by the group's invariant, and that many there are, by the caller's word.
         let yes = unsafe { places.get_unchecked(usize::from(*yes)) };
         // SAFETY: as above.
@@ -168,13 +179,21 @@ unsafe fn blend<const PARTS: usize>(group: &Group, columns: &[Lanes], places: &m
             let passes = _mm256_cmpgt_epi8(limit, load(ranks, part));
             *numbers = _mm256_blendv_epi8(load(no, part), load(yes, part), passes);
         }
-        // SAFETY: pairs, merges and leaf numbers together are `places()`.
+        // SAFETY: pairs, quads, merges and leaf numbers together are `places()`.
         let place = unsafe { places.get_unchecked_mut(result) };
         for (part, numbers) in numbers.into_iter().enumerate() {
             store(place, part, numbers);
         }
         result += 1;
     }
+}
+
+/// The leaf numbers of a pair.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn of_pair(ranks: __m256i, limit: __m256i, leaf: __m256i) -> __m256i {
+    // Where the rank is below, all bits are set: minus one.
+    _mm256_sub_epi8(leaf, _mm256_cmpgt_epi8(limit, ranks))
 }
 
 #[inline]

@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 
 use super::ROWS_MAX;
 use super::avx2::Avx2;
-use super::blend::{Group, Lanes, Merge, Pair};
+use super::blend::{Group, Lanes, Merge, Pair, Quad};
 use super::jumps::{Leaving, PLACES, Page};
 use super::ranks::{LINE, Line, Ranks, Row, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
@@ -129,32 +129,50 @@ fn load_line(line: &Line) -> __m512 {
 /// `columns` and `places` are as long as the group says.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn blend(group: &Group, columns: &[Lanes], places: &mut [Lanes]) {
-    let one = _mm512_set1_epi8(1);
+    // SAFETY: columns are below `columns()`, by the group's invariant, and that many there are, by the caller's word.
+    let ranks_of = |column: u16| unsafe { columns.get_unchecked(usize::from(column)) };
     let mut result = BYTE_LEAVES;
     for Pair { column, limit, leaf } in group.pairs() {
-        // SAFETY: columns are below `columns()`, by the group's invariant, and that many there are, by the caller's word.
-        let ranks = unsafe { columns.get_unchecked(usize::from(*column)) };
-        // SAFETY: pairs, merges and leaf numbers together are `places()`.
+        // SAFETY: pairs, quads, merges and leaf numbers together are `places()`.
         let place = unsafe { places.get_unchecked_mut(result) };
-        let passes = _mm512_cmplt_epi8_mask(load(&ranks.0), _mm512_set1_epi8(*limit as i8));
-        let leaf = _mm512_set1_epi8(*leaf as i8);
-        store(place, _mm512_mask_add_epi8(leaf, passes, leaf, one));
+        store(place, of_pair(ranks_of(*column), *limit, *leaf));
+        result += 1;
+    }
+    for Quad { columns, limits, leaves } in group.quads() {
+        let ranks = columns.map(ranks_of);
+        let no = of_pair(ranks[1], limits[1], leaves[0]);
+        let yes = of_pair(ranks[2], limits[2], leaves[1]);
+        // SAFETY: as above.
+        let place = unsafe { places.get_unchecked_mut(result) };
+        store(place, _mm512_mask_blend_epi8(passes(ranks[0], limits[0]), no, yes));
         result += 1;
     }
     for Merge { column, yes, no, limit } in group.merges() {
-        // SAFETY: columns are below `columns()`, as above.
-        let ranks = unsafe { columns.get_unchecked(usize::from(*column)) };
         // SAFETY: places are below `places()`, by the group's invariant, and that many there are, by the caller's word.
         let yes = unsafe { places.get_unchecked(usize::from(*yes)) };
         // SAFETY: as above.
         let no = unsafe { places.get_unchecked(usize::from(*no)) };
-        let passes = _mm512_cmplt_epi8_mask(load(&ranks.0), _mm512_set1_epi8(*limit as i8));
-        let numbers = _mm512_mask_blend_epi8(passes, load(&no.0), load(&yes.0));
-        // SAFETY: pairs, merges and leaf numbers together are `places()`.
+        let numbers = _mm512_mask_blend_epi8(passes(ranks_of(*column), *limit), load(&no.0), load(&yes.0));
+        // SAFETY: pairs, quads, merges and leaf numbers together are `places()`.
         let place = unsafe { places.get_unchecked_mut(result) };
         store(place, numbers);
         result += 1;
     }
+}
+
+/// The leaf numbers of a pair.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn of_pair(ranks: &Lanes, limit: u8, leaf: u8) -> __m512i {
+    let leaf = _mm512_set1_epi8(leaf as i8);
+    _mm512_mask_add_epi8(leaf, passes(ranks, limit), leaf, _mm512_set1_epi8(1))
+}
+
+/// Whose rank is below the limit.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn passes(ranks: &Lanes, limit: u8) -> __mmask64 {
+    _mm512_cmplt_epi8_mask(load(&ranks.0), _mm512_set1_epi8(limit as i8))
 }
 
 #[inline]

@@ -1,9 +1,10 @@
 //! Decides all splits of a tree for up to 64 rows at once, and blends leaf numbers from the bottom up: no walk, no branch.
 //!
 //! Ranks lie column by column, a byte a row. A split whose branches are both leaves is a [`Pair`]: its leaf number is one of
-//! two that follow each other. Any other is a [`Merge`] of two vectors that are there already: results of splits below it, or
-//! a leaf's number. The trees' programs are run some trees at a time, pairs first, then merges from the lowest to the highest,
-//! so that what a split needs was done a while before.
+//! two that follow each other. A split of pairs, or of a pair and a leaf, is a [`Quad`], which nobody else needs to know the
+//! pairs of. Any other is a [`Merge`] of two vectors that are there already: results of splits below it, or a leaf's number.
+//! The trees' programs are run some trees at a time, pairs first, then quads, then merges from the lowest to the highest, so
+//! that what a split needs was done a while before.
 //!
 //! Here is what the programs are; the CPU's part is in `portable.rs`, and in `avx2.rs` and `avx512.rs`, which trust a [`Group`]'s places.
 #![forbid(unsafe_code)]
@@ -36,6 +37,18 @@ pub(super) struct Pair {
     pub leaf: u8,
 }
 
+/// A split between two pairs, each of which can be a leaf instead: then nobody passes it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Quad {
+    /// Of the split itself, of its no side, of its yes side.
+    pub columns: [u16; 3],
+    /// Their ranks, as the kernel compares them.
+    pub limits: [u8; 3],
+    /// As of a pair, for the no side and the yes side.
+    pub leaves: [u8; 2],
+}
+
 /// Any other split.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -54,6 +67,7 @@ pub(super) struct Merge {
 /// number of results.
 pub(super) struct Group {
     pairs: Vec<Pair>,
+    quads: Vec<Quad>,
     merges: Vec<Merge>,
     /// The place of each tree's leaf numbers.
     roots: Vec<u16>,
@@ -63,6 +77,10 @@ pub(super) struct Group {
 impl Group {
     pub fn pairs(&self) -> &[Pair] {
         &self.pairs
+    }
+
+    pub fn quads(&self) -> &[Quad] {
+        &self.quads
     }
 
     pub fn merges(&self) -> &[Merge] {
@@ -76,7 +94,7 @@ impl Group {
 
     /// How many places there are.
     pub fn places(&self) -> usize {
-        BYTE_LEAVES + self.pairs.len() + self.merges.len()
+        BYTE_LEAVES + self.pairs.len() + self.quads.len() + self.merges.len()
     }
 }
 
@@ -112,7 +130,8 @@ impl Blend {
 
     pub fn bytes(&self) -> usize {
         let group = |group: &Group| {
-            size_of_val(&group.pairs[..]) + size_of_val(&group.merges[..]) + size_of_val(&group.roots[..])
+            let small = size_of_val(&group.pairs[..]) + size_of_val(&group.quads[..]);
+            small + size_of_val(&group.merges[..]) + size_of_val(&group.roots[..])
         };
         let groups = self.groups.iter().map(group).sum::<usize>();
         groups + size_of_val(&self.columns[..]) + size_of_val(&self.places[..]) + self.ranks.bytes()
@@ -155,10 +174,13 @@ fn groups(trees: &[Tree], probe: &dyn Fn(&Split) -> Probe, kernel: Kernel, colum
 }
 
 fn group(trees: &[Tree], probe: &dyn Fn(&Split) -> Probe, kernel: Kernel, columns: usize) -> Group {
-    // Height, tree, split: a pair has height 1.
+    // Height, tree, split, of those that have a result.
     let mut order: Vec<(u32, usize, usize)> = Vec::new();
     for (index, tree) in trees.iter().enumerate() {
-        order.extend(heights(tree).into_iter().enumerate().map(|(split, height)| (height, index, split)));
+        let heights = heights(tree);
+        let in_quads = in_quads(tree, &heights);
+        let heights = heights.into_iter().zip(in_quads).enumerate();
+        order.extend(heights.filter(|(_, (_, in_quad))| !in_quad).map(|(split, (height, _))| (height, index, split)));
     }
     order.sort_unstable();
     let mut places: Vec<Vec<u16>> = trees.iter().map(|tree| vec![0; tree.splits.len()]).collect();
@@ -170,25 +192,60 @@ fn group(trees: &[Tree], probe: &dyn Fn(&Split) -> Probe, kernel: Kernel, column
         Child::Leaf(leaf) => leaf as u16,
         Child::Split(split) => places[tree][split as usize],
     };
-    let mut group = Group { pairs: Vec::new(), merges: Vec::new(), roots: Vec::new(), columns };
-    for (height, index, split) in order {
-        let split = &trees[index].splits[split];
+    let ask = |split: &Split| {
         let Probe { column, rank } = probe(split);
-        let (column, limit) = (column as u16, kernel.limit(rank));
-        let (yes, no) = (place(index, split.yes), place(index, split.no));
-        if height == 1 {
-            assert!(yes == no + 1, "leaves are numbered from the no side on");
-            group.pairs.push(Pair { column, limit, leaf: no as u8 });
-        } else {
-            group.merges.push(Merge { column, yes, no, limit });
+        (column as u16, kernel.limit(rank))
+    };
+    let pair = |tree: &Tree, split: &Split| {
+        let (Child::Leaf(yes), Child::Leaf(no)) = (split.yes, split.no) else { unreachable!("a pair has two leaves") };
+        assert!(yes == no + 1 && (yes as usize) < tree.leaves.count, "leaves are numbered from the no side on");
+        let (column, limit) = ask(split);
+        Pair { column, limit, leaf: no as u8 }
+    };
+    let mut group = Group { pairs: Vec::new(), quads: Vec::new(), merges: Vec::new(), roots: Vec::new(), columns };
+    for (height, index, split) in order {
+        let tree = &trees[index];
+        let split = &tree.splits[split];
+        let (column, limit) = ask(split);
+        match height {
+            1 => group.pairs.push(pair(tree, split)),
+            2 => {
+                let [no, yes] = [split.no, split.yes].map(|child| match child {
+                    Child::Split(below) => pair(tree, &tree.splits[below as usize]),
+                    // Nobody's rank is below the smallest one.
+                    Child::Leaf(leaf) => Pair { column, limit: kernel.coded(0), leaf: leaf as u8 },
+                });
+                group.quads.push(Quad {
+                    columns: [column, no.column, yes.column],
+                    limits: [limit, no.limit, yes.limit],
+                    leaves: [no.leaf, yes.leaf],
+                });
+            }
+            _ => {
+                group.merges.push(Merge { column, yes: place(index, split.yes), no: place(index, split.no), limit });
+            }
         }
     }
     group.roots = trees.iter().enumerate().map(|(index, tree)| place(index, tree.root)).collect();
     let sound = |merge: &Merge| usize::from(merge.yes.max(merge.no)) < group.places();
     assert!(group.merges.iter().all(sound), "a place for each result");
-    let probed = group.pairs.iter().map(|pair| pair.column).chain(group.merges.iter().map(|merge| merge.column));
-    assert!(probed.max().is_none_or(|column| usize::from(column) < columns), "a column for each probe");
+    let pairs = group.pairs.iter().map(|pair| pair.column).chain(group.merges.iter().map(|merge| merge.column));
+    let asked = pairs.chain(group.quads.iter().flat_map(|quad| quad.columns));
+    assert!(asked.max().is_none_or(|column| usize::from(column) < columns), "a column for each question");
     group
+}
+
+/// Which splits are done within the quad above them.
+fn in_quads(tree: &Tree, heights: &[u32]) -> Vec<bool> {
+    let mut in_quads = vec![false; tree.splits.len()];
+    for (split, _) in tree.splits.iter().zip(heights).filter(|(_, height)| **height == 2) {
+        for child in [split.yes, split.no] {
+            if let Child::Split(below) = child {
+                in_quads[below as usize] = true;
+            }
+        }
+    }
+    in_quads
 }
 
 /// How far each split is from its farthest leaf.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::ROWS_MAX;
-use super::blend::{Group, Lanes};
+use super::blend::{Group, Lanes, Quad};
 use super::ranks::{LINE, Line, Ranks, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
 
@@ -48,19 +48,26 @@ pub(super) fn blend(group: &Group, rows: usize, columns: &[Lanes], places: &mut 
 }
 
 fn blend_rows<const ROWS: usize>(group: &Group, columns: &[Lanes], places: &mut [Lanes]) {
-    let (pairs, merges) = (group.pairs(), group.merges());
-    for (pair, place) in pairs.iter().zip(&mut places[BYTE_LEAVES..]) {
-        let ranks: &[u8; ROWS] = first(&columns[usize::from(pair.column)]);
-        for (rank, place) in ranks.iter().zip(&mut place.0) {
-            // Where a rank passes, all bits are set: minus one.
-            *place = pair.leaf.wrapping_sub(passes(*rank, pair.limit));
+    let (pairs, quads) = (group.pairs(), group.quads());
+    let ranks_of = |column: u16| -> &[u8; ROWS] { first(&columns[usize::from(column)]) };
+    let (pair_places, quad_places) = places[BYTE_LEAVES..].split_at_mut(pairs.len());
+    for (pair, place) in pairs.iter().zip(pair_places) {
+        for (rank, place) in ranks_of(pair.column).iter().zip(&mut place.0) {
+            *place = of_pair(*rank, pair.limit, pair.leaf);
         }
     }
-    for (merge, result) in merges.iter().zip(BYTE_LEAVES + pairs.len()..) {
+    for (Quad { columns, limits, leaves }, place) in quads.iter().zip(quad_places) {
+        let ranks = columns.map(ranks_of);
+        for (row, place) in place.0.iter_mut().enumerate().take(ROWS) {
+            let no = of_pair(ranks[1][row], limits[1], leaves[0]);
+            let yes = of_pair(ranks[2][row], limits[2], leaves[1]);
+            *place = no ^ ((yes ^ no) & passes(ranks[0][row], limits[0]));
+        }
+    }
+    for (merge, result) in group.merges().iter().zip(BYTE_LEAVES + pairs.len() + quads.len()..) {
         let (before, place) = places.split_at_mut(result);
         let (yes, no) = (&before[usize::from(merge.yes)], &before[usize::from(merge.no)]);
-        let ranks: &[u8; ROWS] = first(&columns[usize::from(merge.column)]);
-        merge_rows(ranks, merge.limit, first(yes), first(no), &mut place[0]);
+        merge_rows(ranks_of(merge.column), merge.limit, first(yes), first(no), &mut place[0]);
     }
 }
 
@@ -75,6 +82,12 @@ fn merge_rows<const ROWS: usize>(ranks: &[u8; ROWS], limit: u8, yes: &[u8; ROWS]
     for ((place, rank), (yes, no)) in place.0.iter_mut().zip(ranks).zip(branches) {
         *place = no ^ ((yes ^ no) & passes(*rank, limit));
     }
+}
+
+/// The leaf number of a pair: where a rank passes, all bits are set, which is minus one.
+#[inline(always)]
+fn of_pair(rank: u8, limit: u8, leaf: u8) -> u8 {
+    leaf.wrapping_sub(passes(rank, limit))
 }
 
 /// All bits if a rank is below the limit, else none.
