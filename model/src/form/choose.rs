@@ -68,6 +68,27 @@ pub enum ChoiceError {
     },
 }
 
+impl Choice {
+    /// Which column of several, of these names, is served alone; none if all are, or if there is but one.
+    ///
+    /// # Errors
+    /// As [`Form::choose`].
+    pub(crate) fn column(&self, names: &[String]) -> Result<Option<usize>, ChoiceError> {
+        let unknown = |output: &Output| ChoiceError::Unknown { output: output.clone(), listed: listed(names) };
+        let column = match &self.output {
+            Some(Output::All) => return Ok(None),
+            None if names.len() == 1 => return Ok(None),
+            None => return Err(ChoiceError::Several { count: names.len(), listed: listed(names) }),
+            Some(output @ Output::Index(index)) if *index >= names.len() => return Err(unknown(output)),
+            Some(Output::Index(index)) => *index,
+            Some(output @ Output::Name(wanted)) => {
+                names.iter().position(|name| name == wanted).ok_or_else(|| unknown(output))?
+            }
+        };
+        Ok((names.len() > 1).then_some(column))
+    }
+}
+
 impl Form {
     /// Makes the form's score what is chosen, margin and all.
     ///
@@ -84,21 +105,9 @@ impl Form {
             }
             self.score = self.margin;
         }
-        let names = &self.output_names;
-        let unknown = |output: &Output| ChoiceError::Unknown { output: output.clone(), listed: listed(names) };
-        let index = match &choice.output {
-            Some(Output::All) => return Ok(()),
-            None if names.len() == 1 => return Ok(()),
-            None => return Err(ChoiceError::Several { count: names.len(), listed: listed(names) }),
-            Some(output @ Output::Index(index)) if *index >= names.len() => return Err(unknown(output)),
-            Some(Output::Index(index)) => *index,
-            Some(output @ Output::Name(wanted)) => {
-                names.iter().position(|name| name == wanted).ok_or_else(|| unknown(output))?
-            }
-        };
-        if names.len() > 1 {
-            self.output_names = vec![names[index].clone()];
-            self.steps.push(Step::Select { input: self.score, columns: vec![index] });
+        if let Some(column) = choice.column(&self.output_names)? {
+            self.output_names = vec![self.output_names[column].clone()];
+            self.steps.push(Step::Select { input: self.score, columns: vec![column] });
             self.score = self.steps.len();
         }
         Ok(())
