@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::Model;
 use crate::engine::{Compiled, Simd};
 use crate::facts::Facts;
 use crate::form::{Choice, ChoiceError, Form};
@@ -47,7 +48,7 @@ pub struct ModelFile {
 /// A model file, loaded.
 pub struct Loaded {
     /// What scores.
-    pub model: Compiled,
+    pub model: Box<dyn Model>,
     /// What there is to say about it.
     pub facts: Facts,
 }
@@ -155,7 +156,7 @@ impl ModelFile {
         let ModelFile { form, mut facts, simd } = self;
         let model = Compiled::with_simd(form, &facts.name, simd);
         (facts.engine, facts.bytes) = (model.engine(), model.bytes());
-        Loaded { model, facts }
+        Loaded { model: Box::new(model), facts }
     }
 }
 

@@ -118,8 +118,8 @@ fn reload(file: &ServedFile, replace: &impl Fn(Box<dyn Model>) -> Result<(), Rep
             return Err(NotTaken::Reordered { what });
         }
     }
-    warm(&mut model)?;
-    replace(Box::new(model))?;
+    warm(&mut *model)?;
+    replace(model)?;
     Ok(facts)
 }
 

@@ -23,7 +23,7 @@ impl ServedModel {
     /// What was loaded from the file at `path` with these options. SIGHUP loads it again.
     pub fn of_file(loaded: Loaded, path: PathBuf, options: LoadOptions) -> ServedModel {
         let Loaded { model, facts } = loaded;
-        ServedModel { model: Box::new(model), file: Some(ServedFile { path, options, facts }) }
+        ServedModel { model, file: Some(ServedFile { path, options, facts }) }
     }
 
     /// What a banner says of it, in lines.

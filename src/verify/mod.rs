@@ -63,7 +63,7 @@ pub fn run(options: &VerifyOptions) -> Result<bool, VerifyError> {
     if let Some(inputs) = &inputs {
         let expected = options.expected.as_deref().map(|path| read_expected(path, inputs, options.raw, &facts));
         let expected = expected.transpose()?;
-        let scores = inputs.score(&mut model, inputs.count())?;
+        let scores = inputs.score(&mut *model, inputs.count())?;
         let agreement = expected.map(|expected| compare(&scores, facts.outputs.len(), &expected));
         if let Some(path) = &options.scores {
             report::write_scores(path, &scores, &facts)?;
@@ -72,8 +72,8 @@ pub fn run(options: &VerifyOptions) -> Result<bool, VerifyError> {
         draw = Draw::of_rows(inputs);
     }
     let drawn = timing::pool(&mut draw, facts.features, &options.rows.0);
-    let (alone_rows, same_bits) = check_batches(&mut model, inputs.as_ref().unwrap_or(&drawn))?;
-    let ns_per_row = timing::time(&mut model, &drawn, &options.rows.0)?;
+    let (alone_rows, same_bits) = check_batches(&mut *model, inputs.as_ref().unwrap_or(&drawn))?;
+    let ns_per_row = timing::time(&mut *model, &drawn, &options.rows.0)?;
     let report = Report { facts, scored, alone_rows, same_bits, ns_per_row };
     report.print(options)?;
     Ok(report.agrees())
