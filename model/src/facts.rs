@@ -6,7 +6,11 @@
 
 use std::fmt;
 
+#[cfg(feature = "onnxruntime")]
+use crate::Model as _;
 use crate::form::{Form, Step};
+#[cfg(feature = "onnxruntime")]
+use crate::{onnxruntime::Onnxruntime, read::ReadError};
 
 /// What there is to say about a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +33,10 @@ pub struct Facts {
     pub depth_max: usize,
     /// What scores.
     pub engine: String,
-    /// Bytes that the compiled model takes.
+    /// Bytes that the compiled model takes; 0 if that is not known.
     pub bytes: usize,
+    /// Whether its engine promises that a row has the same scores in any batch, bit for bit.
+    pub same_bits: bool,
     /// The first 8 bytes of the file's SHA-256, as a big-endian number: which version of a model this is.
     pub version: u64,
 }
@@ -52,6 +58,30 @@ impl Facts {
             depth_max: trees.map(|tree| tree.depth()).max().unwrap_or(0),
             engine: String::new(),
             bytes: 0,
+            same_bits: true,
+            version,
+        }
+    }
+
+    /// Of a file that onnxruntime scores; `unsupported` is why.
+    #[cfg(feature = "onnxruntime")]
+    pub(crate) fn of_onnxruntime(model: &Onnxruntime, unsupported: &ReadError, name: String, version: u64) -> Facts {
+        let kind = match unsupported {
+            ReadError::ForOnnxruntime { what, .. } => format!("ONNX with {what}"),
+            _ => "ONNX".to_owned(),
+        };
+        Facts {
+            name,
+            kind,
+            features: model.feature_dim(),
+            feature_names: Vec::new(),
+            outputs: model.output_names().to_vec(),
+            trees: 0,
+            leaves_max: 0,
+            depth_max: 0,
+            engine: Onnxruntime::engine(),
+            bytes: 0,
+            same_bits: false,
             version,
         }
     }
@@ -82,7 +112,10 @@ impl fmt::Display for Facts {
             let (trees, leaves, depth) = (self.trees, self.leaves_max, self.depth_max);
             writeln!(formatter, "trees: {trees}, of at most {leaves} leaves and depth {depth}")?;
         }
-        writeln!(formatter, "engine: {}, {} KiB in memory", self.engine, self.bytes.div_ceil(1024))
+        match self.bytes {
+            0 => writeln!(formatter, "engine: {}", self.engine),
+            bytes => writeln!(formatter, "engine: {}, {} KiB in memory", self.engine, bytes.div_ceil(1024)),
+        }
     }
 }
 
@@ -127,6 +160,7 @@ mod tests {
             depth_max: 2,
             engine: "walk".to_owned(),
             bytes: 1025,
+            same_bits: true,
             version: 0xfe,
         }
     }

@@ -13,6 +13,8 @@ mod facts;
 pub mod form;
 mod guard;
 mod load;
+#[cfg(feature = "onnxruntime")]
+mod onnxruntime;
 pub mod read;
 mod rows;
 mod sum;
@@ -22,6 +24,8 @@ use thiserror::Error;
 pub use facts::Facts;
 pub use guard::{guarded_predict, model_runs};
 pub use load::{FILE_BYTES_MAX, LoadError, LoadOptions, Loaded, ModelFile, NAME_BYTES_MAX, load};
+#[cfg(feature = "onnxruntime")]
+pub use onnxruntime::OnnxruntimeError;
 pub use rows::{F32_BYTES, RowSource, Rows};
 pub use sum::Sum;
 

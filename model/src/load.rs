@@ -15,6 +15,8 @@ use crate::Model;
 use crate::engine::{Compiled, Simd};
 use crate::facts::Facts;
 use crate::form::{Choice, ChoiceError, Form};
+#[cfg(feature = "onnxruntime")]
+use crate::onnxruntime::{Onnxruntime, OnnxruntimeError};
 use crate::read::{ReadError, read};
 
 /// Bytes of a model file, at most. Larger: a wrong path (a disk image) fills the memory before anyone notices.
@@ -40,9 +42,18 @@ pub struct LoadOptions {
 
 /// A model file that has been read and checked and whose outputs are chosen; not compiled yet.
 pub struct ModelFile {
-    form: Form,
+    content: Content,
     facts: Facts,
-    simd: Simd,
+}
+
+/// What a file holds.
+enum Content {
+    Form {
+        form: Form,
+        simd: Simd,
+    },
+    #[cfg(feature = "onnxruntime")]
+    Onnxruntime(Box<Onnxruntime>),
 }
 
 /// A model file, loaded.
@@ -80,6 +91,17 @@ pub enum LoadError {
         path: PathBuf,
         /// What is wrong.
         source: ReadError,
+    },
+    /// It is for onnxruntime, which does not serve it either.
+    #[cfg(feature = "onnxruntime")]
+    #[error("cannot serve the model file {path}: {source}; {onnxruntime}")]
+    Onnxruntime {
+        /// Which file.
+        path: PathBuf,
+        /// What is not supported.
+        source: ReadError,
+        /// Why onnxruntime does not serve it.
+        onnxruntime: Box<OnnxruntimeError>,
     },
     /// Its outputs and what was chosen do not fit.
     #[error("cannot serve the model file {path}: {source}")]
@@ -135,28 +157,72 @@ impl ModelFile {
         let simd = Simd::from_env().map_err(LoadError::Simd)?;
         let bytes = read_file(path)?;
         let version = version_of(&bytes);
-        let of = |source| LoadError::Read { path: path.to_owned(), source };
-        let mut form = read(&bytes, options.features).map_err(of)?;
+        let mut form = match read(&bytes, options.features) {
+            Ok(form) => form,
+            #[cfg(feature = "onnxruntime")]
+            Err(source @ ReadError::ForOnnxruntime { .. }) => {
+                return ModelFile::for_onnxruntime(path, options, &bytes, source, name, version);
+            }
+            Err(source) => return Err(LoadError::Read { path: path.to_owned(), source }),
+        };
         drop(bytes);
-        if let Some(asked) = options.features.filter(|asked| *asked != form.feature_dim) {
-            return Err(LoadError::Features { path: path.to_owned(), features: form.feature_dim, asked });
-        }
+        check_features(path, options, form.feature_dim)?;
         form.choose(&options.choice).map_err(|source| LoadError::Choice { path: path.to_owned(), source })?;
         let facts = Facts::of_form(&form, name, version);
-        Ok(ModelFile { form, facts, simd })
+        Ok(ModelFile { content: Content::Form { form, simd }, facts })
     }
 
-    /// What the file means.
-    pub fn form(&self) -> &Form {
-        &self.form
+    /// Has onnxruntime take what the reader does not support, which `source` tells.
+    #[cfg(feature = "onnxruntime")]
+    fn for_onnxruntime(
+        path: &Path,
+        options: &LoadOptions,
+        bytes: &[u8],
+        source: ReadError,
+        name: String,
+        version: u64,
+    ) -> Result<ModelFile, LoadError> {
+        let model = match Onnxruntime::open(bytes, &name, options.features, &options.choice) {
+            Ok(model) => model,
+            Err(OnnxruntimeError::Choice(source)) => return Err(LoadError::Choice { path: path.to_owned(), source }),
+            Err(error) => {
+                let onnxruntime = Box::new(error);
+                return Err(LoadError::Onnxruntime { path: path.to_owned(), source, onnxruntime });
+            }
+        };
+        check_features(path, options, model.feature_dim())?;
+        let facts = Facts::of_onnxruntime(&model, &source, name, version);
+        Ok(ModelFile { content: Content::Onnxruntime(Box::new(model)), facts })
+    }
+
+    /// What the file means, if it is known.
+    pub fn form(&self) -> Option<&Form> {
+        match &self.content {
+            Content::Form { form, .. } => Some(form),
+            #[cfg(feature = "onnxruntime")]
+            Content::Onnxruntime(_) => None,
+        }
     }
 
     /// Makes it something that scores.
     pub fn compile(self) -> Loaded {
-        let ModelFile { form, mut facts, simd } = self;
-        let model = Compiled::with_simd(form, &facts.name, simd);
-        (facts.engine, facts.bytes) = (model.engine(), model.bytes());
-        Loaded { model: Box::new(model), facts }
+        let ModelFile { content, mut facts } = self;
+        match content {
+            Content::Form { form, simd } => {
+                let model = Compiled::with_simd(form, &facts.name, simd);
+                (facts.engine, facts.bytes) = (model.engine(), model.bytes());
+                Loaded { model: Box::new(model), facts }
+            }
+            #[cfg(feature = "onnxruntime")]
+            Content::Onnxruntime(model) => Loaded { model, facts },
+        }
+    }
+}
+
+fn check_features(path: &Path, options: &LoadOptions, features: usize) -> Result<(), LoadError> {
+    match options.features {
+        Some(asked) if asked != features => Err(LoadError::Features { path: path.to_owned(), features, asked }),
+        _ => Ok(()),
     }
 }
 
@@ -209,7 +275,7 @@ fn if_cut(error: &ReadError) -> &'static str {
         ReadError::Malformed { .. } => {
             ". The likely cause is a file that was cut, or that is still being written. Try: save or copy it again"
         }
-        ReadError::Unsupported { .. } | ReadError::Unknown(_) => "",
+        ReadError::Unsupported { .. } | ReadError::ForOnnxruntime { .. } | ReadError::Unknown(_) => "",
     }
 }
 

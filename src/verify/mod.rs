@@ -56,8 +56,9 @@ pub enum VerifyError {
 /// See [`VerifyError`].
 pub fn run(options: &VerifyOptions) -> Result<bool, VerifyError> {
     let file = ModelFile::open(&options.model, &options.load_options())?;
-    let mut draw = Draw::of_thresholds(file.form());
+    let draw = file.form().map(Draw::of_thresholds);
     let Loaded { mut model, facts } = file.compile();
+    let mut draw = draw.unwrap_or_else(|| Draw::around_zero(facts.features));
     let inputs = options.inputs.as_deref().map(|path| read_inputs(path, &facts)).transpose()?;
     let mut scored = None;
     if let Some(inputs) = &inputs {
@@ -72,9 +73,9 @@ pub fn run(options: &VerifyOptions) -> Result<bool, VerifyError> {
         draw = Draw::of_rows(inputs);
     }
     let drawn = timing::pool(&mut draw, facts.features, &options.rows.0);
-    let (alone_rows, same_bits) = check_batches(&mut *model, inputs.as_ref().unwrap_or(&drawn))?;
+    let (alone_rows, alone) = check_batches(&mut *model, inputs.as_ref().unwrap_or(&drawn))?;
     let ns_per_row = timing::time(&mut *model, &drawn, &options.rows.0)?;
-    let report = Report { facts, scored, alone_rows, same_bits, ns_per_row };
+    let report = Report { facts, scored, alone_rows, alone, ns_per_row };
     report.print(options)?;
     Ok(report.agrees())
 }
@@ -135,16 +136,31 @@ fn are_of_two_classes(probabilities: &[f64]) -> bool {
     sum.is_nan() || (sum - 1.0).abs() < 1e-3
 }
 
-/// Whether rows have the same scores, bit for bit, alone, in batches of a few, and all together. Also says how many rows
+/// How scores of rows alone compare with those in batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    /// The same, bit for bit.
+    SameBits,
+    /// As close as expected scores have to be.
+    Agrees,
+    Differs,
+}
+
+/// How the scores of rows alone, and in batches of a few, compare with those of all together. Also says how many rows
 /// these were.
-fn check_batches(model: &mut dyn Model, rows: &RowBytes) -> Result<(usize, bool), PredictError> {
+fn check_batches(model: &mut dyn Model, rows: &RowBytes) -> Result<(usize, Alone), PredictError> {
     let rows = rows.first(ALONE_ROWS_MAX);
-    let bits = |scores: Vec<f32>| scores.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-    let together = bits(rows.score(model, rows.count())?);
+    let together = rows.score(model, rows.count())?;
+    let expected: Vec<f64> = together.iter().map(|score| f64::from(*score)).collect();
+    let mut outcome = Alone::SameBits;
     for at_once in [1, 7] {
-        if bits(rows.score(model, at_once)?) != together {
-            return Ok((rows.count(), false));
+        let scores = rows.score(model, at_once)?;
+        if !compare(&scores, model.outputs(), &expected).agrees() {
+            return Ok((rows.count(), Alone::Differs));
+        }
+        if !scores.iter().zip(&together).all(|(one, other)| one.to_bits() == other.to_bits()) {
+            outcome = Alone::Agrees;
         }
     }
-    Ok((rows.count(), true))
+    Ok((rows.count(), outcome))
 }

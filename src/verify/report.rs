@@ -10,7 +10,7 @@ use disrust_model::Facts;
 use serde_json::{Map, Value, json};
 
 use super::compare::Agreement;
-use super::{Scored, VerifyError};
+use super::{Alone, Scored, VerifyError};
 use crate::config::verify::VerifyOptions;
 
 /// Rows whose scores are shown.
@@ -24,9 +24,9 @@ pub(super) struct Report {
     pub facts: Facts,
     /// The inputs' scores, if there were inputs.
     pub scored: Option<Scored>,
-    /// Rows that were scored alone and together, and whether that gave the same bits.
+    /// Rows that were scored alone and together, and how that compares.
     pub alone_rows: usize,
-    pub same_bits: bool,
+    pub alone: Alone,
     /// By the number of rows at once.
     pub ns_per_row: Vec<(usize, f64)>,
 }
@@ -35,7 +35,12 @@ impl Report {
     /// Whether nothing disagrees.
     pub fn agrees(&self) -> bool {
         let agreement = self.scored.as_ref().and_then(|scored| scored.agreement.as_ref());
-        self.same_bits && agreement.is_none_or(Agreement::agrees)
+        let alone_agrees = match self.alone {
+            Alone::SameBits => true,
+            Alone::Agrees => !self.facts.same_bits,
+            Alone::Differs => false,
+        };
+        alone_agrees && agreement.is_none_or(Agreement::agrees)
     }
 
     /// Prints it to stdout, or to stderr if the scores are there.
@@ -73,7 +78,7 @@ impl Report {
             "max_rel_error": agreement.map(|agreement| agreement.max_rel_error),
             "disagreements": agreement.map(|agreement| agreement.disagreements),
             "worst_row": worst.map(|worst| worst.row),
-            "same_bits_in_any_batch": self.same_bits,
+            "same_bits_in_any_batch": self.alone == Alone::SameBits,
             "agrees": self.agrees(),
             "ns_per_row": times.collect::<Map<_, _>>(),
         })
@@ -89,10 +94,19 @@ impl Report {
 
     fn write_scored(&self, text: &mut String) -> std::fmt::Result {
         let rows = self.alone_rows;
-        match self.same_bits {
-            true => writeln!(text, "batches: {rows} rows have the same scores alone as in batches, bit for bit")?,
-            false => {
-                writeln!(text, "batches: DIFFERENT: of {rows} rows, some have other scores alone than in batches")?
+        match self.alone {
+            Alone::SameBits => {
+                writeln!(text, "batches: {rows} rows have the same scores alone as in batches, bit for bit")?
+            }
+            Alone::Agrees if !self.facts.same_bits => {
+                let engine = &self.facts.engine;
+                writeln!(
+                    text,
+                    "batches: {rows} rows have scores alone that agree with those in batches, as {engine} rounds"
+                )?;
+            }
+            Alone::Agrees | Alone::Differs => {
+                writeln!(text, "batches: DIFFERENT: of {rows} rows, some have other scores alone than in batches")?;
             }
         }
         let Some(Scored { rows, scores, agreement }) = &self.scored else { return Ok(()) };

@@ -104,6 +104,12 @@ impl Draw<'_> {
         Draw { source: Source::Thresholds(thresholds), random: fastrand::Rng::with_seed(Draw::SEED) }
     }
 
+    /// Of a model that nothing is known of, with so many features.
+    pub fn around_zero(features: usize) -> Draw<'static> {
+        let source = Source::Thresholds(vec![Vec::new(); features]);
+        Draw { source, random: fastrand::Rng::with_seed(Draw::SEED) }
+    }
+
     /// So many rows of so many features.
     pub fn rows(&mut self, count: usize, features: usize) -> RowBytes {
         let matrix: Vec<f32> = (0..count * features).map(|at| self.feature(at % features)).collect();

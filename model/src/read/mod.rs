@@ -12,6 +12,9 @@ mod onnx;
 mod strangers;
 mod xgboost;
 
+#[cfg(feature = "onnxruntime")]
+pub(crate) use onnx::{is_whole, quoted};
+
 use thiserror::Error;
 
 use crate::form::Form;
@@ -37,10 +40,25 @@ pub enum ReadError {
         /// What would work.
         instead: String,
     },
+    /// It is an ONNX file of what is not supported here, which onnxruntime may support.
+    #[error("the ONNX file has {what}, which is not supported: {instead}{OR_ONNXRUNTIME}")]
+    ForOnnxruntime {
+        /// The node, operator or value.
+        what: String,
+        /// What would work.
+        instead: String,
+    },
     /// It is nothing that is known.
     #[error("{0}")]
     Unknown(String),
 }
+
+/// What else would work, if that is not tried anyway.
+const OR_ONNXRUNTIME: &str = if cfg!(feature = "onnxruntime") {
+    ""
+} else {
+    "; or a disrust that is built with --features onnxruntime, which has a libonnxruntime of yours score it"
+};
 
 /// Reads a model file of any supported format, which its first bytes tell, and checks it. `features` is how many the operator
 /// says that a row has, for a file that does not say so itself.

@@ -12,8 +12,16 @@ pub(super) fn unsupported(what: impl Into<String>, instead: impl Into<String>) -
     ReadError::Unsupported { format: FORMAT, what: what.into(), instead: instead.into() }
 }
 
+/// What is not supported of a graph's insides may be by onnxruntime.
+pub(super) fn for_onnxruntime(error: ReadError) -> ReadError {
+    match error {
+        ReadError::Unsupported { what, instead, .. } => ReadError::ForOnnxruntime { what, instead },
+        other => other,
+    }
+}
+
 /// Text out of the file, in quotes, without control characters, and never long.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const SHOWN_MAX: usize = 80;
     let shown: String = text.chars().take(SHOWN_MAX).collect();
     format!("{shown:?}{}", if shown.len() < text.len() { "…" } else { "" })

@@ -23,9 +23,15 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 mod trees;
+#[cfg(feature = "onnxruntime")]
+mod whole;
+
+#[cfg(feature = "onnxruntime")]
+pub(crate) use self::{errors::quoted, whole::is_whole};
 
 use prost::bytes::Bytes;
 
+use self::errors::for_onnxruntime;
 use self::evaluate::Evaluation;
 use self::graph::Graph;
 use self::inputs::Features;
@@ -41,11 +47,11 @@ pub(super) fn is_onnx(bytes: &[u8]) -> bool {
 /// Reads a file. `features` is how many the operator says that a row has, for a graph whose input does not say so.
 ///
 /// # Errors
-/// If it is malformed or holds what is not supported.
+/// If it is malformed or holds what is not supported. Of what comes in and goes out onnxruntime would not know better.
 pub(super) fn read(bytes: &[u8], features: Option<usize>) -> Result<Form, ReadError> {
-    let graph = Graph::decode(&Bytes::copy_from_slice(bytes))?;
+    let graph = Graph::decode(&Bytes::copy_from_slice(bytes)).map_err(for_onnxruntime)?;
     let features_of_row = Features::of(&graph, features)?;
     let served = Served::of(&graph)?;
-    let evaluation = Evaluation::new(graph, &features_of_row, bytes.len())?;
-    served.compute(evaluation, features_of_row.names)
+    let evaluation = Evaluation::new(graph, &features_of_row, bytes.len()).map_err(for_onnxruntime)?;
+    served.compute(evaluation, features_of_row.names).map_err(for_onnxruntime)
 }
