@@ -38,6 +38,8 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 static ALLOCATOR: SpeakingAllocator = SpeakingAllocator;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "onnxruntime")]
+    disrust::kernel::refuse_telemetry();
     match CommandLine::read(std::env::args_os()) {
         // Nobody is served: a signal ends it as it ends any program.
         Ok(CommandLine::Verify(options)) => verify_model(&options),

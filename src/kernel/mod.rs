@@ -27,6 +27,8 @@ mod uring;
 
 pub use alarm::{EventFd, ThreadAlarm};
 pub use listen::{BindError, BoundPort, Listener, Owner, ServedPort, bind_port, resolve};
+#[cfg(feature = "onnxruntime")]
+pub use process::refuse_telemetry;
 pub use process::{
     DescriptorLimit, ReadFileError, SpeakingAllocator, available_cpus, check_address_space, explain_refusal,
     explain_thread_refusal, give_up_system_calls, outlive_file_size_limit, pin_current_thread, raise_descriptor_limit,

@@ -9,6 +9,8 @@ mod refusal;
 mod regular_file;
 mod sandbox;
 mod stderr;
+#[cfg(feature = "onnxruntime")]
+mod telemetry;
 
 pub use affinity::{available_cpus, pin_current_thread};
 pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
@@ -19,3 +21,5 @@ pub use regular_file::{ReadFileError, read_regular_file};
 pub use sandbox::give_up_system_calls;
 pub(super) use sandbox::restrict;
 pub use stderr::{outlive_file_size_limit, write_to_stderr};
+#[cfg(feature = "onnxruntime")]
+pub use telemetry::refuse_telemetry;
