@@ -9,7 +9,7 @@ use std::path::Path;
 
 use disrust_model::engine::Compiled;
 use disrust_model::form::{Choice, Output};
-use disrust_model::read::read;
+use disrust_model::read::{ReadError, read};
 use disrust_model::{Model, Rows};
 
 /// The numbers of a table without a head; an empty field is missing.
@@ -82,6 +82,32 @@ fn scores_and_margins_are_those_of_onnxruntime() {
         }
     }
     assert!(count >= 40, "the models are there");
+}
+
+/// What onnxruntime may score is told apart from what nobody could, and the refusal says how, if this build can't.
+#[test]
+fn what_onnxruntime_may_score_is_told() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/onnxruntime");
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let mut count = 0;
+    for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "onnx")) {
+        let file = fs::read(&path).expect("a file");
+        let error = read(&file, Some(features_of(&path))).expect_err("it is not supported");
+        assert!(matches!(error, ReadError::ForOnnxruntime { .. }), "{}: {error}", path.display());
+        let told = error.to_string().contains("built with --features onnxruntime");
+        assert_eq!(told, !cfg!(feature = "onnxruntime"), "{error}");
+        count += 1;
+    }
+    assert!(count >= 18, "the models are there");
+    let file = include_bytes!("data/onnx/skl_scaler_linreg.onnx");
+    let error = read(file, Some(1)).expect_err("it has other features");
+    assert!(matches!(error, ReadError::Unsupported { .. }) && !error.to_string().contains("onnxruntime"), "{error}");
+}
+
+/// As many as the model's rows have, by the table beside it; else 2.
+fn features_of(path: &Path) -> usize {
+    let inputs = fs::read_to_string(path.with_extension("inputs.csv"));
+    inputs.map_or(2, |inputs| numbers(&inputs)[0].len())
 }
 
 /// A file cut anywhere is an error, or still a model; never a panic.
