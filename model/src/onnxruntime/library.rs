@@ -4,27 +4,37 @@
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ort::LoadDynamicError;
+use ort::environment::Environment;
 
 /// What it is called if nobody says where it is.
 const NAME: &str = "libonnxruntime.so";
 
-/// Loads the library, unless that has been done.
+/// What is set up once, and never released: ort would release it at the end of the process, when the library's own
+/// destructors have run, and 1.20 ends with a segmentation fault there.
+static ENVIRONMENT: OnceLock<Arc<Environment>> = OnceLock::new();
+
+/// Loads the library and sets it up, unless that has been done.
 ///
 /// # Errors
 /// There is none, it is none, or it is too old; says which and where.
 pub fn load() -> Result<(), String> {
+    if ENVIRONMENT.get().is_some() {
+        return Ok(());
+    }
     let path = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map_or(NAME.into(), PathBuf::from);
-    let environment = ort::init_from(path).map_err(|error| match error {
+    let builder = ort::init_from(path).map_err(|error| match error {
         // The system's own words, which name the file.
         LoadDynamicError::Dlopen { error, .. } => error.source().map_or_else(|| error.to_string(), ToString::to_string),
         other => other.to_string(),
     })?;
-    // Once for the process; later calls change nothing. What there is to say comes as errors.
+    // What there is to say comes as errors.
     let silent = Arc::new(|_level, _category: &str, _id: &str, _place: &str, _message: &str| {});
-    let _first = environment.with_name("disrust").with_telemetry(false).with_logger(silent).commit();
+    let _first = builder.with_name("disrust").with_telemetry(false).with_logger(silent).commit();
+    let environment = Environment::current().map_err(|error| error.to_string())?;
+    ENVIRONMENT.get_or_init(|| environment);
     Ok(())
 }
 
