@@ -128,7 +128,7 @@ fn refusals_say_why_neither_serves() {
         ("refused_seven_rows", &[], "node 0 (Sin)", "of exactly 7 rows"),
         ("refused_elsewhere", &[], "node 0 (Sin)", "weights are in other files"),
         ("refused_unknown", &[], "node 0 (oracle.Divine)", "nor does onnxruntime take it: "),
-        ("doubles", &["--raw"], "node 1 (Cos)", "leave --raw out"),
+        ("doubles", &["--raw"], "node 1 (Sin)", "leave --raw out"),
     ] {
         let run = Run::of(binary().args(["--model", &file(&format!("{name}.onnx"))]).args(flags));
         let both = run.stderr.contains(ours) && run.stderr.contains(theirs);
@@ -142,7 +142,7 @@ fn without_the_library_only_what_needs_it_is_refused() {
     let without = |command: &mut Command| Run::of(command.env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"));
     for program in [&["verify"][..], &[]] {
         let run = without(binary().args(program).args(["--model", &file("doubles.onnx")]));
-        for words in ["node 1 (Cos)", "/nowhere/libonnxruntime.so: cannot open", "pip install", "ORT_DYLIB_PATH"] {
+        for words in ["node 1 (Sin)", "/nowhere/libonnxruntime.so: cannot open", "pip install", "ORT_DYLIB_PATH"] {
             assert!(run.status == Some(78) && run.stderr.contains(words), "{words}: {run:?}");
         }
         assert!(!run.stderr.contains("panicked"), "{run:?}");
