@@ -75,25 +75,30 @@ fn scores_are_those_of_onnxruntime() {
         .map(|path| path.file_name().and_then(|name| name.to_str()).expect("a name")[..].replace(".expected.csv", ""))
         .collect();
     assert!(names.len() >= 14, "the models are there");
-    let mut versions = Vec::new();
-    for name in names {
-        let (model, inputs) = (file(&format!("{name}.onnx")), file(&format!("{name}.inputs.csv")));
-        let expected = file(&format!("{name}.expected.csv"));
-        let several = table(&format!("{name}.expected.csv"))[0].len() > 1;
-        let mut flags = vec!["--json", "--inputs", &inputs, "--expected", &expected];
-        flags.extend(if several { &["--output", "all"][..] } else { &[] });
-        flags.extend(if name == "unknown_widths" { &["--features", "3"][..] } else { &[] });
-        let run = verify(&model, &flags);
-        let said: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{name}: {error}: {run:?}"));
-        let of_engine = said["engine"].as_str().is_some_and(|engine| engine.starts_with("onnxruntime "));
-        assert!(run.status == Some(0) && said["agrees"] == true && of_engine, "{name}: {said}");
-        assert!(said["kind"].as_str().is_some_and(|kind| kind.starts_with("ONNX with node ")), "{name}: {said}");
-        versions.push(said["version"].to_string());
-    }
-    let count = versions.len();
+    // Each takes two seconds, most of them for times that nobody looks at here.
+    let mut versions: Vec<String> = std::thread::scope(|scope| {
+        let verified: Vec<_> = names.iter().map(|name| scope.spawn(|| verified_version(name))).collect();
+        verified.into_iter().map(|thread| thread.join().expect("it agrees")).collect()
+    });
     versions.sort_unstable();
     versions.dedup();
-    assert_eq!(versions.len(), count);
+    assert_eq!(versions.len(), names.len());
+}
+
+/// Verifies a model with the tables beside it.
+fn verified_version(name: &str) -> String {
+    let (model, inputs) = (file(&format!("{name}.onnx")), file(&format!("{name}.inputs.csv")));
+    let expected = file(&format!("{name}.expected.csv"));
+    let several = table(&format!("{name}.expected.csv"))[0].len() > 1;
+    let mut flags = vec!["--json", "--inputs", &inputs, "--expected", &expected];
+    flags.extend(if several { &["--output", "all"][..] } else { &[] });
+    flags.extend(if name == "unknown_widths" { &["--features", "3"][..] } else { &[] });
+    let run = verify(&model, &flags);
+    let said: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{name}: {error}: {run:?}"));
+    let of_engine = said["engine"].as_str().is_some_and(|engine| engine.starts_with("onnxruntime "));
+    assert!(run.status == Some(0) && said["agrees"] == true && of_engine, "{name}: {said}");
+    assert!(said["kind"].as_str().is_some_and(|kind| kind.starts_with("ONNX with node ")), "{name}: {said}");
+    said["version"].to_string()
 }
 
 /// Outputs are chosen as of any model: of two classes the second one, of several by index or name.
