@@ -28,7 +28,7 @@ use crate::{Model, PredictError};
 /// some microseconds, is shared by fewer rows.
 const CHUNK_ROWS: usize = 64;
 
-/// Scores of a row may differ by this much, alone and beside others, in parts of the score, or of 1 where that is larger.
+/// Scores of a row may differ by this much, alone and beside others, in parts of the score, or of 1 where that is more.
 /// Larger: another row's influence passes for rounding. Smaller: the rounding of a long sum passes for another row.
 const ROUNDING_MAX: f32 = 1e-3;
 
