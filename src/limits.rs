@@ -215,6 +215,12 @@ pub const BUFFER_MEMORY_BYTES_MAX: usize = 1 << 40;
 /// Smaller: a lossy network costs connections.
 pub const KEEPALIVE_PROBES: u32 = 3;
 
+/// A peer that was seen to take a while until it acknowledged more has this many times as long for more, within twice
+/// the request timeout: the first step of one that reads steadily is its shortest, and later ones were measured to take
+/// up to three times as long. Larger: one that stops reading is closed later. Smaller: a slow reader is closed at its
+/// second step.
+pub const STEP_GROWTH_MAX: u32 = 3;
+
 /// Answer bytes that wait in a socket without having been sent once, because the peer's window is closed
 /// (TCP_NOTSENT_LOWAT): the kernel takes no more above it. Larger: a peer that does not read costs more of the kernel's
 /// memory, 4.2 MB without this. Smaller: a send each few packets for peers that are far away.

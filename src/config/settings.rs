@@ -104,7 +104,7 @@ pub(super) struct Settings {
     pub idle_timeout: Option<Timeout>,
 
     /// Close connections whose request takes longer than this from its first byte to its last, or that take none of
-    /// their answers for twice as long; or off [default: 30s]
+    /// their answers for a quarter longer, up to twice as long if they read in long steps; or off [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     pub request_timeout: Option<Timeout>,
 

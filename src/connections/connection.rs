@@ -95,6 +95,8 @@ pub struct Connection<S> {
     sent_at_ns: u64,
     /// When the peer was last seen to have acknowledged something, or answers began to wait for that.
     progress_at_ns: u64,
+    /// The longest time that it was seen to take until it acknowledged more.
+    longest_step_ns: u64,
     /// Since when, in a drain, whatever the peer sends can be refused.
     refusing_since_ns: Option<u64>,
 }
@@ -124,6 +126,7 @@ impl<S: Copy> Connection<S> {
             is_stalled: false,
             sent_at_ns: now_ns,
             progress_at_ns: now_ns,
+            longest_step_ns: 0,
             refusing_since_ns: None,
         }
     }
@@ -254,6 +257,7 @@ impl<S: Copy> Connection<S> {
         let acknowledged = self.sent_bytes.saturating_sub(unacknowledged as u64);
         if acknowledged > self.acknowledged_bytes {
             self.acknowledged_bytes = acknowledged;
+            self.longest_step_ns = self.longest_step_ns.max(turn.now_ns.saturating_sub(self.progress_at_ns));
             self.progress_at_ns = turn.now_ns;
         }
         let stalled_ns = turn.now_ns.saturating_sub(self.progress_at_ns);
@@ -720,8 +724,26 @@ mod tests {
         let Some(event) = bench.receive(&requests(1)[5..]) else { panic!("a whole request") };
         assert_eq!(bench.connection.expired(&RULES, at(100)), None, "the model is slow, not the peer");
         assert!(bench.answer(event));
-        assert_eq!(bench.connection.expired(&RULES, at(89)), None, "it may acknowledge in steps");
-        assert_eq!(bench.connection.expired(&RULES, at(90)), Some(Expiry::Send));
+        assert_eq!(bench.connection.expired(&RULES, at(66)), None, "it may acknowledge in steps");
+        assert_eq!(bench.connection.expired(&RULES, at(67)), Some(Expiry::Send));
+    }
+
+    /// One that was seen to read, though slowly, has longer for its next step; one that has only filled its buffer has not.
+    #[test]
+    fn a_peer_has_longer_for_a_step_once_it_has_needed_long_for_one() {
+        for (step_seconds, seconds) in [(1, 37), (12, 37), (15, 45), (20, 60), (37, 60)] {
+            let mut bench = Bench::new();
+            assert!(matches!(bench.step(), Some(Step::Receive(_))));
+            let Some(event) = bench.receive(&requests(2)) else { panic!("two requests") };
+            assert!(bench.answer(event));
+            assert_eq!(bench.send().len(), 10);
+            bench.turn.now_ns = step_seconds * 1_000_000_000;
+            bench.connection.acknowledged(5, bench.turn);
+            bench.turn.now_ns += seconds * 1_000_000_000;
+            assert_eq!(bench.connection.expired(&RULES, bench.turn), None, "after a step of {step_seconds} s");
+            bench.turn.now_ns += 1_000_000_000;
+            assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Send), "{step_seconds} s");
+        }
     }
 
     #[test]

@@ -86,7 +86,8 @@ pub struct Received {
 /// Deadlines that every connection is held to.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// From a request's first byte to its last; and twice that without the peer's acknowledging anything of what it is owed.
+    /// From a request's first byte to its last; and a quarter longer, at most twice as long, without the peer's
+    /// acknowledging anything of what it is owed.
     pub request: Option<Duration>,
     /// Without a request or an answer under way.
     pub idle: Option<Duration>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Connection, Ending, nanoseconds};
 use crate::connections::interface::{Expiry, Rules, Turn};
 use crate::exchange::blocks::{BlockPool, Pressure};
-use crate::limits::{LINGER, LINGER_MAX};
+use crate::limits::{LINGER, LINGER_MAX, STEP_GROWTH_MAX};
 
 impl<S: Copy> Connection<S> {
     /// A deadline has passed.
@@ -33,7 +33,7 @@ impl<S: Copy> Connection<S> {
             Ending::HalfClosed { since_ns } => {
                 let acknowledged_ns = since_ns.max(self.progress_at_ns);
                 if self.unacknowledged_bytes() > 0 {
-                    return due(acknowledged_ns, send_timeout(rules), Expiry::Send);
+                    return due(acknowledged_ns, self.send_timeout(rules), Expiry::Send);
                 }
                 // Acknowledged is not read. Whoever goes on sending has not read to the end yet, and would take it
                 // for lost if it were reset.
@@ -43,7 +43,7 @@ impl<S: Copy> Connection<S> {
             Ending::No | Ending::Graceful => {
                 let waits_for_peer = self.receive_in_kernel() && self.wants_receive(rules.limits, Pressure::Low);
                 let send = (self.unacknowledged_bytes() > 0)
-                    .then(|| due(self.progress_at_ns, send_timeout(rules), Expiry::Send))
+                    .then(|| due(self.progress_at_ns, self.send_timeout(rules), Expiry::Send))
                     .flatten();
                 let receive = if !waits_for_peer || self.sends.unsent_bytes() > 0 {
                     None
@@ -60,6 +60,20 @@ impl<S: Copy> Connection<S> {
         }
     }
 
+    /// How long the peer may acknowledge nothing of what it is owed: a quarter longer than a request may take, and up to
+    /// twice as long if it has been seen to need that.
+    ///
+    /// A peer that reads without a pause acknowledges in steps. Once its receive buffer was full, its kernel opens the
+    /// window when a sixteenth of that and a whole segment are free again (__tcp_select_window in
+    /// net/ipv4/tcp_output.c), so that nobody can tell it from one that does not read until its first step has come.
+    /// From then on it can be told: who does not read has filled its buffer without a pause, but for the 200 ms of a
+    /// window probe, so that its longest step was as short.
+    fn send_timeout(&self, rules: &Rules) -> Option<Duration> {
+        let timeout = rules.timeouts.request?;
+        let next_step = Duration::from_nanos(self.longest_step_ns).saturating_mul(STEP_GROWTH_MAX);
+        Some(next_step.clamp(timeout.saturating_add(timeout / 4), timeout.saturating_mul(2)))
+    }
+
     /// Since when the peer has acknowledged nothing of what it is owed.
     pub fn stalled_since_ns(&self) -> u64 {
         if self.unacknowledged_bytes() > 0 { self.progress_at_ns } else { self.received_at_ns }
@@ -70,11 +84,4 @@ impl<S: Copy> Connection<S> {
         let since_ns = self.stalled_since_ns();
         if self.partial.has_begun() { since_ns.min(self.request_began_ns) } else { since_ns }
     }
-}
-
-/// How long a peer may acknowledge nothing. Twice the request's time, because one that reads without a pause acknowledges in
-/// steps: once its receive buffer was full, its kernel opens the window when a large part of that is free again
-/// (__tcp_select_window in net/ipv4/tcp_output.c).
-fn send_timeout(rules: &Rules) -> Option<Duration> {
-    rules.timeouts.request.map(|timeout| timeout.saturating_mul(2))
 }
