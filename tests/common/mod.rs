@@ -9,13 +9,14 @@ pub mod models;
 mod process;
 mod request;
 mod server;
+pub mod truth;
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, DeafCrowd, connected};
 pub use process::{Run, ServerProcess, binary, free_port};
-pub use request::{Reply, Request, bytes_of, random_requests, seeded};
+pub use request::{Reply, Request, bytes_of, random_requests, random_rows, seeded};
 pub use server::{Bystander, Gate, TestServer, config};
 
 /// How long anything may take before a test gives up on it.

@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 
 use disrust_protocol::{ErrorCode, FEATURE_DIM, RequestLayout, answer_bytes, write_answer, write_request};
 
+use super::truth;
+
 /// A source of randomness whose seed is printed; the variable of that name replays it.
 pub fn seeded() -> fastrand::Rng {
     let replayed = std::env::var("DISRUST_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -56,26 +58,37 @@ pub struct Request {
 }
 
 impl Request {
-    /// The request for these vectors, to be answered by the sum model.
+    /// The request for these vectors, to be answered by the model that is served: see [`truth`].
     pub fn of(features: usize, rows: &[f32]) -> Request {
+        Request::scored(features, rows, truth::scores(features, rows))
+    }
+
+    /// The request for these vectors, to be answered with these scores.
+    pub fn scored(features: usize, rows: &[f32], scores: Vec<f32>) -> Request {
         let mut bytes = Vec::new();
         write_request(RequestLayout::new(features), rows, &mut bytes);
-        let sum = |row: &[f32]| row.iter().copied().reduce(|sum, feature| sum + feature).expect("a feature");
-        Request { bytes, reply: Reply::Scores(rows.chunks(features).map(sum).collect()) }
+        Request { bytes, reply: Reply::Scores(scores) }
     }
 
     /// A request of `vectors` random vectors.
     pub fn random(rng: &mut fastrand::Rng, features: usize, vectors: usize) -> Request {
-        // Magnitudes apart, so that a sum in another order, or of another vector, has other bits.
-        let mut feature = || (rng.f32() - 0.5) * [1.0e-3, 1.0, 1.0e3, 1.0e6][rng.usize(..4)];
-        let rows: Vec<f32> = (0..features * vectors).map(|_| feature()).collect();
-        Request::of(features, &rows)
+        Request::of(features, &random_rows(rng, features, vectors))
     }
 
     /// Bytes that begin no request, and what they are answered with.
     pub fn bad(bytes: &[u8]) -> Request {
         Request { bytes: bytes.to_vec(), reply: Reply::Error(ErrorCode::BadVectorCount) }
     }
+}
+
+/// `vectors` random vectors.
+pub fn random_rows(rng: &mut fastrand::Rng, features: usize, vectors: usize) -> Vec<f32> {
+    (0..features * vectors).map(|_| random_feature(rng)).collect()
+}
+
+/// Of magnitudes apart, so that a sum in another order, or of another vector, has other bits.
+pub fn random_feature(rng: &mut fastrand::Rng) -> f32 {
+    (rng.f32() - 0.5) * [1.0e-3, 1.0, 1.0e3, 1.0e6][rng.usize(..4)]
 }
 
 /// `count` requests of random sizes within `vectors`.
