@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use disrust::config::Config;
-use disrust_model::{Model, PredictError, Rows, Sum};
+use disrust_model::engine::Compiled;
+use disrust_model::{F32_BYTES, Model, PredictError, RowSource, Rows, Sum};
 use disrust_protocol::{ErrorCode, FEATURE_DIM};
 
-use common::{Bystander, Client, Reply, Request, TestServer, bytes_of, config, random_requests, seeded};
+use common::models::{compiled, grown, scores};
+use common::{Bystander, Client, Reply, Request, TestServer, bytes_of, config, random_requests, random_rows, seeded};
 
 /// How a model fails.
 #[derive(Debug, Clone, Copy)]
@@ -199,5 +201,70 @@ fn failed_requests_are_in_the_books() {
         drop(client);
         let report = server.finish();
         assert!(1000 <= report.answered && report.requests <= 2500, "{report:?}");
+    }
+}
+
+/// Trees as of a model file. A row whose first feature is NaN makes the engine panic in the middle of its work, with the rows
+/// before it taken and some of the scores written.
+struct Bursting(Compiled);
+
+impl Model for Bursting {
+    fn name(&self) -> &str {
+        "bursting trees"
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.0.feature_dim()
+    }
+
+    fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+        let (count, feature_dim) = (rows.count(), rows.feature_dim());
+        self.0.predict(&Rows::new(&Mined { rows, feature_dim }, count, feature_dim), scores)
+    }
+}
+
+/// Rows that panic where one begins with NaN, when they come to it.
+struct Mined<'a> {
+    rows: &'a Rows<'a>,
+    feature_dim: usize,
+}
+
+impl RowSource for Mined<'_> {
+    fn visit(&self, visitor: &mut dyn FnMut(&[&[u8]])) {
+        self.rows.for_each_span(|span| {
+            for row in span.chunks(self.feature_dim * F32_BYTES) {
+                let first = f32::from_le_bytes(*row.first_chunk().expect("a feature"));
+                assert!(!first.is_nan(), "a row begins with NaN");
+                visitor(&[row]);
+            }
+        });
+    }
+}
+
+/// An engine of a model file that panics while it scores costs the requests that it panics on their scores, alone and on
+/// their connection; what it scores afterwards, and of the others, is bit by bit what one says that has never panicked.
+#[test]
+fn an_engine_that_panics_goes_on() {
+    let (mut rng, file) = (seeded(), grown(FEATURE_DIM, 1));
+    let mut truth = compiled(&file);
+    let server = TestServer::serve(config(), Bursting(compiled(&file)));
+    let mut clients = server.connect_many(8);
+    for round in 0..30 {
+        let mut draw = |one_in: usize| {
+            let vectors = [1, 2, 64, rng.usize(1..=64)][rng.usize(..4)];
+            let mut rows = random_rows(&mut rng, FEATURE_DIM, vectors);
+            let mut request = Request::scored(FEATURE_DIM, &rows, scores(&mut truth, &rows));
+            if rng.usize(..one_in) == 0 {
+                rows[rng.usize(..vectors) * FEATURE_DIM] = f32::NAN;
+                request = Request { reply: Reply::Error(ErrorCode::ModelFailed), ..Request::of(FEATURE_DIM, &rows) };
+            }
+            request
+        };
+        // Half of the clients ask nothing that it panics on.
+        let sent: Vec<Vec<Request>> = (0..clients.len())
+            .map(|client| (0..20).map(|_| draw(if client % 2 == 0 { usize::MAX } else { 1 + round % 8 })).collect())
+            .collect();
+        clients.iter().zip(&sent).for_each(|(client, requests)| client.send_all(requests));
+        clients.iter_mut().zip(&sent).for_each(|(client, requests)| client.expect(requests));
     }
 }
