@@ -728,7 +728,8 @@ mod tests {
         assert_eq!(bench.connection.expired(&RULES, at(67)), Some(Expiry::Send));
     }
 
-    /// One that was seen to read, though slowly, has longer for its next step; one that has only filled its buffer has not.
+    /// One that was seen to read, though slowly, has longer for its next step; one that has only filled its buffer has
+    /// not.
     #[test]
     fn a_peer_has_longer_for_a_step_once_it_has_needed_long_for_one() {
         for (step_seconds, seconds) in [(1, 37), (12, 37), (15, 45), (20, 60), (37, 60)] {

@@ -60,8 +60,8 @@ impl<S: Copy> Connection<S> {
         }
     }
 
-    /// How long the peer may acknowledge nothing of what it is owed: a quarter longer than a request may take, and up to
-    /// twice as long if it has been seen to need that.
+    /// How long the peer may acknowledge nothing of what it is owed: a quarter longer than a request may take, and up
+    /// to twice as long if it has been seen to need that.
     ///
     /// A peer that reads without a pause acknowledges in steps. Once its receive buffer was full, its kernel opens the
     /// window when a sixteenth of that and a whole segment are free again (__tcp_select_window in
