@@ -204,8 +204,8 @@ fn failed_requests_are_in_the_books() {
     }
 }
 
-/// Trees as of a model file. A row whose first feature is NaN makes the engine panic in the middle of its work, with the rows
-/// before it taken and some of the scores written.
+/// Trees as of a model file. A row whose first feature is NaN makes the engine panic in the middle of its work, with
+/// the rows before it taken and some of the scores written.
 struct Bursting(Compiled);
 
 impl Model for Bursting {
@@ -241,8 +241,8 @@ impl RowSource for Mined<'_> {
     }
 }
 
-/// An engine of a model file that panics while it scores costs the requests that it panics on their scores, alone and on
-/// their connection; what it scores afterwards, and of the others, is bit by bit what one says that has never panicked.
+/// An engine of a model file that panics while it scores costs the requests that it panics on their scores, and nobody
+/// else; what it scores otherwise and afterwards is bit by bit what one says that has never panicked.
 #[test]
 fn an_engine_that_panics_goes_on() {
     let (mut rng, file) = (seeded(), grown(FEATURE_DIM, 1));

@@ -3,16 +3,19 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, prlimit};
 
-use super::{Client, PATIENCE_FOR_END, wait_until};
+use super::models::TemporaryFile;
+use super::{Client, PATIENCE_FOR_END, truth, wait_until};
 
 /// The path of the binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_disrust");
@@ -83,12 +86,18 @@ pub struct ServerProcess {
     child: KilledOnDrop,
     stderr: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
+    /// What it serves, if that is the trees of [`truth`].
+    model_file: Option<TemporaryFile>,
 }
 
 impl ServerProcess {
-    /// Starts a server on a free port, unpinned, with these flags besides.
+    /// Starts a server of the model that [`truth`] has, on a free port, unpinned, with these flags besides.
     pub fn start(flags: &[&str]) -> ServerProcess {
-        ServerProcess::launch(binary().args(["--port", "0", "--pin", "none"]).args(flags).stdout(Stdio::null()))
+        let mut command = binary();
+        command.args(["--port", "0", "--pin", "none"]).args(flags).stdout(Stdio::null());
+        let model_file = truth::are_trees_served().then(|| trees_file(flags));
+        model_file.iter().for_each(|file| _ = command.args(["--model", file.path()]));
+        ServerProcess { model_file, ..ServerProcess::launch(&mut command) }
     }
 
     /// Starts a server through a shell command, in which `"$0" "$@"` is the server.
@@ -121,7 +130,7 @@ impl ServerProcess {
                 written.push('\n');
             }
         });
-        ServerProcess { child: KilledOnDrop(child), stderr, reader: Some(reader) }
+        ServerProcess { child: KilledOnDrop(child), stderr, reader: Some(reader), model_file: None }
     }
 
     /// Waits until the whole banner has come; its last line tells the timeouts.
@@ -145,6 +154,11 @@ impl ServerProcess {
         let banner = self.stderr();
         let line = banner.lines().find_map(|line| line.strip_prefix("listening on ")).expect("the banner says where");
         line.split(' ').next().and_then(|address| address.parse().ok()).expect("an address")
+    }
+
+    /// The file that it serves, if that is the trees of [`truth`].
+    pub fn model_file(&self) -> Option<&TemporaryFile> {
+        self.model_file.as_ref()
     }
 
     pub fn connect(&self) -> Client {
@@ -197,4 +211,14 @@ impl ServerProcess {
         self.reader.take().expect("joined once").join().expect("the reader does not panic");
         (status.code(), self.stderr())
     }
+}
+
+/// A file of trees for rows as these flags have them.
+fn trees_file(flags: &[&str]) -> TemporaryFile {
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: only its being another one each time matters.
+    let number = FILES.fetch_add(1, Ordering::Relaxed);
+    let features = flags.iter().skip_while(|flag| **flag != "--features").nth(1);
+    let features = features.map_or(FEATURE_DIM, |features| features.parse().expect("a number"));
+    TemporaryFile::new(&format!("trees-{number}.txt"), truth::trees(features))
 }

@@ -1,7 +1,8 @@
-//! Whose scores are right: the sum's, or those of the trees of a model file, while this process says so of all of its servers.
+//! Whose scores are right: the sum's; or those of trees of a model file, while this process says that all its servers
+//! serve them.
 //!
-//! A test of the sum says nothing. The fault matrix runs some of its rows once more with trees: the same row then starts
-//! servers of the file, and holds every answer to what the file's engine says in this process.
+//! The fault matrix runs some of its rows once more with trees: the same row then starts servers of the file, and holds
+//! every answer to what the file's engine says in this process.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

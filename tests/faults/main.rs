@@ -20,6 +20,7 @@ mod namespaces;
 mod overload;
 mod peer;
 mod ports;
+mod reloads;
 mod resources;
 mod signals;
 mod site;
@@ -33,18 +34,27 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use common::truth;
 use site::{Site, Stop};
+
+/// Rows that are run a second time, as "A4 trees": their servers serve trees of a model file, and every answer is held
+/// to what their engine says in this process. Where bystanders are beside, the file is read again all along, as other
+/// versions of the model, and as what cannot be taken. The other rows start their servers in ways of their own, or are
+/// about what comes before and after the model.
+const TREES: [&str; 14] = ["A1", "A3", "A4", "A5", "A6", "B1", "B2", "B3", "B7", "B8", "B10", "C3", "F1", "G2"];
 
 /// A row of the matrix.
 struct Row {
-    id: &'static str,
+    id: String,
     fault: &'static str,
     run: fn(&mut Site) -> Result<(), Stop>,
+    /// Whether it is run with trees, not with the sum.
+    trees: bool,
 }
 
-/// All rows that are run here, in the order of the matrix.
+/// All rows that are run here, in the order of the matrix; those of trees at the end.
 fn rows() -> Vec<Row> {
-    [
+    let listed: Vec<Listed> = [
         framing::ROWS,
         connections::ROWS,
         overload::ROWS,
@@ -57,11 +67,13 @@ fn rows() -> Vec<Row> {
         limits::ROWS,
         freezing::ROWS,
         signals::ROWS,
+        reloads::ROWS,
     ]
-    .into_iter()
-    .flatten()
-    .map(|&(id, fault, run)| Row { id, fault, run })
-    .collect()
+    .concat();
+    let of_sum = listed.iter().map(|&(id, fault, run)| Row { id: id.to_owned(), fault, run, trees: false });
+    let of_trees = listed.iter().filter(|(id, ..)| TREES.contains(id));
+    let of_trees = of_trees.map(|&(id, fault, run)| Row { id: format!("{id} trees"), fault, run, trees: true });
+    of_sum.chain(of_trees).collect()
 }
 
 /// What a module lists: row, fault, test.
@@ -83,7 +95,7 @@ fn main() -> ExitCode {
             "--json" => json_path = words.next(),
             "--write" => table_path = words.next(),
             "--list" => {
-                rows().iter().for_each(|row| println!("{:4} {}", row.id, row.fault));
+                rows().iter().for_each(|row| println!("{:9} {}", row.id, row.fault));
                 return ExitCode::SUCCESS;
             }
             id if rows().iter().any(|row| row.id == id) => wanted.push(word),
@@ -93,7 +105,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    let rows = rows().into_iter().filter(|row| wanted.is_empty() || wanted.iter().any(|id| id == row.id));
+    let rows = rows().into_iter().filter(|row| wanted.is_empty() || wanted.contains(&row.id));
     let results: Vec<Finished> = rows.map(|row| finish(row, quick)).collect();
     let count = |wanted: &str| results.iter().filter(|result| result.verdict == wanted).count();
     println!("\n{}", table(&results));
@@ -121,6 +133,7 @@ fn finish(row: Row, quick: bool) -> Finished {
     let begun_at = Instant::now();
     println!("{}: {}", row.id, row.fault);
     let mut site = Site::new(quick);
+    truth::serve_trees(row.trees);
     let outcome = catch_unwind(AssertUnwindSafe(|| (row.run)(&mut site)));
     let (verdict, reason) = match outcome {
         Ok(Ok(())) => ("pass", String::new()),

@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use super::common::{Client, Request, random_requests, seeded};
+use super::common::{Client, Request, random_requests, seeded, truth};
+
+/// Set for peers of a server of trees.
+const TREES: &str = "DISRUST_TEST_TREES";
 
 /// The driver as a peer: `peer ADDRESS exchange COUNT | flood | until-eof | small COUNT | idle |
 /// crowd DEED COUNT`.
 pub fn main(words: &[&str]) -> ExitCode {
     let [address, deed @ ..] = words else { return ExitCode::from(2) };
+    truth::serve_trees(std::env::var_os(TREES).is_some());
     let address: SocketAddr = address.parse().expect("an address");
     let mut rng = seeded();
     match deed {
@@ -82,6 +86,9 @@ impl Peer {
             }
         };
         command.args(["peer", &address.to_string()]).args(deed).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if truth::are_trees_served() {
+            command.env(TREES, "1");
+        }
         // What it has to complain about stands in the driver's log.
         Peer(command.spawn().expect("the driver starts"))
     }

@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use disrust_protocol::FEATURE_DIM;
@@ -13,6 +14,7 @@ use nix::sys::signal::Signal;
 
 use super::bystanders::Bystanders;
 use super::common::{Request, ServerProcess, binary, seeded};
+use super::reloads::{StopOnDrop, reload_all_along};
 
 /// A bystander's p99 below this is never too late, whatever it was before the fault: other processes share the CPUs.
 const LATENCY_FLOOR: Duration = Duration::from_millis(50);
@@ -85,7 +87,7 @@ impl Site {
         let bystanders = Bystanders::start(server.address(), self.features, self.rng.u64(..));
         std::thread::sleep(Duration::from_secs(1));
         let usual = p99(bystanders.take_latencies());
-        fault(self, &server)?;
+        self.reloaded(&server, fault)?;
         let latencies = bystanders.take_latencies();
         let slowest = Duration::from_nanos(latencies.iter().copied().max().unwrap_or(0));
         let during = p99(latencies);
@@ -103,6 +105,25 @@ impl Site {
         if status != Some(0) {
             return Err(Stop::Failed(format!("exit status {status:?}: {}", last_line(&log))));
         }
+        Ok(())
+    }
+
+    /// Lets `fault` happen; a server of a model file reads that again all along.
+    fn reloaded(
+        &mut self,
+        server: &ServerProcess,
+        fault: impl FnOnce(&mut Site, &ServerProcess) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let Some(file) = server.model_file() else { return fault(self, server) };
+        let (stop, features) = (AtomicBool::new(false), self.features);
+        let (taken, refused) = std::thread::scope(|scope| {
+            let stopping = StopOnDrop(&stop);
+            let reloads = scope.spawn(|| reload_all_along(server, file, features, &stop));
+            fault(self, server)?;
+            drop(stopping);
+            reloads.join().expect("it does not panic")
+        })?;
+        self.measured(format!("{taken} reloads, {refused} files not taken"));
         Ok(())
     }
 
