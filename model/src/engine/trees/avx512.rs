@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use super::ROWS_MAX;
 use super::avx2::Avx2;
 use super::blend::{Group, Lanes, Merge, Pair, Quad};
-use super::jumps::{Leaving, PLACES, Page};
+use super::jumps::{Ends, Leaving, PLACES, Page};
 use super::ranks::{LINE, Line, Ranks, Row, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
 use crate::engine::simd::Simd;
@@ -37,23 +37,23 @@ impl Avx512 {
         unsafe { rank_row(ranks, row, places) }
     }
 
-    pub fn jump<'a>(
+    pub fn jump<'a, const ROWS: usize>(
         self,
         pages: impl Iterator<Item = Page<'a>>,
         rounds: u32,
-        row: &Row,
+        rows: &[Row; ROWS],
         columns: usize,
-        leaving: &mut impl Leaving,
+        leaving: &mut impl Leaving<ROWS>,
     ) {
         match (columns, rounds) {
             // SAFETY: the CPU has the features, or there were no `self`.
-            (0..=64, 0..=3) => unsafe { jump::<1, 3>(pages, row, leaving) },
+            (0..=64, 0..=3) => unsafe { jump::<1, 3, ROWS>(pages, rows, leaving) },
             // SAFETY: as above.
-            (0..=64, _) => unsafe { jump::<1, 6>(pages, row, leaving) },
+            (0..=64, _) => unsafe { jump::<1, 6, ROWS>(pages, rows, leaving) },
             // SAFETY: as above.
-            (65..=128, _) => unsafe { jump::<2, 6>(pages, row, leaving) },
+            (65..=128, _) => unsafe { jump::<2, 6, ROWS>(pages, rows, leaving) },
             // SAFETY: as above.
-            _ => unsafe { jump::<4, 6>(pages, row, leaving) },
+            _ => unsafe { jump::<4, 6, ROWS>(pages, rows, leaving) },
         }
     }
 
@@ -189,26 +189,33 @@ fn store(lanes: &mut Lanes, numbers: __m512i) {
     unsafe { _mm512_storeu_si512(lanes.0.as_mut_ptr().cast(), numbers) }
 }
 
-/// Tells by which exits a row leaves the trees of some pages. `TABLES` registers hold its ranks.
+/// Tells by which exits rows leave the trees of some pages. `TABLES` registers hold the ranks of each row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn jump<'a, const TABLES: usize, const ROUNDS: usize>(
+fn jump<'a, const TABLES: usize, const ROUNDS: usize, const ROWS: usize>(
     pages: impl Iterator<Item = Page<'a>>,
-    row: &Row,
-    leaving: &mut impl Leaving,
+    rows: &[Row; ROWS],
+    leaving: &mut impl Leaving<ROWS>,
 ) {
-    let mut tables = [_mm512_setzero_si512(); TABLES];
-    for (table, ranks) in tables.iter_mut().zip(row.ranks.0.as_chunks::<PLACES>().0) {
-        *table = load(ranks);
+    let mut tables = [[_mm512_setzero_si512(); TABLES]; ROWS];
+    for (tables, row) in tables.iter_mut().zip(rows) {
+        for (table, ranks) in tables.iter_mut().zip(row.ranks.0.as_chunks::<PLACES>().0) {
+            *table = load(ranks);
+        }
     }
     let exits = load(&EXITS);
     for Page { questions, ways } in pages {
-        let ranks = pick(load(&questions.columns), tables);
-        let passes = _mm512_cmplt_epi8_mask(ranks, load(&questions.limits));
-        let mut next = _mm512_mask_blend_epi8(passes, load(&ways.no), load(&ways.yes));
-        for _ in 0..ROUNDS {
-            next = _mm512_permutex2var_epi8(next, next, exits);
+        let (columns, limits) = (load(&questions.columns), load(&questions.limits));
+        let (yes, no) = (load(&ways.yes), load(&ways.no));
+        let mut ends = [Ends::default(); ROWS];
+        for (ends, tables) in ends.iter_mut().zip(tables) {
+            let passes = _mm512_cmplt_epi8_mask(pick(columns, tables), limits);
+            let mut next = _mm512_mask_blend_epi8(passes, no, yes);
+            for _ in 0..ROUNDS {
+                next = _mm512_permutex2var_epi8(next, next, exits);
+            }
+            *ends = _mm_cvtsi128_si64(_mm512_castsi512_si128(next)).to_le_bytes();
         }
-        leaving.leaves(_mm_cvtsi128_si64(_mm512_castsi512_si128(next)).to_le_bytes());
+        leaving.leaves(ends);
     }
 }
 

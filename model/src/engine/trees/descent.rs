@@ -18,10 +18,10 @@ pub(super) const ROWS_MAX: usize = 512;
 const TREES_TOGETHER: usize = 64;
 
 /// Rows from which a tree is walked by all rows, before the next one is.
-const ROWS_FOR_TREES: usize = 8;
+const ROWS_FOR_TREES: usize = 24;
 
 /// Walkers that take their steps together. More do not fit in the registers, fewer do not fill the CPU.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 8;
 
 /// Rows whose keys lie side by side.
 const LANES: usize = 8;

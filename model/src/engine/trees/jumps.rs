@@ -34,6 +34,10 @@ pub(super) const TREES_MAX: usize = 8;
 /// loops, which no CPU foresees.
 const PAGES_TOGETHER: usize = 32;
 
+/// Rows that go through whole trees together, if there are so many. Larger: their ranks and sums do not fit in the registers.
+/// Smaller: the pages are loaded more often.
+const ROWS_TOGETHER: usize = 4;
+
 /// An exit that leads to a lower page, the other bits being its index. The others lead to a leaf, which they are the ordinal of.
 const TO_PAGE: u32 = 1 << 31;
 
@@ -125,8 +129,8 @@ pub(super) struct Jumps {
     /// What else large trees consist of.
     lower_pages: Vec<Parts>,
     lower_lists: Vec<[u32; PLACES]>,
-    /// The row's ranks.
-    row: Row,
+    /// The ranks of the rows that are done together.
+    rows: [Row; ROWS_TOGETHER],
     /// Where the row is in the trees of a group: an exit, in the end a leaf.
     found: Vec<u32>,
     /// Whose way goes on, and a place for one whose does not.
@@ -149,19 +153,24 @@ struct Pages {
 
 impl Pages {
     /// Tells how the row leaves some of them.
-    fn jump(&self, range: Range<usize>, row: &Row, leaving: &mut impl Leaving) {
+    fn jump<const ROWS: usize>(&self, range: Range<usize>, rows: &[Row; ROWS], leaving: &mut impl Leaving<ROWS>) {
         let questions = self.questions[range.clone()].iter();
         if self.ways.is_empty() {
-            self.jump_in(questions.map(|questions| Page { questions, ways: &COMPLETE }), row, leaving);
+            self.jump_in(questions.map(|questions| Page { questions, ways: &COMPLETE }), rows, leaving);
         } else {
             let pages = questions.zip(&self.ways[range]);
-            self.jump_in(pages.map(|(questions, ways)| Page { questions, ways }), row, leaving);
+            self.jump_in(pages.map(|(questions, ways)| Page { questions, ways }), rows, leaving);
         }
     }
 
     /// The same for others.
-    fn jump_in<'a>(&self, pages: impl Iterator<Item = Page<'a>>, row: &Row, leaving: &mut impl Leaving) {
-        self.kernel.jump(pages, self.rounds, row, self.columns, leaving);
+    fn jump_in<'a, const ROWS: usize>(
+        &self,
+        pages: impl Iterator<Item = Page<'a>>,
+        rows: &[Row; ROWS],
+        leaving: &mut impl Leaving<ROWS>,
+    ) {
+        self.kernel.jump(pages, self.rounds, rows, self.columns, leaving);
     }
 }
 
@@ -212,7 +221,7 @@ impl Jumps {
         let pages = Pages { kernel, questions, ways, rounds, columns: ranks.columns() };
         Some(Jumps {
             kernel,
-            row: Row::new(&ranks),
+            rows: std::array::from_fn(|_| Row::new(&ranks)),
             ranks,
             pages,
             contents,
@@ -235,29 +244,51 @@ impl Jumps {
 
     /// Adds the leaves of some rows to their sums.
     pub fn score<T: Real>(&mut self, rows: Matrix<'_>, leaves: &Leaves<T>, sums: &mut [T]) {
-        let first_set = self.ranks.first_set();
-        for (index, sums) in sums.chunks_exact_mut(leaves.targets()).enumerate() {
-            let row = rows.part(index..index + 1);
-            self.kernel.rank_row(&self.ranks, row.numbers, &mut self.row);
-            let kernel = self.kernel;
-            self.ranks.sets.answer(row, |_, set, answer| self.row.ranks.0[first_set + set] = kernel.coded(answer));
-            match (leaves.plain(), sums) {
-                (Some(leaves), [sum]) if self.lists.is_empty() => self.add_whole(leaves, sum),
-                (_, sums) => {
+        match leaves.plain() {
+            Some(leaves) if self.lists.is_empty() => {
+                let (together, rest) = sums.as_chunks_mut::<ROWS_TOGETHER>();
+                let first_rest = together.len() * ROWS_TOGETHER;
+                for (index, sums) in together.iter_mut().enumerate() {
+                    self.add_whole(rows, index * ROWS_TOGETHER, leaves, sums);
+                }
+                for (index, sum) in rest.iter_mut().enumerate() {
+                    self.add_whole(rows, first_rest + index, leaves, std::array::from_mut(sum));
+                }
+            }
+            _ => {
+                for (index, sums) in sums.chunks_exact_mut(leaves.targets()).enumerate() {
+                    self.rank(rows, index, 0);
                     for group in 0..self.groups.len() {
                         let trees = self.find(group);
-                        leaves.add_trees(trees.start, &self.found[..trees.len()], row.numbers, sums);
+                        leaves.add_trees(trees.start, &self.found[..trees.len()], rows.row(index), sums);
                     }
                 }
             }
         }
     }
 
-    /// Adds the row's leaves as they are found: while one is added, the next ones are looked for.
-    fn add_whole<T: Real>(&self, leaves: Plain<'_, T>, sum: &mut T) {
-        let mut adding = Adding { contents: self.contents.iter(), leaves, sum: *sum };
-        self.pages.jump(0..self.contents.len(), &self.row, &mut adding);
-        *sum = adding.sum;
+    /// Ranks a row, as the one of that place among those that are done together.
+    fn rank(&mut self, rows: Matrix<'_>, index: usize, place: usize) {
+        let (kernel, first_set) = (self.kernel, self.ranks.first_set());
+        let ranked = &mut self.rows[place];
+        kernel.rank_row(&self.ranks, rows.row(index), ranked);
+        let row = rows.part(index..index + 1);
+        self.ranks.sets.answer(row, |_, set, answer| ranked.ranks.0[first_set + set] = kernel.coded(answer));
+    }
+
+    /// Adds some rows' leaves as they are found: while one is added, the next ones are looked for.
+    fn add_whole<T: Real, const ROWS: usize>(
+        &mut self,
+        rows: Matrix<'_>,
+        first: usize,
+        leaves: Plain<'_, T>,
+        sums: &mut [T; ROWS],
+    ) {
+        (0..ROWS).for_each(|row| self.rank(rows, first + row, row));
+        let ranked = self.rows.first_chunk().expect("as many rows as are done together, or one");
+        let mut adding = Adding { contents: self.contents.iter(), leaves, sums: *sums };
+        self.pages.jump::<ROWS>(0..self.contents.len(), ranked, &mut adding);
+        *sums = adding.sums;
     }
 
     /// Finds the row's leaves in the trees of a group; which trees these are.
@@ -271,7 +302,7 @@ impl Jumps {
             late: &mut self.late,
             late_count: 0,
         };
-        self.pages.jump(pages, &self.row, &mut finding);
+        self.pages.jump(pages, self.rows.first_chunk::<1>().expect("a row"), &mut finding);
         let mut late_count = finding.late_count;
         while late_count > 0 {
             late_count = self.go_on(late_count);
@@ -286,33 +317,35 @@ impl Jumps {
         let lists = &self.lower_lists;
         let (found, later) = (&mut self.found, &mut self.later);
         let mut following = Following { late: late.iter(), lists, found, later, later_count: 0 };
-        self.pages.jump_in(pages, &self.row, &mut following);
+        self.pages.jump_in(pages, self.rows.first_chunk::<1>().expect("a row"), &mut following);
         let later_count = following.later_count;
         std::mem::swap(&mut self.late, &mut self.later);
         later_count
     }
 }
 
-/// Who is told how the row leaves the pages, one after the other. A trait and not a closure, so that it is inlined between the
+/// Who is told how rows leave the pages, one after the other. A trait and not a closure, so that it is inlined between the
 /// kernel's instructions for certain.
-pub(super) trait Leaving {
-    fn leaves(&mut self, ends: Ends);
+pub(super) trait Leaving<const ROWS: usize> {
+    /// By which exits each row leaves.
+    fn leaves(&mut self, ends: [Ends; ROWS]);
 }
 
 /// Adds whole trees' leaves.
-struct Adding<'a, T> {
+struct Adding<'a, T, const ROWS: usize> {
     contents: Iter<'a, Content>,
     leaves: Plain<'a, T>,
-    sum: T,
+    sums: [T; ROWS],
 }
 
-impl<T: Real> Leaving for Adding<'_, T> {
+impl<T: Real, const ROWS: usize> Leaving<ROWS> for Adding<'_, T, ROWS> {
     #[inline(always)]
-    fn leaves(&mut self, ends: Ends) {
+    fn leaves(&mut self, ends: [Ends; ROWS]) {
         let Some(Content { trees, first_leaf }) = self.contents.next() else { return };
-        self.sum = self.leaves.add(first_leaf + exit(ends[0]) as u32, self.sum);
-        for end in ends.iter().take(*trees as usize).skip(1) {
-            self.sum = self.leaves.add(first_leaf + exit(*end) as u32, self.sum);
+        for tree in 0..(*trees as usize).min(TREES_MAX) {
+            for (sum, ends) in self.sums.iter_mut().zip(ends) {
+                *sum = self.leaves.add(first_leaf + exit(ends[tree]) as u32, *sum);
+            }
         }
     }
 }
@@ -327,9 +360,9 @@ struct Finding<'a> {
     late_count: usize,
 }
 
-impl Leaving for Finding<'_> {
+impl Leaving<1> for Finding<'_> {
     #[inline(always)]
-    fn leaves(&mut self, ends: Ends) {
+    fn leaves(&mut self, [ends]: [Ends; 1]) {
         let Some(Content { trees, first_leaf }) = self.contents.next() else { return };
         let list = self.lists.next();
         for end in ends.iter().take(*trees as usize) {
@@ -351,9 +384,9 @@ struct Following<'a> {
     later_count: usize,
 }
 
-impl Leaving for Following<'_> {
+impl Leaving<1> for Following<'_> {
     #[inline(always)]
-    fn leaves(&mut self, ends: Ends) {
+    fn leaves(&mut self, [ends]: [Ends; 1]) {
         let Some(Late { tree, page }) = self.late.next() else { return };
         let found = self.lists[*page as usize][exit(ends[0])];
         self.found[*tree as usize] = found;

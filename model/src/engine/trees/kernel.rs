@@ -129,19 +129,19 @@ impl Kernel {
         }
     }
 
-    /// Tells, for each of some pages, by which exits a row leaves its trees; there are `columns` ranks, and pointers jump
-    /// `rounds` times.
-    pub fn jump<'a>(
+    /// Tells, for each of some pages, by which exits rows leave its trees; there are `columns` ranks, and pointers jump `rounds`
+    /// times.
+    pub fn jump<'a, const ROWS: usize>(
         self,
         pages: impl Iterator<Item = Page<'a>>,
         rounds: u32,
-        row: &Row,
+        rows: &[Row; ROWS],
         columns: usize,
-        leaving: &mut impl Leaving,
+        leaving: &mut impl Leaving<ROWS>,
     ) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(avx512) => avx512.jump(pages, rounds, row, columns, leaving),
+            Kernel::Avx512(avx512) => avx512.jump(pages, rounds, rows, columns, leaving),
             _ => unreachable!("it does no jumps"),
         }
     }

@@ -175,7 +175,8 @@ impl Engines {
         let jumps = || {
             blend.as_ref().and_then(|_| Jumps::new(ensemble, is_padded, &survey, kernel)).map(Box::new).map(Few::Jumps)
         };
-        let blocks = || blend.as_ref().and_then(|_| Blocks::new(ensemble, &survey, kernel)).map(Box::new).map(Few::Blocks);
+        let blocks =
+            || blend.as_ref().and_then(|_| Blocks::new(ensemble, &survey, kernel)).map(Box::new).map(Few::Blocks);
         let descent = || Descent::new(ensemble, &survey).map(Few::Descent);
         let few = jumps().or_else(blocks).or_else(descent)?;
         let blend_rows = match few {
