@@ -19,6 +19,8 @@ pub enum Shape {
     VeryManyFeatures,
     /// Each split has a leaf: trees as deep as they have splits.
     Chains,
+    /// At most six levels, of which most leaves are there.
+    Shallow,
     /// All leaves at the same depth, each split its own.
     Full,
     /// As those, all splits of a level alike, as CatBoost grows them; up to 8 levels, and more.
@@ -40,13 +42,14 @@ pub enum Shape {
 }
 
 impl Shape {
-    pub const ALL: [Shape; 16] = [
+    pub const ALL: [Shape; 17] = [
         Shape::Stumps,
         Shape::LeafWise,
         Shape::ManyThresholds,
         Shape::ManyFeatures,
         Shape::VeryManyFeatures,
         Shape::Chains,
+        Shape::Shallow,
         Shape::Full,
         Shape::Oblivious,
         Shape::DeepOblivious,
@@ -232,6 +235,7 @@ impl Source {
             Shape::Chains => self.between(0, 150),
             Shape::Large => self.between(256, 1500),
             Shape::Mixed => self.pick(&[0, 1, 5, 30, 62, 254, 255]),
+            Shape::Shallow => self.pick(&[0, 40, 50, 62, 62, 63]),
             Shape::LeafWise => self.pick(&[7, 30, 62, 126, 254]),
             _ => self.between(0, 62),
         };
@@ -241,7 +245,8 @@ impl Source {
                 let depth = self.between(if shape == Shape::DeepOblivious { 5 } else { 0 }, depth_max);
                 self.full(questions, depth, shape != Shape::Full)
             }
-            _ => self.grown(questions, splits, shape == Shape::Chains),
+            Shape::Shallow => self.grown(questions, splits, false, 6),
+            _ => self.grown(questions, splits, shape == Shape::Chains, usize::MAX),
         };
         let adds_to = match shape {
             Shape::Vectors => Targets::All,
@@ -262,22 +267,25 @@ impl Source {
         Tree { root, splits, leaves: Leaves { count, targets, values, linear: Vec::new() } }
     }
 
-    /// Splits a leaf again and again: any, or always one of the last two.
-    fn grown(&mut self, questions: &Questions, count: usize, is_chain: bool) -> (Child, Vec<Split>) {
+    /// Splits a leaf again and again, down to a level: any, or always one of the last two.
+    fn grown(&mut self, questions: &Questions, count: usize, is_chain: bool, levels_max: usize) -> (Child, Vec<Split>) {
         let mut splits: Vec<Split> = Vec::new();
-        // Where a leaf hangs: split, and whether on its yes side.
-        let mut open: Vec<Option<(usize, bool)>> = vec![None];
+        // Where a leaf hangs: split, and whether on its yes side; and its level.
+        let mut open: Vec<(Option<(usize, bool)>, usize)> = vec![(None, 0)];
         let mut root = Child::Leaf(0);
-        for index in 0..count {
+        while splits.len() < count {
             let place = if is_chain { open.len() - 1 - self.below(open.len().min(2)) } else { self.below(open.len()) };
-            let place = open.swap_remove(place);
-            let split = self.split(questions);
-            splits.push(split);
+            if open[place].1 == levels_max {
+                continue;
+            }
+            let (place, level) = open.swap_remove(place);
+            let index = splits.len();
+            splits.push(self.split(questions));
             hang(&mut root, &mut splits, place, Child::Split(index as u32));
-            open.extend([Some((index, true)), Some((index, false))]);
+            open.extend([(Some((index, true)), level + 1), (Some((index, false)), level + 1)]);
         }
         for leaf in 0..=count {
-            let place = open.swap_remove(self.below(open.len()));
+            let (place, _) = open.swap_remove(self.below(open.len()));
             hang(&mut root, &mut splits, place, Child::Leaf(leaf as u32));
         }
         (root, splits)

@@ -12,6 +12,7 @@ use std::arch::x86_64::*;
 use super::ROWS_MAX;
 use super::avx2::Avx2;
 use super::blend::{Group, Lanes, Merge, Pair, Quad};
+use super::blocks::{Fork, Root, TREES_TOGETHER};
 use super::jumps::{Ends, Leaving, PLACES, Page};
 use super::ranks::{LINE, Line, Ranks, Row, SIGNED, by_rule};
 use super::sums::{BYTE_LEAVES, Matrix};
@@ -55,6 +56,10 @@ impl Avx512 {
             // SAFETY: as above.
             _ => unsafe { jump::<4, 6, ROWS>(pages, rows, leaving) },
         }
+    }
+
+    pub fn find(self, roots: &[Root], forks: &[Fork], row: &Row, columns: usize, found: &mut [u32; TREES_TOGETHER]) {
+        self.avx2.find(roots, forks, row, columns, found);
     }
 
     pub fn rank_columns(self, ranks: &Ranks, rows: Matrix<'_>, columns: &mut [Lanes]) {

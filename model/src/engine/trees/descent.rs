@@ -129,12 +129,13 @@ impl Descent {
         }
         let row_keys = &mut self.row_keys[..needed];
         self.keys.fill(rows, row_keys);
+        let lane = |row: usize| row / LANES * block + row % LANES;
         if rows.rows() < ROWS_FOR_TREES {
             for (row, sums) in sums.chunks_exact_mut(leaves.targets()).enumerate() {
                 for (part, trees) in self.trees.chunks(TREES_TOGETHER).enumerate() {
                     let count = trees.len().next_multiple_of(TOGETHER);
                     let start = |tree: usize| trees.get(tree).map_or(trees[0].start, |tree| tree.start);
-                    let found = self.walkers.leaves(&self.nodes, row_keys, count, self.steps, start, |_| row);
+                    let found = self.walkers.leaves(&self.nodes, row_keys, count, self.steps, start, |_| lane(row));
                     leaves.add_trees(part * TREES_TOGETHER, &found[..trees.len()], rows.row(row), sums);
                 }
             }
@@ -143,7 +144,6 @@ impl Descent {
             for (index, tree) in self.trees.iter().enumerate() {
                 let end = self.trees.get(index + 1).map_or(self.nodes.len(), |next| next.start as usize);
                 let nodes = &self.nodes[tree.start as usize..end];
-                let lane = |row: usize| row / LANES * block + row % LANES;
                 let found = self.walkers.leaves(nodes, row_keys, count, tree.steps, |_| 0, lane);
                 leaves.add_rows(index, &found[..rows.rows()], rows, sums);
             }

@@ -95,8 +95,8 @@ impl Kernel {
     pub fn block_columns(self) -> Option<usize> {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(_) => Some(Avx2::BLOCK_COLUMNS),
-            _ => None,
+            Kernel::Avx2(_) | Kernel::Avx512(_) => Some(Avx2::BLOCK_COLUMNS),
+            Kernel::Portable => None,
         }
     }
 
@@ -125,7 +125,9 @@ impl Kernel {
         match self {
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(avx2) => avx2.find(roots, forks, row, columns, found),
-            _ => unreachable!("it does no blocks"),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(avx512) => avx512.find(roots, forks, row, columns, found),
+            Kernel::Portable => unreachable!("it does no blocks"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Scores an ensemble of trees, with the engine that suits its shape, the CPU and the number of rows.
 //!
 //! - [`blend`]: from some rows on, trees of up to 256 leaves. All splits are decided for all rows, leaf numbers blended upwards.
-//! - [`jumps`]: fewer rows, with AVX-512. All splits of a tree are decided at once, whatever its shape.
+//! - [`jumps`]: fewer rows and trees of up to 64 leaves, with AVX-512. All splits are decided at once, whatever a tree's shape.
 //! - [`blocks`]: fewer rows, with AVX2. All splits of six levels are decided at once.
 //! - [`descent`]: what those do not take. It walks without branches, on any CPU.
 //! - [`walk`] does what the form says, split by split, for what is too large for all of them.
