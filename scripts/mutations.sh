@@ -84,7 +84,7 @@ for patch in tests/mutations/*.patch; do
     name=$(head -n 1 "$patch")
     case $name in *"$only"*) ;; *) continue ;; esac
     case $name in AVX-512:*)
-        grep -qw avx512_vbmi /proc/cpuinfo || { echo "$name: skipped: this CPU has no AVX-512 with VBMI" >&2; continue; } ;;
+        grep -qw avx512vbmi /proc/cpuinfo || { echo "$name: skipped: this CPU has no AVX-512 with VBMI" >&2; continue; } ;;
     esac
     git apply "$patch" 2>"$log" || die "'$name' is stale: $(head -n 1 "$log")"
     judge "$(sed -n 's:^+++ b/\([a-z]*\)/.*:\1:p' "$patch" | sort -u)"
