@@ -183,6 +183,20 @@ fn links_lead_to_files() {
     assert_none(|document| link_faults(&document.path, &document.text));
 }
 
+/// The table of what is supported names each operator of ONNX that the reader computes.
+#[test]
+fn supported_operators_are_listed() {
+    let read = |path: &str| fs::read_to_string(top().join(path)).expect("it is there");
+    let (source, guide) = (read("model/src/read/onnx/operators/mod.rs"), read("docs/MODELS.md"));
+    let listed = guide.lines().find(|line| line.starts_with("| ONNX (")).expect("a line for ONNX");
+    let listed: Vec<&str> = listed.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let computed = source.lines().filter(|line| line.trim_start().starts_with("(DOMAIN"));
+    let operators: Vec<&str> = computed.flat_map(|line| line.split('"').skip(1).step_by(2)).collect();
+    assert!(operators.len() > 40, "{operators:?}");
+    let missing: Vec<_> = operators.iter().filter(|operator| !listed.contains(operator)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn planted_tables_are_found() {
     let table = "| a |\n|---|\n| 1 |\n";
