@@ -19,7 +19,8 @@
 //!
 //! Each I/O thread owns its ring, listener, buffers and connections, and shares nothing with the other I/O threads but
 //! the count of open connections ([`exchange::control`]). The batch processor owns the model, and takes a new one
-//! between two steps ([`exchange::swap_place`]). The main thread starts them
+//! between two steps ([`exchange::swap_place`]). Where it has no CPU of its own, an I/O thread plays its role for a step
+//! rather than wake its thread ([`batch::BatchRole`]). The main thread starts them
 //! ([`server::crew`]: all are ready before one begins), watches over them ([`server::watchdog`]) and carries a stop out
 //! ([`server::shutdown`]); all that is [`server::Server`]. Two threads of the process serve no request: one hears signals
 //! ([`server::signals`]), one writes the log ([`server::logging`]); where a model file is served, a third one reads it again when
@@ -32,7 +33,8 @@
 //!    finds the whole requests in it; the beginning of one that is cut off waits and is put before its end later
 //!    ([`connections::framing`]).
 //! 3. All whole requests of that receive become one [`exchange::event::InferenceEvent`]. The events of a turn are published to
-//!    the disruptor together, and the batch processor is woken if it sleeps ([`exchange::wake`]).
+//!    the disruptor together, and the batch processor is woken if it sleeps ([`exchange::wake`]), unless the thread takes the
+//!    next steps itself, as its role ([`batch::BatchRole`]).
 //! 4. [`batch::BatchProcessor::step`] polls everything that is there, and the model scores all of its
 //!    vectors where they lie, in parts if they are very many ([`disrust_model::Model::predict`]); if it fails, parts of them, until it is known for which
 //!    requests.
@@ -64,15 +66,15 @@
 //! A room imports only from the rooms below it, and `tests/imports.rs` holds that:
 //!
 //! ```text
-//! main → server, verify → config → batch, io_thread → connections → kernel → log_gate, metrics → exchange → limits
+//! main → server, verify → config → io_thread → batch → connections → kernel → log_gate, metrics → exchange → limits
 //! ```
 //!
 //! [`kernel`] is the only one that names libc, io_uring, sockets or affinity, and [`config`] the only one that names
 //! clap. [`connections`] does no I/O: it knows bytes, blocks and facts. [`io_thread`] and [`batch`] make no system call;
 //! they run on anything that implements [`kernel::Kernel`].
 //! Unsafe code is in [`kernel`] and [`exchange::buffer_pool`] only. The atomics that threads share are listed at the top of
-//! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::swap_place`], [`exchange::control`]
-//! and [`metrics`].
+//! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::swap_place`], [`exchange::token`],
+//! [`exchange::control`], [`batch::BatchRole`] and [`metrics`].
 
 pub mod batch;
 pub mod config;

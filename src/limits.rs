@@ -151,6 +151,14 @@ pub const DRAIN_QUIET: Duration = Duration::from_millis(250);
 /// Larger: clients wait for longer before their connections break. Smaller: a slow model is killed at work.
 pub const MODEL_STALL_MAX: Duration = Duration::from_secs(30);
 
+/// What an I/O thread that helps the batch processor is expected to take, at most. Larger: its connections wait for a slow model.
+/// Smaller: the batch processor's thread is woken for what takes less time than waking it.
+pub const HELP_NS_MAX: u64 = 50_000;
+
+/// How often such a thread looks again, because others have published meanwhile, before it leaves the rest to the batch
+/// processor's thread. Larger: it serves others for longer than its own connections. Smaller: that thread is woken more often.
+pub const HELP_LOOKS_MAX: usize = 4;
+
 /// A new model waits this long for the batch processor to come to its next step. Larger: whoever reloads waits for longer where
 /// the model hangs, which ends the process. Smaller: a model that is slow at one step cannot be replaced.
 pub const MODEL_SWAP_MAX: Duration = Duration::from_secs(60);

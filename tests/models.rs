@@ -22,6 +22,8 @@ mod event;
 mod response_queue;
 #[path = "../src/exchange/swap_place.rs"]
 mod swap_place;
+#[path = "../src/exchange/token.rs"]
+mod token;
 #[path = "../src/exchange/wake.rs"]
 mod wake;
 
@@ -35,6 +37,7 @@ use event::{ConnectionId, Response};
 use response_queue::response_queue;
 use swap_place::{NotSwapped, SwapPlace};
 use sync::check;
+use token::Token as RoleToken;
 use wake::{Alarm, Wake};
 
 /// An eventfd, or a park token: a count that a sleeper waits for and takes.
@@ -246,5 +249,132 @@ fn nobody_waits_for_a_batch_processor_that_ends() {
         place.close();
         let taken = loader.join().expect("the loader does not panic");
         assert_eq!(taken, used == 1, "what is told is what happened");
+    });
+}
+
+/// Two publishers, one of whom does what there is by himself if he may, and the thread that sleeps while there is nothing to do:
+/// when all rest, all that was published is done, and one at a time did it. Work is a count here.
+#[test]
+fn what_is_published_is_done_by_whoever_has_the_role() {
+    struct Role {
+        token: RoleToken,
+        wake: Wake,
+        published: AtomicUsize,
+        /// What has been done, and by whom nobody else can be meanwhile.
+        done: loom::cell::UnsafeCell<usize>,
+        all_done: AtomicUsize,
+    }
+    // SAFETY: loom sees whether two threads are at `done` at once; everything else may be shared.
+    unsafe impl Sync for Role {}
+
+    impl Role {
+        /// As `BatchRole::look`.
+        fn look(&self) {
+            self.token.begin_look();
+            // Relaxed: a knock, or the fences of the wake flag, bring it.
+            let published = self.published.load(Ordering::Relaxed);
+            self.done.with_mut(|done| {
+                // SAFETY: only who has the token is here, and loom fails if that is not so.
+                unsafe { *done = published }
+            });
+            self.all_done.fetch_max(published, Ordering::Relaxed);
+        }
+
+        /// As `BatchRole::play`.
+        fn play(&self) {
+            if self.token.knock() {
+                loop {
+                    self.look();
+                    if self.token.give_back() {
+                        return;
+                    }
+                }
+            }
+        }
+
+        /// As `BatchRole::help`, which leaves the role after one look if somebody has knocked meanwhile.
+        fn help(&self) {
+            if self.token.knock() {
+                self.look();
+                if !self.token.give_back() {
+                    self.token.leave();
+                    self.wake.wake_sleeper();
+                }
+            }
+        }
+    }
+
+    /// A park token, and the end of the publishers.
+    #[derive(Default)]
+    struct Park {
+        rung_and_ended: Mutex<(bool, bool)>,
+        changed: Condvar,
+    }
+
+    impl Park {
+        /// Whether it was rung; if not, all publishers have ended.
+        fn wait(&self) -> bool {
+            let mut state = self.rung_and_ended.lock().expect("no test panics while it holds the lock");
+            while *state == (false, false) {
+                state = self.changed.wait(state).expect("no test panics while it holds the lock");
+            }
+            std::mem::take(&mut state.0)
+        }
+    }
+
+    struct ParkAlarm(Arc<Park>);
+
+    impl Alarm for ParkAlarm {
+        fn ring(&self) {
+            self.0.rung_and_ended.lock().expect("no test panics while it holds the lock").0 = true;
+            self.0.changed.notify_one();
+        }
+    }
+
+    check(|| {
+        let park = Arc::new(Park::default());
+        let role = Arc::new(Role {
+            token: RoleToken::new(),
+            wake: Wake::new(ParkAlarm(Arc::clone(&park))),
+            published: AtomicUsize::new(0),
+            done: loom::cell::UnsafeCell::new(0),
+            all_done: AtomicUsize::new(0),
+        });
+        let publishers: Vec<_> = [true, false]
+            .into_iter()
+            .map(|helps| {
+                let role = Arc::clone(&role);
+                loom::thread::spawn(move || {
+                    role.published.fetch_add(1, Ordering::Relaxed);
+                    if helps {
+                        role.help();
+                    } else {
+                        role.wake.wake_sleeper();
+                    }
+                })
+            })
+            .collect();
+        let batch_processor = {
+            let (role, park) = (Arc::clone(&role), Arc::clone(&park));
+            loom::thread::spawn(move || {
+                loop {
+                    role.play();
+                    role.wake.flag.announce_sleep();
+                    role.play();
+                    let is_woken = park.wait();
+                    role.wake.flag.announce_awake();
+                    if !is_woken {
+                        break;
+                    }
+                }
+            })
+        };
+        for publisher in publishers {
+            publisher.join().expect("a publisher does not panic");
+        }
+        park.rung_and_ended.lock().expect("no test panics while it holds the lock").1 = true;
+        park.changed.notify_one();
+        batch_processor.join().expect("the batch processor does not panic");
+        assert_eq!(role.all_done.load(Ordering::Relaxed), 2, "nobody would have come any more");
     });
 }

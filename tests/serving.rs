@@ -5,7 +5,7 @@ mod common;
 use std::io::Write;
 
 use disrust::config::Config;
-use disrust::config::placement::Wait;
+use disrust::config::placement::{HelpBatch, Wait};
 use disrust::exchange::wait::WaitStrategy;
 use disrust_protocol::FEATURE_DIM;
 
@@ -148,14 +148,17 @@ fn vectors_may_be_narrow_or_wide() {
     }
 }
 
-/// However the threads wait and however many there are, every connection gets its answers.
+/// However the threads wait and help each other and however many there are, every connection gets its answers.
 #[test]
 fn every_way_of_waiting_serves_every_connection() {
     let mut rng = seeded();
     let named = [WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Yield, WaitStrategy::Spin];
     for wait in named.map(Wait::As).into_iter().chain([Wait::Auto]) {
-        for io_threads in [1, 3] {
-            let server = TestServer::start(Config { wait, io_threads: Some(io_threads), ..config() });
+        for (io_threads, help_batch) in
+            [(1, HelpBatch::On), (1, HelpBatch::Off), (3, HelpBatch::On), (3, HelpBatch::Off)]
+        {
+            let config = Config { wait, help_batch, io_threads: Some(io_threads), ..config() };
+            let server = TestServer::start(config);
             let mut clients = server.connect_many(7);
             for _ in 0..3 {
                 let requests = random_requests(&mut rng, 7, 1..=64);

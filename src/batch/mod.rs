@@ -5,7 +5,9 @@ mod answers;
 mod model_place;
 mod processor;
 mod requests;
+mod role;
 mod scoring;
 
 pub use model_place::{ModelPlace, ReplaceError};
 pub use processor::{BatchProcessor, EventConsumer, Found, IoThreadPort};
+pub use role::{BatchRole, Help};

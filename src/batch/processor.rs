@@ -1,7 +1,7 @@
 //! The batch processor: everything that all I/O threads have published, through the model, and back.
 //!
 //! It makes no system call and does not wait ([`crate::server::threads`] does); one [`BatchProcessor::step`] handles what is
-//! there. It knows connections only as addresses on responses.
+//! there. Which thread steps it, [`super::role`] says where that can change. It knows connections only as addresses on responses.
 //!
 //! Invariants
 //! - Every event is answered exactly once, with as many answers as it has requests, each as long as its request asked
@@ -22,6 +22,7 @@ use disrust_protocol::RequestLayout;
 use super::answers::{head_start, write_answers};
 use super::model_place::{ModelPlace, PlacedModel};
 use super::requests::{Place, Requests};
+use super::role::Pace;
 use super::scoring::Scoring;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::event::{InferenceEvent, Response};
@@ -51,6 +52,8 @@ pub enum Found {
     Events,
     /// Nothing.
     Nothing,
+    /// Events, not all of which are answered: the rest would take too long.
+    Rest,
     /// Nothing, and nothing will come: all I/O threads have ended.
     End,
 }
@@ -90,6 +93,8 @@ pub struct BatchProcessor {
     scores: Vec<f32>,
     /// Which of this part's requests the model failed on, counted over all of its bursts, ascending.
     failed: Vec<usize>,
+    /// How long rows take; asked only where somebody may help.
+    pace: Pace,
     failure_log: LogGate,
 }
 
@@ -119,6 +124,7 @@ impl BatchProcessor {
             bursts: Vec::with_capacity(events_max),
             scores: vec![0.0; geometry.scores_max(layout, events_max)],
             failed: Vec::new(),
+            pace: Pace::default(),
             failure_log: LogGate::default(),
         }
     }
@@ -131,15 +137,58 @@ impl BatchProcessor {
     /// Answers everything that has been published until now, with a new model if one is offered. `now_ns` reads the process's
     /// clock, which is asked only where somebody looks at the answer.
     pub fn step(&mut self, now_ns: impl Fn() -> u64) -> Found {
+        self.take_offered_model();
+        let stage_ns = || if DETAILED { now_ns() } else { 0 };
+        match self.poll(stage_ns) {
+            Ok(0) => Found::Nothing,
+            Ok(_) => {
+                self.answer(usize::MAX, &now_ns, stage_ns);
+                Found::Events
+            }
+            Err(end) => end,
+        }
+    }
+
+    /// As [`BatchProcessor::step`], where others may help: learns how long rows take, and answers no more than is expected to
+    /// take `most_ns`. What is left is answered by the next step.
+    pub(super) fn step_within(&mut self, most_ns: u64, now_ns: impl Fn() -> u64) -> Found {
+        self.take_offered_model();
+        let stage_ns = || if DETAILED { now_ns() } else { 0 };
+        match self.poll(stage_ns) {
+            Ok(0) if self.bursts.is_empty() => return Found::Nothing,
+            Ok(_) => {}
+            Err(end) => return end,
+        }
+        if most_ns < u64::MAX && self.pace.row_ns() == 0 {
+            return Found::Rest;
+        }
+        let begun_at_ns = now_ns();
+        let rows = self.answer(self.pace.rows_within(most_ns), &now_ns, stage_ns);
+        self.pace.took(rows, now_ns().saturating_sub(begun_at_ns));
+        if self.bursts.is_empty() { Found::Events } else { Found::Rest }
+    }
+
+    /// Nanoseconds that a row takes by the steps before; 0 if that is not known.
+    pub(super) fn row_ns(&self) -> u64 {
+        self.pace.row_ns()
+    }
+
+    fn take_offered_model(&mut self) {
         if self.model.take_offered() {
             self.metrics.model_swaps.add(1);
+            self.pace.forget();
         }
+    }
+
+    /// Takes all events that have been published; how many, or that it is the end.
+    fn poll(&mut self, now_ns: impl Fn() -> u64) -> Result<usize, Found> {
+        let before = self.bursts.len();
         match self.consumer.poll() {
             Err(Polling::NoEvents) => {
                 self.metrics.polls_empty.add(1);
-                return Found::Nothing;
+                return Ok(0);
             }
-            Err(Polling::Shutdown) => return Found::End,
+            Err(Polling::Shutdown) => return Err(Found::End),
             Ok(mut events) => {
                 for event in &mut events {
                     let buffer = self.ports[usize::from(event.io_thread)].pool.adopt(event.buffer);
@@ -147,12 +196,26 @@ impl BatchProcessor {
                 }
             }
         }
+        let fresh = &self.bursts[before..];
+        self.metrics.events.add(fresh.len() as u64);
+        self.metrics.events_peak.raise(fresh.len());
+        if DETAILED {
+            let now_ns = now_ns();
+            for burst in fresh {
+                self.metrics.queue_ns.record(now_ns.saturating_sub(burst.event.published_at_ns));
+            }
+        }
+        Ok(fresh.len())
+    }
+
+    /// Answers the bursts that are there, but no more than so many rows, or one burst.
+    fn answer(&mut self, rows_max: usize, now_ns: impl Fn() -> u64, stage_ns: impl Fn() -> u64) -> usize {
         self.metrics.steps_begun.add(1);
-        let stage_ns = || if DETAILED { now_ns() } else { 0 };
-        let begun_at_ns = stage_ns();
-        self.count_events(begun_at_ns);
-        let (mut rows, mut predict_ns, mut respond_ns, mut at_ns) = (0, 0, 0, begun_at_ns);
-        while let Some(part) = self.next_part() {
+        let (mut rows, mut predict_ns, mut respond_ns, mut at_ns) = (0, 0, 0, stage_ns());
+        while let Some(part) = self.next_part(rows_max.saturating_sub(rows)) {
+            if rows > 0 && part.rows > rows_max.saturating_sub(rows) {
+                break;
+            }
             self.predict(part, &now_ns);
             let predicted_at_ns = stage_ns();
             self.respond(part);
@@ -166,7 +229,7 @@ impl BatchProcessor {
         self.metrics.predict_ns.record(predict_ns);
         self.metrics.respond_ns.record(respond_ns);
         self.metrics.steps_finished.add(1);
-        Found::Events
+        rows
     }
 
     /// Announces through `wake`, the processor's own, that its thread is about to sleep. Returns whether it may: it may
@@ -182,24 +245,14 @@ impl BatchProcessor {
         wake.flag.announce_awake();
     }
 
-    fn count_events(&self, now_ns: u64) {
-        self.metrics.events.add(self.bursts.len() as u64);
-        self.metrics.events_peak.raise(self.bursts.len());
-        if DETAILED {
-            for burst in &self.bursts {
-                self.metrics.queue_ns.record(now_ns.saturating_sub(burst.event.published_at_ns));
-            }
-        }
-    }
-
-    /// The first bursts that are still to be answered, as many as there is room for scores, and one at least. Nearly always
-    /// all of them.
-    fn next_part(&self) -> Option<Part> {
-        let rows_max = self.scores.len() / self.layout.outputs();
+    /// The first bursts that are still to be answered, as many as there is room for scores and no more than so many rows, but
+    /// one at least. Nearly always all of them.
+    fn next_part(&self, rows_max: usize) -> Option<Part> {
+        let room = self.scores.len() / self.layout.outputs();
         let mut part = Part::default();
         for Burst { event, .. } in &self.bursts {
             let rows = part.rows + event.rows as usize;
-            if rows > rows_max {
+            if rows > room || (rows > rows_max && part.bursts > 0) {
                 break;
             }
             part = Part { bursts: part.bursts + 1, requests: part.requests + usize::from(event.requests), rows };
@@ -275,7 +328,8 @@ impl BatchProcessor {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::cell::Cell;
     use std::sync::OnceLock;
 
     use disruptor::{BusySpin, MultiProducer, Producer, SingleConsumerBarrier, build_multi_producer};
@@ -331,8 +385,8 @@ mod tests {
     }
 
     /// A batch processor, and this test as its only I/O thread.
-    struct Bench {
-        processor: BatchProcessor,
+    pub struct Bench {
+        pub processor: BatchProcessor,
         metrics: Arc<BatchMetrics>,
         pool: Arc<BufferPool>,
         layout: RequestLayout,
@@ -341,7 +395,7 @@ mod tests {
     }
 
     impl Bench {
-        fn new(outputs: usize) -> Bench {
+        pub fn new(outputs: usize) -> Bench {
             Bench::of(Steps { outputs, base: 0.0, offers_at: None })
         }
 
@@ -361,7 +415,7 @@ mod tests {
         }
 
         /// Publishes a burst of requests of these rows; returns the answers to them.
-        fn publish(&mut self, index: u16, requests: &[Vec<f32>]) -> Vec<u8> {
+        pub fn publish(&mut self, index: u16, requests: &[Vec<f32>]) -> Vec<u8> {
             let (mut bytes, mut answers) = (Vec::new(), Vec::new());
             for rows in requests {
                 write_request(self.layout, rows, &mut bytes);
@@ -389,6 +443,17 @@ mod tests {
             };
             self.producer.try_publish(|slot| *slot = event).expect("there is a slot for each buffer");
             answers
+        }
+
+        /// How many events have been answered since the last look.
+        pub fn answered(&mut self) -> usize {
+            let mut count = 0;
+            while let Some(response) = self.responses.pop() {
+                let buffer = self.pool.adopt(response.buffer);
+                self.pool.ship(buffer);
+                count += 1;
+            }
+            count
         }
     }
 
@@ -450,5 +515,41 @@ mod tests {
             assert_eq!(bench.metrics.model_swaps.get(), swaps);
         }
         assert!(bench.metrics.model_calls.get() > 2, "a step has several parts");
+    }
+
+    /// A step that is bounded answers what the bound allows, one burst at least, and the next one goes on with the rest. Until it
+    /// is known how long rows take, also after a new model, nothing is answered within a bound.
+    #[test]
+    fn a_bounded_step_leaves_the_rest() {
+        let mut bench = Bench::new(1);
+        let ticks = Cell::new(0);
+        // A step of eight rows takes 8 µs.
+        let clock = || ticks.replace(ticks.get() + 1_000);
+        let publish = |bench: &mut Bench| (0..4).for_each(|index| drop(bench.publish(index, &[vec![1.0; 2]])));
+        publish(&mut bench);
+        assert_eq!(bench.processor.step_within(1_000_000, clock), Found::Rest, "it is not known how long it takes");
+        assert_eq!(bench.answered(), 0);
+        assert_eq!(bench.processor.step_within(u64::MAX, clock), Found::Events);
+        assert_eq!(bench.answered(), 4);
+        let row_ns = bench.processor.row_ns();
+        assert!(row_ns > 0);
+        publish(&mut bench);
+        assert_eq!(bench.processor.step_within(row_ns * 5, clock), Found::Rest);
+        assert_eq!(bench.answered(), 2, "of two rows each");
+        assert_eq!(bench.processor.step_within(0, clock), Found::Rest);
+        assert_eq!(bench.answered(), 1, "one at least");
+        assert_eq!(bench.processor.step_within(u64::MAX, clock), Found::Events);
+        assert_eq!(bench.answered(), 1);
+        assert_eq!(bench.processor.step_within(u64::MAX, clock), Found::Nothing);
+        assert_eq!((bench.metrics.events.get(), bench.metrics.rows.get()), (8, 16), "each is counted once");
+
+        let other = Steps { outputs: 1, base: 1.0, offers_at: None };
+        let place = Arc::clone(bench.processor.model_place());
+        place.offer(Box::new(other), &Wake::new(Nobody)).expect("it is the only one");
+        publish(&mut bench);
+        assert_eq!(bench.processor.step_within(1_000_000, clock), Found::Rest, "the new model may be slow");
+        assert_eq!((bench.answered(), bench.processor.row_ns()), (0, 0));
+        assert_eq!(bench.processor.step_within(u64::MAX, clock), Found::Events);
+        assert_eq!(bench.answered(), 4);
     }
 }

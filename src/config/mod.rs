@@ -22,7 +22,7 @@ use disrust_model::LoadOptions;
 use disrust_model::form::{Choice, Output};
 use thiserror::Error;
 
-use crate::config::placement::{Pin, PinPolicy, Wait};
+use crate::config::placement::{HelpBatch, Pin, PinPolicy, Wait};
 use crate::limits::BUFFER_MEMORY_BYTES;
 use crate::metrics::DETAILED;
 use settings::{Arguments, Settings};
@@ -46,6 +46,8 @@ pub struct Config {
     pub pin_policy: PinPolicy,
     /// How the threads wait.
     pub wait: Wait,
+    /// Whether I/O threads help the batch processor.
+    pub help_batch: HelpBatch,
     /// What to serve.
     pub model: ModelChoice,
     /// What to call it, if not as it calls itself.
@@ -91,6 +93,7 @@ impl Default for Config {
             pin: Pin::Auto,
             pin_policy: PinPolicy::BestEffort,
             wait: Wait::Auto,
+            help_batch: HelpBatch::Auto,
             model: ModelChoice::Sum,
             model_name: None,
             output: None,
@@ -331,6 +334,7 @@ mod tests {
         ("pin", ["0-2", "none"], "0-"),
         ("pin-policy", ["strict", "best-effort"], "maybe"),
         ("wait", ["spin", "park"], "sleep"),
+        ("help-batch", ["on", "off"], "yes"),
         ("model", ["a.onnx", "sum"], ""),
         ("model-name", ["credit", "all"], ""),
         ("output", ["1", "all"], ""),
@@ -520,7 +524,7 @@ mod tests {
 
     #[test]
     fn a_file_fills_in_what_the_flags_leave_out() {
-        let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nidle-timeout = \"5s\"\n\
+        let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nhelp-batch = \"off\"\nidle-timeout = \"5s\"\n\
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\n\
             model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nseccomp = true";
         let file = parse_file(file).expect("a good file");
@@ -534,6 +538,7 @@ mod tests {
             pin: Pin::List(vec![1, 0, 0]),
             pin_policy: PinPolicy::Strict,
             wait: Wait::As(WaitStrategy::Yield),
+            help_batch: HelpBatch::Off,
             model: ModelChoice::File("m.onnx".into()),
             model_name: Some("m".to_owned()),
             output: Some(Output::Index(2)),

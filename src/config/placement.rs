@@ -68,6 +68,17 @@ pub struct PinError {
     pub available: String,
 }
 
+/// Whether I/O threads are asked to help the batch processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HelpBatch {
+    /// Where the batch processor has no CPU of its own.
+    Auto,
+    /// Wherever it is.
+    On,
+    /// Nowhere.
+    Off,
+}
+
 /// The plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
@@ -77,6 +88,8 @@ pub struct Placement {
     pub batch_cpu: Option<usize>,
     /// How all of them wait.
     pub wait: WaitStrategy,
+    /// Whether I/O threads help the batch processor: whoever has published scores it, if that does not take long.
+    pub helps: bool,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -109,6 +122,7 @@ pub fn place(
     pin: &Pin,
     policy: PinPolicy,
     wait: Wait,
+    help_batch: HelpBatch,
     topology: &Topology,
 ) -> Result<Placement, PinError> {
     let mut warnings = Vec::new();
@@ -139,6 +153,11 @@ pub fn place(
         let distinct: HashSet<usize> = cpus.iter().copied().flatten().collect();
         distinct.len() == cpus.len() && cpus.len() <= usable(topology)
     };
+    let helps = match help_batch {
+        HelpBatch::Auto => !own_cpus,
+        HelpBatch::On => true,
+        HelpBatch::Off => false,
+    };
     let wait = match wait {
         Wait::Auto if own_cpus => WaitStrategy::SpinThenPark,
         Wait::Auto => WaitStrategy::Park,
@@ -155,7 +174,7 @@ pub fn place(
         warnings.push("all threads share one CPU; latency under load will suffer".to_owned());
     }
     let (&batch_cpu, io_cpus) = cpus.split_last().expect("there is a batch processor");
-    Ok(Placement { io_cpus: io_cpus.to_vec(), batch_cpu, wait, warnings })
+    Ok(Placement { io_cpus: io_cpus.to_vec(), batch_cpu, wait, helps, warnings })
 }
 
 /// The i-th CPU for the i-th I/O thread, around again if there are more threads than CPUs; the batch processor gets
@@ -203,7 +222,8 @@ mod tests {
     }
 
     fn auto(io_threads: usize, topology: &Topology) -> Placement {
-        place(io_threads, &Pin::Auto, PinPolicy::BestEffort, Wait::Auto, topology).expect("auto never fails")
+        place(io_threads, &Pin::Auto, PinPolicy::BestEffort, Wait::Auto, HelpBatch::Auto, topology)
+            .expect("auto never fails")
     }
 
     #[test]
@@ -213,7 +233,7 @@ mod tests {
             assert_eq!(default_io_threads(&topology), 1);
             let placement = auto(1, &topology);
             assert_eq!((placement.io_cpus, placement.batch_cpu), (vec![Some(0)], Some(0)));
-            assert_eq!(placement.wait, WaitStrategy::Park);
+            assert_eq!((placement.wait, placement.helps), (WaitStrategy::Park, true));
         }
     }
 
@@ -223,7 +243,13 @@ mod tests {
         assert_eq!(default_io_threads(&topology), 3);
         let placement = auto(3, &topology);
         assert_eq!((placement.io_cpus, placement.batch_cpu), (vec![Some(2), Some(3), Some(8)], Some(9)));
-        assert_eq!(placement.wait, WaitStrategy::SpinThenPark);
+        assert_eq!((placement.wait, placement.helps), (WaitStrategy::SpinThenPark, false));
+        let asked =
+            place(3, &Pin::Auto, PinPolicy::BestEffort, Wait::Auto, HelpBatch::On, &topology).expect("as above");
+        assert!(asked.helps);
+        let asked =
+            place(3, &Pin::None, PinPolicy::BestEffort, Wait::Auto, HelpBatch::Off, &topology).expect("as above");
+        assert!(!asked.helps);
     }
 
     #[test]
@@ -243,26 +269,30 @@ mod tests {
     #[test]
     fn absent_cpus_leave_their_threads_unpinned_with_a_warning_or_an_error() {
         let (topology, pin) = (topology(2), Pin::List(vec![0, 1, 2, 3, 4]));
-        let placement = place(4, &pin, PinPolicy::BestEffort, Wait::Auto, &topology).expect("best effort starts");
+        let placement =
+            place(4, &pin, PinPolicy::BestEffort, Wait::Auto, HelpBatch::Auto, &topology).expect("best effort starts");
         assert_eq!(placement.io_cpus, [Some(0), Some(1), None, None]);
         assert_eq!((placement.batch_cpu, placement.wait), (None, WaitStrategy::Park));
         assert_eq!(placement.warnings.len(), 3);
         assert!(placement.warnings[2].contains("batch-processor") && placement.warnings[2].contains("CPU 4"));
-        let error = place(4, &pin, PinPolicy::Strict, Wait::Auto, &topology).expect_err("strict does not");
+        let error =
+            place(4, &pin, PinPolicy::Strict, Wait::Auto, HelpBatch::Auto, &topology).expect_err("strict does not");
         assert_eq!((error.thread.as_str(), error.cpu, error.available.as_str()), ("io-2", 2, "CPU 0-1"));
     }
 
     #[test]
     fn a_shared_cpu_in_a_list_means_parking() {
         let pin = Pin::List(vec![1, 2, 2]);
-        let placement = place(2, &pin, PinPolicy::Strict, Wait::Auto, &topology(8)).expect("they are there");
+        let placement =
+            place(2, &pin, PinPolicy::Strict, Wait::Auto, HelpBatch::Auto, &topology(8)).expect("they are there");
         assert_eq!(placement.wait, WaitStrategy::Park);
     }
 
     #[test]
     fn spinning_on_shared_cpus_is_done_with_a_warning() {
         let wait = Wait::As(WaitStrategy::Spin);
-        let placement = place(2, &Pin::None, PinPolicy::BestEffort, wait, &topology(2)).expect("it is allowed");
+        let placement =
+            place(2, &Pin::None, PinPolicy::BestEffort, wait, HelpBatch::On, &topology(2)).expect("it is allowed");
         assert_eq!(placement.wait, WaitStrategy::Spin);
         assert!(placement.warnings[0].contains("--wait auto"));
     }

@@ -9,12 +9,13 @@ use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
 use disrust_model::form::Output;
 
-use super::placement::{Pin, PinPolicy, Wait};
+use super::placement::{HelpBatch, Pin, PinPolicy, Wait};
 #[cfg(feature = "metrics")]
 use super::values::parse_interval;
 use super::values::{
-    Timeout, parse_buffer_memory, parse_duration, parse_features, parse_io_threads, parse_max_connections,
-    parse_model_name, parse_output, parse_pin, parse_pin_policy, parse_port, parse_timeout, parse_truth, parse_wait,
+    Timeout, parse_buffer_memory, parse_duration, parse_features, parse_help_batch, parse_io_threads,
+    parse_max_connections, parse_model_name, parse_output, parse_pin, parse_pin_policy, parse_port, parse_timeout,
+    parse_truth, parse_wait,
 };
 use super::{Config, ModelChoice, VERSION};
 
@@ -68,6 +69,11 @@ pub(super) struct Settings {
     /// parks at once [default: auto]
     #[arg(long, value_name = "auto|spin|yield|park", value_parser = parse_wait)]
     pub wait: Option<Wait>,
+
+    /// Whether an I/O thread that has published requests scores them itself, if that does not take long, instead of waking
+    /// the batch processor: auto does where that has no CPU of its own [default: auto]
+    #[arg(long, value_name = "auto|on|off", value_parser = parse_help_batch)]
+    pub help_batch: Option<HelpBatch>,
 
     /// Model to serve: sum, which adds the features, or a model file [default: sum]
     #[arg(long, value_name = "sum|PATH")]
@@ -138,6 +144,7 @@ impl Settings {
             pin: self.pin.or(other.pin),
             pin_policy: self.pin_policy.or(other.pin_policy),
             wait: self.wait.or(other.wait),
+            help_batch: self.help_batch.or(other.help_batch),
             model: self.model.or(other.model),
             model_name: self.model_name.or(other.model_name),
             output: self.output.or(other.output),
@@ -165,6 +172,7 @@ impl Settings {
             pin: self.pin.unwrap_or(default.pin),
             pin_policy: self.pin_policy.unwrap_or(default.pin_policy),
             wait: self.wait.unwrap_or(default.wait),
+            help_batch: self.help_batch.unwrap_or(default.help_batch),
             model: match self.model {
                 None => default.model,
                 Some(path) if path.as_os_str() == "sum" => ModelChoice::Sum,

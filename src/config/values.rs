@@ -8,7 +8,7 @@ use disrust_model::form::Output;
 use humantime::DurationError;
 
 use super::cpu_list::parse_cpu_list;
-use super::placement::{Pin, PinPolicy, Wait};
+use super::placement::{HelpBatch, Pin, PinPolicy, Wait};
 use super::verify::RowCounts;
 use crate::exchange::wait::WaitStrategy;
 #[cfg(feature = "metrics")]
@@ -45,6 +45,15 @@ pub(super) fn parse_wait(text: &str) -> Result<Wait, String> {
         "yield" => Ok(Wait::As(WaitStrategy::Yield)),
         "park" => Ok(Wait::As(WaitStrategy::Park)),
         _ => Err("not auto, spin, yield or park".to_owned()),
+    }
+}
+
+pub(super) fn parse_help_batch(text: &str) -> Result<HelpBatch, String> {
+    match text {
+        "auto" => Ok(HelpBatch::Auto),
+        "on" => Ok(HelpBatch::On),
+        "off" => Ok(HelpBatch::Off),
+        _ => Err("not auto, on or off".to_owned()),
     }
 }
 

@@ -22,6 +22,7 @@ mod deadlines;
 mod draining;
 mod eviction;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use disruptor::{MultiProducer, Producer, SingleConsumerBarrier};
 use slab::Slab;
 
+use crate::batch::{BatchRole, Help};
 use crate::connections::{Arrival, Connection, Drain, Rules, Step, Turn};
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
@@ -63,7 +65,7 @@ pub struct IoThreadParts {
     /// This thread, as the batch processor wakes it.
     pub wake: Arc<Wake>,
     /// The batch processor.
-    pub batch_wake: Arc<Wake>,
+    pub batch: BatchAccess,
     /// The server's state.
     pub control: Arc<Control>,
     /// What this thread counts.
@@ -76,6 +78,15 @@ pub struct IoThreadParts {
     pub connections_max: usize,
     /// Bytes that blocks may take before the thread stops receiving.
     pub budget_bytes: usize,
+}
+
+/// How an I/O thread has scored what it has published.
+#[derive(Clone)]
+pub enum BatchAccess {
+    /// It wakes the batch processor's thread.
+    Wake(Arc<Wake>),
+    /// It plays that role itself, or wakes the thread.
+    Role(Arc<BatchRole>),
 }
 
 /// An I/O thread's state.
@@ -360,9 +371,21 @@ impl<K: Kernel> IoThread<K> {
         assert!(published.is_ok(), "the request ring holds as many events as there are buffers");
         self.parts.metrics.events.add(events.len() as u64);
         self.events_in_flight += events.len();
+        let rows = events.iter().map(|event| event.rows as usize).sum();
         self.events.clear();
+        let help = match &self.parts.batch {
+            BatchAccess::Wake(wake) => Help::Left { woken: wake.wake_sleeper() },
+            BatchAccess::Role(role) => {
+                let kernel = RefCell::new(&mut self.kernel);
+                role.help(rows, || kernel.borrow_mut().now_ns())
+            }
+        };
         let metrics = &self.parts.metrics;
-        let counter = if self.parts.batch_wake.wake_sleeper() { &metrics.wakes } else { &metrics.wakes_coalesced };
+        let counter = match help {
+            Help::Helped => &metrics.helps,
+            Help::Left { woken: true } => &metrics.wakes,
+            Help::Done | Help::Left { woken: false } => &metrics.wakes_coalesced,
+        };
         counter.add(1);
     }
 

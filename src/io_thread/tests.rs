@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use disruptor::{BusySpin, build_multi_producer};
+use disrust_model::Sum;
 use disrust_protocol::{RequestLayout, write_request};
 
 use super::*;
+use crate::batch::{BatchProcessor, EventConsumer, Found, IoThreadPort};
 use crate::connections::Timeouts;
 use crate::exchange::event::Response;
 use crate::exchange::response_queue::{ResponseProducer, response_queue};
 use crate::exchange::wake::Alarm;
 use crate::kernel::{Queued, Shots};
 use crate::limits::{ConnectionLimits, PoolGeometry, TICK};
+use crate::metrics::BatchMetrics;
 
 const LAYOUT: RequestLayout = RequestLayout::new(1);
 const GEOMETRY: PoolGeometry =
@@ -99,12 +102,21 @@ impl Alarm for Nobody {
 /// A thread of a server with one, and the batch processor's end of the disruptor and of the responses.
 struct Bench {
     thread: IoThread<Script>,
-    consumer: disruptor::EventPoller<InferenceEvent, disruptor::MultiProducerBarrier>,
+    consumer: EventConsumer,
     responses: ResponseProducer,
 }
 
+/// What a thread is made of, the buffers that are lent, and the other ends.
+type Made = (IoThreadParts, Vec<Buffer>, EventConsumer, ResponseProducer);
+
 impl Bench {
     fn new(budget_bytes: usize) -> Bench {
+        let (parts, lent, consumer, responses) = Bench::parts(budget_bytes);
+        let thread = IoThread::new(Script { lent, ..Script::default() }, parts);
+        Bench { thread, consumer, responses }
+    }
+
+    fn parts(budget_bytes: usize) -> Made {
         let (consumer, builder) = build_multi_producer(64, InferenceEvent::default, BusySpin).new_event_poller();
         let (responses_in, responses) = response_queue(usize::from(GEOMETRY.buffers));
         let pool = Arc::new(BufferPool::new(GEOMETRY));
@@ -121,7 +133,7 @@ impl Bench {
             producer: builder.build(),
             responses,
             wake: Arc::new(Wake::new(Nobody)),
-            batch_wake: Arc::new(Wake::new(Nobody)),
+            batch: BatchAccess::Wake(Arc::new(Wake::new(Nobody))),
             control: Arc::new(Control::new(100)),
             metrics: Arc::new(IoMetrics::default()),
             rules: Rules { layout: LAYOUT, limits, timeouts: Timeouts { request: Some(REQUEST_TIMEOUT), idle: None } },
@@ -129,8 +141,7 @@ impl Bench {
             connections_max: 100,
             budget_bytes,
         };
-        let thread = IoThread::new(Script { lent, ..Script::default() }, parts);
-        Bench { thread, consumer, responses: responses_in }
+        (parts, lent, consumer, responses_in)
     }
 
     fn kernel(&mut self) -> &mut Script {
@@ -187,6 +198,42 @@ impl Bench {
             });
         }
         self.responses.publish();
+    }
+}
+
+/// Once it is known how long rows take, a thread scores what it has received itself, and the answers go out in the same turn. A
+/// bound that it would exceed leaves that to the batch processor's thread.
+#[test]
+fn what_a_thread_scores_itself_goes_out_in_the_same_turn() {
+    for (help_ns_max, helped) in [(1_000_000, 2), (1, 0)] {
+        let (mut parts, lent, consumer, responses) = Bench::parts(1 << 20);
+        let port = IoThreadPort { pool: Arc::clone(&parts.pool), responses, wake: Arc::clone(&parts.wake) };
+        let processor =
+            BatchProcessor::new(consumer, vec![port], Box::new(Sum::new(1)), Arc::new(BatchMetrics::default()));
+        let role = Arc::new(BatchRole::new(processor, Arc::new(Wake::new(Nobody))).with_help_max(help_ns_max));
+        parts.batch = BatchAccess::Role(Arc::clone(&role));
+        let metrics = Arc::clone(&parts.metrics);
+        let mut thread = IoThread::new(Script { lent, ..Script::default() }, parts);
+        let mut request = Vec::new();
+        write_request(LAYOUT, &[1.0], &mut request);
+        thread.kernel.completions.push_back(Completion::Accepted { result: Ok(0), more: true });
+        thread.turn();
+        let ticks = std::cell::Cell::new(0);
+        for (sent, by_thread) in [(1, true), (2, false), (3, false)] {
+            let pool = Arc::clone(&thread.parts.pool);
+            let (id, mut buffer) = (thread.kernel.armed[0], thread.kernel.lent.pop().expect("a buffer is lent"));
+            pool.bytes_mut(&mut buffer)[GEOMETRY.headroom_bytes..][..request.len()].copy_from_slice(&request);
+            let outcome = ReceiveOutcome::Bytes { buffer, bytes: request.len() };
+            thread.kernel.completions.push_back(Completion::Received { id, outcome, more: true });
+            thread.turn();
+            if by_thread || helped == 0 {
+                assert_eq!(metrics.answered.get(), sent - 1, "by nobody yet");
+                assert_eq!(role.play(|| ticks.replace(ticks.get() + 100)), Found::Events);
+                thread.turn();
+            }
+            assert_eq!(metrics.answered.get(), sent);
+        }
+        assert_eq!(metrics.helps.get(), helped);
     }
 }
 

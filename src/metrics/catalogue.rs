@@ -81,7 +81,7 @@ const fn metric(name: &'static str, unit: &'static str, read: Read, help: &'stat
 }
 
 /// All of them, in the order in which they are printed.
-pub const METRICS: [Metric; 43] = [
+pub const METRICS: [Metric; 44] = [
     metric(
         "requests_per_s",
         "requests/s",
@@ -138,6 +138,12 @@ pub const METRICS: [Metric; 43] = [
         "cut at the end of a drain, or given up in one with answers that their peers had not taken",
     ),
     metric("trimmed_bytes", "bytes", Read::Io(|io| &io.trimmed_bytes), "of blocks, given back to the allocator"),
+    metric(
+        "helps",
+        "publications",
+        Read::Io(|io| &io.helps),
+        "that an I/O thread scored itself, in the batch processor's role",
+    ),
     metric("batch_wakes", "wakes", Read::Io(|io| &io.wakes), "of the batch processor by publications"),
     metric(
         "batch_wakes_coalesced",

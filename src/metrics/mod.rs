@@ -1,12 +1,13 @@
 //! What the threads count, and with the feature `metrics` also time.
 //!
-//! Each counter has one writer, its thread, and any readers. They are for people and tests; no decision of the server
+//! Each counter has one writer at a time and any readers: an I/O thread's is that thread; the batch processor's is who has its
+//! role, which passes from thread to thread with all that was written ([`crate::exchange::token`]). They are for people and tests; no decision of the server
 //! depends on one. Each thread's counters have cache lines of their own. Counting is always on; what needs a clock or
 //! a look at every turn is [`DETAILED`], and compiled out without the feature. [`catalogue`] names all of it, and [`report`] prints it.
 //!
 //! | atomic | writer | readers | guards | ordering |
 //! |---|---|---|---|---|
-//! | every [`Counter`], every bucket of a [`Histogram`] | its thread | anyone | nothing | Relaxed: a count orders nothing; readers after a join see all |
+//! | every [`Counter`], every bucket of a [`Histogram`] | its thread, or who has the role | anyone | nothing | Relaxed: a count orders nothing; readers after a join see all |
 //! | every [`Peak`] | its thread raises it, the reporter takes it | the reporter | nothing | Relaxed read-modify-write: a peak is reported once, in one of two adjoining intervals |
 #![forbid(unsafe_code)]
 
@@ -26,7 +27,7 @@ pub const DETAILED: bool = cfg!(feature = "metrics");
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Raises the count. Only the owner thread may call this: it is no read-modify-write.
+    /// Raises the count. Only its writer may call this: it is no read-modify-write.
     pub fn add(&self, count: u64) {
         // Relaxed: see the table above.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
@@ -101,6 +102,8 @@ pub struct IoMetrics {
     pub partial_sends: Counter,
     /// Bytes of blocks that were given back to the allocator.
     pub trimmed_bytes: Counter,
+    /// Publications that this thread scored itself.
+    pub helps: Counter,
     /// Wakes of the batch processor.
     pub wakes: Counter,
     /// Publications that needed no wake, because the batch processor was awake.

@@ -16,9 +16,9 @@ use super::crew::Crew;
 use super::reload::Reloader;
 use super::reporter::RunningReporter;
 use super::served::ServedFile;
-use super::threads::{run_batch_processor, run_io_thread};
+use super::threads::{run_batch_processor, run_batch_role, run_io_thread};
 use super::{Core, ReadyServer, ServerHandle, StartError};
-use crate::batch::{BatchProcessor, IoThreadPort};
+use crate::batch::{BatchProcessor, BatchRole, IoThreadPort, ModelPlace};
 use crate::config::Config;
 use crate::config::placement::{BATCH_THREAD_NAME, PinError, PinPolicy, Placement, io_thread_name};
 use crate::connections::{Rules, Timeouts};
@@ -29,17 +29,24 @@ use crate::exchange::event::InferenceEvent;
 use crate::exchange::response_queue::response_queue;
 use crate::exchange::wait::Waiter;
 use crate::exchange::wake::Wake;
-use crate::io_thread::{IoThread, IoThreadParts};
+use crate::io_thread::{BatchAccess, IoThread, IoThreadParts};
 use crate::kernel::{BoundPort, EventFd, RingSizes, ThreadAlarm, UringKernel, explain_refusal, pin_current_thread};
 use crate::limits::{ConnectionLimits, PoolGeometry, request_ring_slots, ring_entries, thread_budget_bytes};
 use crate::metrics::{BatchMetrics, IoMetrics};
+
+/// The batch processor, of its own thread alone or for all threads.
+enum Batch {
+    Alone(BatchProcessor),
+    Shared(Arc<BatchRole>),
+}
 
 /// Everything that the threads are made of.
 pub(super) struct Assembly {
     placement: Placement,
     pin_policy: PinPolicy,
     control: Arc<Control>,
-    processor: BatchProcessor,
+    batch: Batch,
+    model_place: Arc<ModelPlace>,
     batch_alarm: ThreadAlarm,
     batch_wake: Arc<Wake>,
     batch_metrics: Arc<BatchMetrics>,
@@ -81,7 +88,7 @@ impl Assembly {
                 producer: producer.clone(),
                 responses: responses_out,
                 wake,
-                batch_wake: Arc::clone(&batch_wake),
+                batch: BatchAccess::Wake(Arc::clone(&batch_wake)),
                 control: Arc::clone(&control),
                 metrics: Arc::new(IoMetrics::default()),
                 rules,
@@ -93,10 +100,20 @@ impl Assembly {
         }
         let batch_metrics = Arc::new(BatchMetrics::default());
         let (submissions, completions) = ring_entries(io_threads);
+        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
+        let model_place = Arc::clone(processor.model_place());
+        let batch = if placement.helps {
+            let role = Arc::new(BatchRole::new(processor, Arc::clone(&batch_wake)));
+            io_parts.iter_mut().for_each(|(parts, _)| parts.batch = BatchAccess::Role(Arc::clone(&role)));
+            Batch::Shared(role)
+        } else {
+            Batch::Alone(processor)
+        };
         Ok(Assembly {
             pin_policy: config.pin_policy,
             control,
-            processor: BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics)),
+            batch,
+            model_place,
             batch_alarm,
             batch_wake,
             batch_metrics,
@@ -118,20 +135,23 @@ impl Assembly {
         let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
         let io_wakes: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.wake)).collect();
         let (policy, batch_metrics) = (self.pin_policy, self.batch_metrics);
-        let (model_place, batch_wake) = (Arc::clone(self.processor.model_place()), Arc::clone(&self.batch_wake));
+        let (model_place, batch_wake) = (self.model_place, Arc::clone(&self.batch_wake));
         let mut crew = Crew::new(requests.clone());
         let refused: Arc<[_]> = (0..=self.io_parts.len()).map(|_| AtomicBool::new(false)).collect();
         let clock = Clock::starting();
 
-        let (cpu, waiter, processor) = (self.placement.batch_cpu, Waiter::new(self.placement.wait), self.processor);
+        let (cpu, waiter, batch) = (self.placement.batch_cpu, Waiter::new(self.placement.wait), self.batch);
         let (alarm, wake) = (self.batch_alarm, Arc::clone(&self.batch_wake));
         let pins = Arc::clone(&refused);
         let prepare = move || {
             pin(BATCH_THREAD_NAME, cpu, policy, pins.last().expect("each thread has one"))?;
             alarm.attach_current_thread();
-            Ok(processor)
+            Ok(batch)
         };
-        let run = move |processor| run_batch_processor(processor, waiter, &wake, clock);
+        let run = move |batch| match batch {
+            Batch::Alone(processor) => run_batch_processor(processor, waiter, &wake, clock),
+            Batch::Shared(role) => run_batch_role(&role, waiter, clock),
+        };
         crew.spawn(BATCH_THREAD_NAME.to_owned(), prepare, run)?;
 
         for (index, ((parts, alarm), listener)) in self.io_parts.into_iter().zip(bound.take_listeners()).enumerate() {

@@ -44,7 +44,8 @@ impl Banner {
         );
         let io_threads = placement.io_cpus.iter().enumerate().map(|(index, cpu)| (io_thread_name(index), *cpu));
         let threads = io_threads.chain([(BATCH_THREAD_NAME.to_owned(), placement.batch_cpu)]).collect();
-        let wait = format!("wait: {}\n", placement.wait);
+        let helps = if placement.helps { "I/O threads score what is short themselves" } else { "by its own thread" };
+        let wait = format!("wait: {}; batches: {helps}\n", placement.wait);
         let after_threads = wait + &sizes(config, layout, placement.io_cpus.len(), connections_max);
         Banner { before_threads, threads, after_threads }
     }
@@ -96,6 +97,7 @@ mod tests {
             io_cpus: vec![Some(3), None],
             batch_cpu: Some(4),
             wait: WaitStrategy::Park,
+            helps: false,
             warnings: Vec::new(),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 9900));

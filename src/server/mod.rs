@@ -102,7 +102,7 @@ impl Server {
         let layout = layout_of(model.feature_dim(), model.outputs())?;
         let topology = topology();
         let io_threads = config.io_threads_asked().unwrap_or_else(|| default_io_threads(&topology));
-        let placement = place(io_threads, &config.pin, config.pin_policy, config.wait, &topology)?;
+        let placement = place(io_threads, &config.pin, config.pin_policy, config.wait, config.help_batch, &topology)?;
         placement.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let connections_max = connections_max(config, io_threads)?;
         let bytes = address_space_bytes(config, layout, io_threads);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::{BatchProcessor, Found};
+use crate::batch::{BatchProcessor, BatchRole, Found};
 use crate::exchange::clock::Clock;
 use crate::exchange::wait::{Pause, Waiter};
 use crate::exchange::wake::Wake;
@@ -46,7 +46,7 @@ pub fn run_batch_processor(mut processor: BatchProcessor, mut waiter: Waiter, wa
     let now_ns = |waiter: &Waiter| if waiter.needs_clock() { clock.now_ns() } else { 0 };
     loop {
         let worked = match processor.step(|| clock.now_ns()) {
-            Found::Events => true,
+            Found::Events | Found::Rest => true,
             Found::Nothing => false,
             Found::End => return,
         };
@@ -63,6 +63,35 @@ pub fn run_batch_processor(mut processor: BatchProcessor, mut waiter: Waiter, wa
                     std::thread::park_timeout(PARK_MAX);
                 }
                 processor.wake_up(wake);
+            }
+        }
+    }
+}
+
+/// The same where I/O threads may play the batch processor's role.
+pub fn run_batch_role(role: &BatchRole, mut waiter: Waiter, clock: Clock) {
+    let now_ns = |waiter: &Waiter| if waiter.needs_clock() { clock.now_ns() } else { 0 };
+    loop {
+        let found = role.play(|| clock.now_ns());
+        if found == Found::End {
+            return;
+        }
+        match waiter.pause(found != Found::Nothing, now_ns(&waiter)) {
+            Pause::Poll => std::hint::spin_loop(),
+            Pause::Yield => {
+                let before_ns = now_ns(&waiter);
+                std::thread::yield_now();
+                waiter.yielded(before_ns, now_ns(&waiter));
+            }
+            Pause::Sleep => {
+                role.fall_asleep();
+                match role.play(|| clock.now_ns()) {
+                    Found::End => return,
+                    // As above.
+                    Found::Nothing => std::thread::park_timeout(PARK_MAX),
+                    Found::Events | Found::Rest => {}
+                }
+                role.wake_up();
             }
         }
     }

@@ -4,11 +4,11 @@
 //! before a sleep, in a sleep. A thread that sleeps is not stepped until the kernel has a completion for it, or its
 //! token has been given.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use disrust::batch::{BatchProcessor, Found};
+use disrust::batch::{BatchProcessor, BatchRole, Found};
 use disrust::exchange::wait::{Pause, Waiter};
 use disrust::exchange::wake::Wake;
 use disrust::io_thread::IoThread;
@@ -112,10 +112,35 @@ impl IoActor {
     }
 }
 
+/// The batch processor, of its own thread alone, or as a role that I/O threads may play.
+enum Seat {
+    /// Until it has ended.
+    Alone(Option<BatchProcessor>),
+    Shared(SharedSeat),
+}
+
+/// How far the thread is that comes to play the role.
+struct SharedSeat {
+    /// Until it has ended.
+    role: Option<Arc<BatchRole>>,
+    stage: Stage,
+    /// It has found events since it took the role.
+    found: bool,
+    /// It has announced its sleep, and looks for the last time.
+    is_last: bool,
+}
+
+/// Whoever has the role keeps it from one step to another, so that others come and find it played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Knock,
+    Look,
+    GiveBack,
+}
+
 /// The batch processor's thread.
 pub struct BatchActor {
-    /// Until it has ended.
-    processor: Option<BatchProcessor>,
+    seat: Seat,
     pub wake: Arc<Wake>,
     /// Its park token.
     token: Bell,
@@ -125,22 +150,37 @@ pub struct BatchActor {
 
 impl BatchActor {
     pub fn new(processor: BatchProcessor, wake: Arc<Wake>, token: Bell, waiter: Waiter) -> BatchActor {
-        BatchActor { processor: Some(processor), wake, token, waiter, phase: Phase::Look }
+        BatchActor { seat: Seat::Alone(Some(processor)), wake, token, waiter, phase: Phase::Look }
+    }
+
+    /// One of whose role others play a part.
+    pub fn sharing(role: Arc<BatchRole>, wake: Arc<Wake>, token: Bell, waiter: Waiter) -> BatchActor {
+        let seat = SharedSeat { role: Some(role), stage: Stage::Knock, found: false, is_last: false };
+        BatchActor { seat: Seat::Shared(seat), wake, token, waiter, phase: Phase::Look }
     }
 
     pub fn has_ended(&self) -> bool {
         self.phase == Phase::Ended
     }
 
-    /// As `run_batch_processor`, but for the end of a park that nobody asked for: that would hide a lost wake.
+    /// As `run_batch_processor` and `run_batch_role`, but for the end of a park that nobody asked for: that would hide a lost
+    /// wake.
     pub fn step(&mut self, now_ns: u64, rng: &mut Rng) -> Stepped {
-        let BatchActor { processor: running, wake, token, waiter, phase } = self;
+        match &mut self.seat {
+            Seat::Alone(None) | Seat::Shared(SharedSeat { role: None, .. }) => Stepped::Blocked,
+            Seat::Alone(Some(_)) => self.step_alone(now_ns, rng),
+            Seat::Shared(_) => self.step_shared(now_ns, rng),
+        }
+    }
+
+    fn step_alone(&mut self, now_ns: u64, rng: &mut Rng) -> Stepped {
+        let BatchActor { seat: Seat::Alone(running), wake, token, waiter, phase } = self else { unreachable!("alone") };
         let Some(processor) = running else { return Stepped::Blocked };
         match *phase {
             Phase::Look => {
                 let found = processor.step(|| now_ns);
                 *phase = match found {
-                    Found::Events => Phase::Pause { worked: true },
+                    Found::Events | Found::Rest => Phase::Pause { worked: true },
                     Found::Nothing => Phase::Pause { worked: false },
                     Found::End => Phase::Ended,
                 };
@@ -169,6 +209,69 @@ impl BatchActor {
                     return Stepped::Blocked;
                 }
                 processor.wake_up(wake);
+                *phase = Phase::Look;
+                Stepped::Idle
+            }
+            Phase::Ended => Stepped::Blocked,
+        }
+    }
+
+    fn step_shared(&mut self, now_ns: u64, rng: &mut Rng) -> Stepped {
+        let BatchActor { seat: Seat::Shared(seat), token, waiter, phase, .. } = self else { unreachable!("shared") };
+        let Some(role) = &seat.role else { return Stepped::Blocked };
+        match *phase {
+            Phase::Look => {
+                let (mut done, mut worked) = (false, false);
+                match seat.stage {
+                    Stage::Knock if role.take() => (seat.stage, seat.found) = (Stage::Look, false),
+                    Stage::Knock => (done, seat.found) = (true, false),
+                    Stage::Look => {
+                        // Some of its steps are slow, so that I/O threads help at times, and at times do not.
+                        let (slow_ns, ticks) = ([0, 0, 100_000][rng.usize(..3)], Cell::new(0));
+                        let clock = || now_ns + slow_ns * ticks.replace(ticks.get() + 1);
+                        match role.look(u64::MAX, clock) {
+                            Found::End => {
+                                (seat.role, *phase) = (None, Phase::Ended);
+                                return Stepped::Idle;
+                            }
+                            Found::Nothing => {}
+                            Found::Events | Found::Rest => (worked, seat.found) = (true, true),
+                        }
+                        seat.stage = Stage::GiveBack;
+                    }
+                    Stage::GiveBack if role.give_back() => (seat.stage, done) = (Stage::Knock, true),
+                    Stage::GiveBack => seat.stage = Stage::Look,
+                }
+                if done && !seat.is_last {
+                    *phase = Phase::Pause { worked: seat.found };
+                }
+                if done && seat.is_last {
+                    seat.is_last = false;
+                    if !seat.found && !token.take() {
+                        *phase = Phase::Asleep;
+                    } else {
+                        role.wake_up();
+                    }
+                }
+                if worked { Stepped::Worked } else { Stepped::Idle }
+            }
+            Phase::Pause { worked } => {
+                *phase = Phase::Look;
+                match waiter.pause(worked, now_ns) {
+                    Pause::Poll => {}
+                    Pause::Yield => waiter.yielded(now_ns, now_ns + rng.u64(..YIELD_NS_MAX)),
+                    Pause::Sleep => {
+                        role.fall_asleep();
+                        seat.is_last = true;
+                    }
+                }
+                Stepped::Idle
+            }
+            Phase::Asleep => {
+                if !token.take() {
+                    return Stepped::Blocked;
+                }
+                role.wake_up();
                 *phase = Phase::Look;
                 Stepped::Idle
             }

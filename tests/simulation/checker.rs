@@ -19,7 +19,7 @@ use super::ring::RingReached;
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 10;
 
 /// What runs must come to, together; what none comes to is not tested.
-pub const REACHED: [&str; 22] = [
+pub const REACHED: [&str; 23] = [
     "rejected",
     "accept failures",
     "answered",
@@ -35,6 +35,7 @@ pub const REACHED: [&str; 22] = [
     "model failures",
     "models replaced",
     "answered at greater length",
+    "helps of the batch processor",
     "wakes of the batch processor",
     "wakes of I/O threads",
     "wakes saved",
@@ -92,6 +93,7 @@ impl Checker {
             self.batch.model_failures.get(),
             self.batch.model_swaps.get(),
             if longer_answers { self.sum(|metrics| &metrics.answered) } else { 0 },
+            self.sum(|metrics| &metrics.helps),
             self.sum(|metrics| &metrics.wakes),
             self.batch.wakes.get(),
             self.sum(|metrics| &metrics.wakes_coalesced) + self.batch.wakes_coalesced.get(),

@@ -118,6 +118,8 @@ pub struct Swarm {
     pub timeouts: Timeouts,
     pub drain_timeout: Duration,
     pub wait: WaitStrategy,
+    /// I/O threads help the batch processor with what is expected to take so long at most.
+    pub help_ns_max: Option<u64>,
     pub clients: usize,
     pub requests_per_client_max: usize,
     /// Whether some requests have as many vectors as there can be.
@@ -142,6 +144,11 @@ pub struct Swarm {
 }
 
 impl Swarm {
+    /// Whether I/O threads help, from a stream of its own, as above.
+    pub fn draw_help(&mut self, rng: &mut Rng) {
+        self.help_ns_max = rng.bool().then(|| [1, 20, 1000, 50_000][rng.usize(..4)]);
+    }
+
     /// What is drawn from `models`, a stream of its own, came later; so that the seeds before it stay what they were.
     pub fn draw(rng: &mut Rng, models: &mut Rng) -> Swarm {
         let features = [1, 1, 2, 3, 16][rng.usize(..5)];
@@ -212,6 +219,7 @@ impl Swarm {
             drain_timeout: Duration::from_millis([0, 300, 2500, 10_000, 10_000][rng.usize(..5)]),
             wait: [WaitStrategy::Park, WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Yield]
                 [rng.usize(..4)],
+            help_ns_max: None,
             clients,
             requests_per_client_max,
             large_requests,

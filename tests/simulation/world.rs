@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disruptor::{BusySpin, build_multi_producer};
-use disrust::batch::{BatchProcessor, IoThreadPort};
+use disrust::batch::{BatchProcessor, BatchRole, IoThreadPort};
 use disrust::connections::Rules;
 use disrust::exchange::buffer_pool::BufferPool;
 use disrust::exchange::control::Control;
@@ -20,7 +20,7 @@ use disrust::exchange::event::InferenceEvent;
 use disrust::exchange::response_queue::response_queue;
 use disrust::exchange::wait::Waiter;
 use disrust::exchange::wake::Wake;
-use disrust::io_thread::{IoThread, IoThreadParts};
+use disrust::io_thread::{BatchAccess, IoThread, IoThreadParts};
 use disrust::limits::{DRAIN_LAST_CALL, request_ring_slots};
 use disrust::metrics::{BatchMetrics, IoMetrics};
 use fastrand::Rng;
@@ -38,6 +38,9 @@ use super::trace::{self, note};
 /// What tells a seed's choices of models from its others. With this one, the seeds of old regressions have the sum and no
 /// reload, as they had.
 const MODELS_STREAM: u64 = 6;
+
+/// The same for whether I/O threads help the batch processor.
+const HELP_STREAM: u64 = 7;
 
 /// Steps of the first part, after which faults stop whatever is still to do.
 const FAULTY_STEPS_MAX: u64 = 20_000;
@@ -103,7 +106,8 @@ pub struct World {
 pub fn run(seed: u64) -> Summary {
     let mut rng = Rng::with_seed(seed);
     let mut models = Rng::with_seed(seed ^ MODELS_STREAM);
-    let swarm = Swarm::draw(&mut rng, &mut models);
+    let mut swarm = Swarm::draw(&mut rng, &mut models);
+    swarm.draw_help(&mut Rng::with_seed(seed ^ HELP_STREAM));
     trace::set_clock(0);
     note(|| format!("seed {seed}: {swarm:#?}"));
     let mut world = World::new(swarm, rng, models);
@@ -136,7 +140,7 @@ impl World {
         let builder = build_multi_producer(slots, InferenceEvent::default, BusySpin);
         let (consumer, builder) = builder.new_event_poller();
         let producer = builder.build();
-        let (mut ports, mut io, mut io_wakes, mut io_metrics) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut ports, mut io_parts, mut io_wakes, mut io_metrics) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for index in 0..swarm.io_threads {
             let pool = Arc::new(BufferPool::new(swarm.geometry));
             let (responses_in, responses) = response_queue(usize::from(swarm.geometry.buffers));
@@ -154,7 +158,7 @@ impl World {
                 producer: producer.clone(),
                 responses,
                 wake: Arc::clone(&wake),
-                batch_wake: Arc::clone(&batch_wake),
+                batch: BatchAccess::Wake(Arc::clone(&batch_wake)),
                 control: Arc::clone(&control),
                 metrics: Arc::clone(&metrics),
                 rules: Rules { layout: swarm.layout, limits: swarm.limits, timeouts: swarm.timeouts },
@@ -162,8 +166,7 @@ impl World {
                 connections_max: swarm.clients,
                 budget_bytes: swarm.budget_bytes,
             };
-            let thread = IoThread::new(SimulatedKernel(Rc::clone(&ring)), parts);
-            io.push(IoActor::new(thread, ring, Waiter::new(swarm.wait)));
+            io_parts.push((parts, ring));
             io_wakes.push(wake);
             io_metrics.push(metrics);
         }
@@ -172,7 +175,21 @@ impl World {
         let model = Box::new(swarm.scorer.model(swarm.layout.feature_dim(), 0));
         let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
         let loader = Loader::new(Arc::clone(processor.model_place()), &swarm);
-        let batch = BatchActor::new(processor, batch_wake, token, Waiter::new(swarm.wait));
+        let waiter = Waiter::new(swarm.wait);
+        let batch = match swarm.help_ns_max {
+            None => BatchActor::new(processor, batch_wake, token, waiter),
+            Some(help_ns_max) => {
+                let role = BatchRole::new(processor, Arc::clone(&batch_wake)).with_help_max(help_ns_max);
+                let role = Arc::new(role);
+                io_parts.iter_mut().for_each(|(parts, _)| parts.batch = BatchAccess::Role(Arc::clone(&role)));
+                BatchActor::sharing(role, batch_wake, token, waiter)
+            }
+        };
+        let io = io_parts.into_iter().map(|(parts, ring)| {
+            let thread = IoThread::new(SimulatedKernel(Rc::clone(&ring)), parts);
+            IoActor::new(thread, ring, Waiter::new(swarm.wait))
+        });
+        let io = io.collect();
         let clients: Vec<_> = (0..swarm.clients).map(|number| Client::draw(number, &swarm, &mut rng)).collect();
         let checker = Checker::new(io_metrics, batch_metrics);
         World {
