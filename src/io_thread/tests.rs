@@ -232,6 +232,8 @@ fn what_a_thread_scores_itself_goes_out_in_the_same_turn() {
                 thread.turn();
             }
             assert_eq!(metrics.answered.get(), sent);
+            let is_sent = matches!(thread.kernel.completions.back(), Some(Completion::Sent { .. }));
+            assert!(is_sent, "the answer is on its way without anything else that happens");
         }
         assert_eq!(metrics.helps.get(), helped);
     }
