@@ -43,56 +43,49 @@ pub fn run_io_thread<K: Kernel>(mut thread: IoThread<K>, mut waiter: Waiter) {
 
 /// Runs the batch processor until all I/O threads have ended. `wake` is the calling thread's own.
 pub fn run_batch_processor(mut processor: BatchProcessor, mut waiter: Waiter, wake: &Arc<Wake>, clock: Clock) {
-    let now_ns = |waiter: &Waiter| if waiter.needs_clock() { clock.now_ns() } else { 0 };
     loop {
-        let worked = match processor.step(|| clock.now_ns()) {
-            Found::Events | Found::Rest => true,
-            Found::Nothing => false,
-            Found::End => return,
-        };
-        match waiter.pause(worked, now_ns(&waiter)) {
-            Pause::Poll => std::hint::spin_loop(),
-            Pause::Yield => {
-                let before_ns = now_ns(&waiter);
-                std::thread::yield_now();
-                waiter.yielded(before_ns, now_ns(&waiter));
-            }
-            Pause::Sleep => {
-                // The last I/O thread wakes this one after it has ended, so its end is not slept through.
-                if processor.fall_asleep(wake) {
-                    std::thread::park_timeout(PARK_MAX);
-                }
-                processor.wake_up(wake);
-            }
+        let found = processor.step(|| clock.now_ns());
+        if found == Found::End {
+            return;
         }
+        pause(&mut waiter, found, clock, || {
+            // The last I/O thread wakes this one after it has ended, so its end is not slept through.
+            if processor.fall_asleep(wake) {
+                std::thread::park_timeout(PARK_MAX);
+            }
+            processor.wake_up(wake);
+        });
     }
 }
 
 /// The same where I/O threads may play the batch processor's role.
 pub fn run_batch_role(role: &BatchRole, mut waiter: Waiter, clock: Clock) {
+    let mut found = role.play(|| clock.now_ns());
+    while found != Found::End {
+        let mut found_before_sleep = Found::Nothing;
+        pause(&mut waiter, found, clock, || {
+            role.fall_asleep();
+            found_before_sleep = role.play(|| clock.now_ns());
+            if found_before_sleep == Found::Nothing {
+                // As above.
+                std::thread::park_timeout(PARK_MAX);
+            }
+            role.wake_up();
+        });
+        found = if found_before_sleep == Found::Nothing { role.play(|| clock.now_ns()) } else { found_before_sleep };
+    }
+}
+
+/// Waits as the batch processor's thread does after a look; `sleep` is how it sleeps.
+fn pause(waiter: &mut Waiter, found: Found, clock: Clock, sleep: impl FnOnce()) {
     let now_ns = |waiter: &Waiter| if waiter.needs_clock() { clock.now_ns() } else { 0 };
-    loop {
-        let found = role.play(|| clock.now_ns());
-        if found == Found::End {
-            return;
+    match waiter.pause(found != Found::Nothing, now_ns(waiter)) {
+        Pause::Poll => std::hint::spin_loop(),
+        Pause::Yield => {
+            let before_ns = now_ns(waiter);
+            std::thread::yield_now();
+            waiter.yielded(before_ns, now_ns(waiter));
         }
-        match waiter.pause(found != Found::Nothing, now_ns(&waiter)) {
-            Pause::Poll => std::hint::spin_loop(),
-            Pause::Yield => {
-                let before_ns = now_ns(&waiter);
-                std::thread::yield_now();
-                waiter.yielded(before_ns, now_ns(&waiter));
-            }
-            Pause::Sleep => {
-                role.fall_asleep();
-                match role.play(|| clock.now_ns()) {
-                    Found::End => return,
-                    // As above.
-                    Found::Nothing => std::thread::park_timeout(PARK_MAX),
-                    Found::Events | Found::Rest => {}
-                }
-                role.wake_up();
-            }
-        }
+        Pause::Sleep => sleep(),
     }
 }
