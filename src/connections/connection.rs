@@ -84,8 +84,10 @@ pub struct Connection<S> {
     refused: u32,
     /// When the last byte came.
     received_at_ns: u64,
-    /// When the partial request's first byte came.
+    /// When the partial request's first byte came, later by as long as nothing was received since.
     request_began_ns: u64,
+    /// Since when a receive is in the kernel, or since when none is.
+    receive_since_ns: u64,
     /// Bytes of all sends that have completed, and how many of them the peer's side is known to have acknowledged.
     sent_bytes: u64,
     acknowledged_bytes: u64,
@@ -121,6 +123,7 @@ impl<S: Copy> Connection<S> {
             refused: 0,
             received_at_ns: now_ns,
             request_began_ns: now_ns,
+            receive_since_ns: now_ns,
             sent_bytes: 0,
             acknowledged_bytes: 0,
             is_stalled: false,
@@ -179,9 +182,10 @@ impl<S: Copy> Connection<S> {
     }
 
     /// The receive completed for the last time and has to be armed anew, if it is still wanted.
-    pub fn receive_ended(&mut self) {
+    pub fn receive_ended(&mut self, turn: Turn) {
         assert!(self.receive_in_kernel(), "a receive ends once");
         self.receive = Receive::Unarmed;
+        self.receive_since_ns = turn.now_ns;
     }
 
     /// The peer has shut down its sending side. A request that it left unfinished is dropped.
@@ -328,6 +332,8 @@ impl<S: Copy> Connection<S> {
                 let is_one = self.fills_buffers || pressure >= Pressure::High;
                 let shots = if is_one { Shots::One } else { Shots::Many };
                 self.receive = Receive::Armed(shots);
+                self.request_began_ns += turn.now_ns.saturating_sub(self.receive_since_ns);
+                self.receive_since_ns = turn.now_ns;
                 Some(Step::Receive(shots))
             }
             Receive::Armed(Shots::Many) if !wants_receive => {

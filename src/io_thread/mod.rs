@@ -295,7 +295,7 @@ impl<K: Kernel> IoThread<K> {
     fn receive_completed(&mut self, id: ConnectionId, outcome: ReceiveOutcome, more: bool) {
         let connection = connection(&mut self.connections, id);
         if !more {
-            connection.receive_ended();
+            connection.receive_ended(self.turn);
         }
         match outcome {
             ReceiveOutcome::Bytes { buffer, bytes } => self.received(id, buffer, bytes),

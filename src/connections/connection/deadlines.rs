@@ -1,6 +1,6 @@
 //! A connection's deadlines: which one is next, by whom it is kept waiting, and what follows when it has passed.
 //!
-//! Only a peer can be late. Whoever waits for the model, for a buffer or for us to send is not.
+//! Only a peer can be late. Whoever waits for the model, for a buffer or for us to send or to receive is not.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -50,7 +50,8 @@ impl<S: Copy> Connection<S> {
                 } else if self.partial.has_begun() {
                     due(self.request_began_ns, rules.timeouts.request, Expiry::Request)
                 } else if self.owes_nothing() && self.unacknowledged_bytes() == 0 {
-                    let since_ns = self.received_at_ns.max(self.sent_at_ns).max(self.progress_at_ns);
+                    let answered_ns = self.sent_at_ns.max(self.progress_at_ns);
+                    let since_ns = answered_ns.max(self.received_at_ns).max(self.receive_since_ns);
                     due(since_ns, rules.timeouts.idle, Expiry::Idle)
                 } else {
                     None

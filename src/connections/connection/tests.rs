@@ -67,7 +67,7 @@ impl Bench {
     }
 
     fn end_of_stream(&mut self) {
-        self.connection.receive_ended();
+        self.connection.receive_ended(self.turn);
         self.connection.peer_ended(&mut self.blocks);
     }
 
@@ -138,7 +138,7 @@ fn a_slot_is_freed_only_after_the_last_completion_and_the_last_response() {
     bench.connection.abandon(&mut bench.blocks);
     assert!(matches!(bench.step(), Some(Step::Abort)));
     assert!(bench.step().is_none());
-    bench.connection.receive_ended();
+    bench.connection.receive_ended(bench.turn);
     assert!(bench.step().is_none(), "the send is still in the kernel");
     bench.connection.send_completed(block, 0, bench.turn, &mut bench.blocks);
     assert!(matches!(bench.step(), Some(Step::Close)));
@@ -175,7 +175,7 @@ fn receiving_stops_at_the_limit_and_goes_on_when_answers_have_left() {
     let Some(Step::Send(block)) = bench.step() else { panic!("a send is due") };
     assert!(matches!(bench.step(), Some(Step::CancelReceive)));
     assert!(bench.step().is_none());
-    bench.connection.receive_ended();
+    bench.connection.receive_ended(bench.turn);
     assert!(bench.step().is_none(), "nothing is received above the limit");
     let bytes = block.content().len();
     bench.connection.send_completed(block, bytes, bench.turn, &mut bench.blocks);
@@ -222,7 +222,7 @@ fn more_is_received_from_a_peer_that_takes_nothing_while_there_is_memory() {
     bench.owe(ConnectionLimits::SERVING.answer_bytes_owed_max);
     assert!(matches!(bench.step(), Some(Step::Send(_))));
     assert!(matches!(bench.step(), Some(Step::CancelReceive)));
-    bench.connection.receive_ended();
+    bench.connection.receive_ended(bench.turn);
     bench.turn.now_ns = nanoseconds(WRITER_STALL_MIN) - 1;
     bench.connection.acknowledged(0, bench.turn);
     assert!(bench.step().is_none(), "it may read in a moment");
@@ -247,7 +247,7 @@ fn little_is_received_from_a_peer_that_takes_nothing_when_memory_is_short() {
         let bytes = block.content().len();
         bench.connection.send_completed(block, bytes, bench.turn, &mut bench.blocks);
     }
-    bench.connection.receive_ended();
+    bench.connection.receive_ended(bench.turn);
     let others: Vec<_> = (0..1 << 12).map(|_| bench.blocks.take_for_request(LAYOUT.request_bytes_max())).collect();
     assert!(bench.blocks.pressure() >= Pressure::High);
     assert!(bench.step().is_none(), "it has not taken what the kernel holds for it");
@@ -325,13 +325,32 @@ fn a_peer_has_longer_for_a_step_once_it_has_needed_long_for_one() {
 fn whoever_waits_for_our_buffers_is_not_late() {
     let mut bench = Bench::new();
     assert!(matches!(bench.step(), Some(Step::Receive(_))));
-    bench.connection.receive_ended();
+    bench.connection.receive_ended(bench.turn);
     bench.connection.starve();
     bench.turn.now_ns = 100_000_000_000;
     assert_eq!(bench.connection.expired(&RULES, bench.turn), None);
     bench.connection.feed();
     assert!(matches!(bench.step(), Some(Step::Receive(_))));
+    assert_eq!(bench.connection.expired(&RULES, bench.turn), None, "what it sent meanwhile is still to be received");
+    bench.turn.now_ns += 5_000_000_001;
     assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Idle));
+}
+
+/// The end of its request may lie in the socket.
+#[test]
+fn the_time_in_which_nothing_is_received_does_not_count_for_a_request_that_has_begun() {
+    let mut bench = Bench::new();
+    let at = |seconds: u64| Turn { now_ns: seconds * 1_000_000_000 + 1, ..Bench::new().turn };
+    assert!(matches!(bench.step(), Some(Step::Receive(_))));
+    assert!(bench.receive(&requests(1)[..5]).is_none());
+    bench.turn = at(10);
+    bench.connection.receive_ended(bench.turn);
+    bench.connection.starve();
+    bench.turn = at(100);
+    bench.connection.feed();
+    assert!(matches!(bench.step(), Some(Step::Receive(_))));
+    assert_eq!(bench.connection.expired(&RULES, at(119)), None, "of 30 s it has had 29");
+    assert_eq!(bench.connection.expired(&RULES, at(120)), Some(Expiry::Request));
 }
 
 #[test]
