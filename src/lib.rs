@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Each I/O thread owns its ring, listener, buffers and connections, and shares nothing with the other I/O threads but
-//! the count of open connections ([`exchange::control`]). The batch processor owns the model, and takes a new one
+//! the count of open connections ([`exchange::control`]); a connection that would be one too many for the thread that has accepted it goes to
+//! the one with the fewest, for good and before anything is received ([`exchange::spread`]). The batch processor owns the model, and takes a new one
 //! between two steps ([`exchange::swap_place`]). Where it has no CPU of its own, an I/O thread plays its role for a step
 //! rather than wake its thread ([`batch::BatchRole`]). The main thread starts them
 //! ([`server::crew`]: all are ready before one begins), watches over them ([`server::watchdog`]) and carries a stop out
@@ -28,7 +29,7 @@
 //!
 //! # The journey of a request
 //!
-//! 1. A connection is accepted ([`io_thread`]), gets a slot and a generation, and a multishot receive is armed for it.
+//! 1. A connection is accepted ([`io_thread`]), by the thread that serves it or for another one, gets a slot and a generation, and a multishot receive is armed for it.
 //! 2. Bytes arrive in a buffer of the thread's [`exchange::buffer_pool::BufferPool`]. [`connections::Connection::received`]
 //!    finds the whole requests in it; the beginning of one that is cut off waits and is put before its end later
 //!    ([`connections::framing`]).
@@ -73,7 +74,7 @@
 //! clap. [`connections`] does no I/O: it knows bytes, blocks and facts. [`io_thread`] and [`batch`] make no system call;
 //! they run on anything that implements [`kernel::Kernel`].
 //! Unsafe code is in [`kernel`] and [`exchange::buffer_pool`] only. The atomics that threads share are listed at the top of
-//! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::swap_place`], [`exchange::token`],
+//! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::spread`], [`exchange::swap_place`], [`exchange::token`],
 //! [`exchange::control`], [`batch::BatchRole`] and [`metrics`].
 
 pub mod batch;

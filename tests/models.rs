@@ -20,6 +20,8 @@ mod sync {
 mod event;
 #[path = "../src/exchange/response_queue.rs"]
 mod response_queue;
+#[path = "../src/exchange/spread.rs"]
+mod spread;
 #[path = "../src/exchange/swap_place.rs"]
 mod swap_place;
 #[path = "../src/exchange/token.rs"]
@@ -35,6 +37,7 @@ use loom::sync::{Condvar, Mutex};
 
 use event::{ConnectionId, Response};
 use response_queue::response_queue;
+use spread::Share;
 use swap_place::{NotSwapped, SwapPlace};
 use sync::check;
 use token::Token as RoleToken;
@@ -109,6 +112,33 @@ fn an_io_thread_never_sleeps_through_a_response() {
             }
         }
         batch_processor.join().expect("the batch processor does not panic");
+    });
+}
+
+/// One I/O thread to another: a connection that is given away is taken by the other, which sleeps or is about to end, or stays
+/// with the one that has accepted it. A lost wake shows as a deadlock.
+#[test]
+fn a_connection_that_is_given_away_is_served_by_one_of_two() {
+    check(|| {
+        let token = Arc::new(Token::default());
+        let wake = Arc::new(Wake::new(TokenAlarm(Arc::clone(&token))));
+        let mut shares = Share::of_all([Arc::clone(&wake), Arc::new(Wake::new(TokenAlarm(Arc::default())))]);
+        let (giver, taker) = (shares.remove(1), shares.remove(0));
+        let accepting = loom::thread::spawn(move || [1, 2].map(|socket| giver.give(0, socket).is_ok()));
+        let mut taken = Vec::new();
+        while taken.is_empty() {
+            taken.extend(taker.take());
+            wake.flag.announce_sleep();
+            if taken.is_empty() && !taker.has_guests() {
+                token.wait();
+            }
+            wake.flag.announce_awake();
+        }
+        taken.extend(taker.close());
+        let given = accepting.join().expect("the accepting thread does not panic");
+        let expected: Vec<_> =
+            [1, 2].into_iter().zip(given).filter(|(_, given)| *given).map(|(socket, _)| socket).collect();
+        assert_eq!(taken, expected);
     });
 }
 

@@ -1,13 +1,14 @@
 //! How connections come: accepted as they arrive, again after a failure, and at last those that wait when the drain begins.
 //!
 //! Invariants: an accept is under way, or there is a time for the next try, or the listener closes. It closes only behind the
-//! last connection that was established by then: closing it would reset that one.
+//! last connection that was established by then: closing it would reset that one. A connection that another thread should serve goes
+//! there before anything is received of it, and none is left in this thread's inbox when the listener has closed.
 #![forbid(unsafe_code)]
 
 use std::io;
 
 use super::{IoThread, named, nanoseconds};
-use crate::connections::Connection;
+use crate::connections::{Connection, Drain};
 use crate::exchange::event::ConnectionId;
 use crate::kernel::{Kernel, Queued};
 use crate::limits::{ACCEPT_RETRY, LISTEN_BACKLOG, QUEUED_ACCEPTS_A_TURN};
@@ -69,6 +70,27 @@ impl<K: Kernel> IoThread<K> {
             self.kernel.close(socket);
             return;
         }
+        let socket = match self.parts.share.better_place() {
+            Some(other) if self.turn.drain == Drain::No => match self.parts.share.give(other, socket) {
+                Ok(()) => return self.parts.metrics.given_away.add(1),
+                Err(socket) => socket,
+            },
+            Some(_) | None => socket,
+        };
+        self.parts.share.opened();
+        self.serve(socket);
+    }
+
+    /// Takes the connections that other threads have accepted for this one. Returns whether there were any.
+    pub(super) fn take_guests(&mut self) -> bool {
+        let has_guests = self.parts.share.has_guests();
+        if has_guests {
+            self.parts.share.take().into_iter().for_each(|socket| self.serve(socket));
+        }
+        has_guests
+    }
+
+    fn serve(&mut self, socket: K::Socket) {
         let entry = self.connections.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("the limit on connections fits a slot number");
         let id = ConnectionId { slot, generation: self.generation };
@@ -130,6 +152,7 @@ impl<K: Kernel> IoThread<K> {
 
     pub(super) fn close_listener(&mut self) {
         self.kernel.close_listener();
+        self.parts.share.close().into_iter().for_each(|socket| self.serve(socket));
         self.parts.control.listener_closed();
         self.accept = Accept::Closed;
     }

@@ -39,6 +39,7 @@ use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::control::Control;
 use crate::exchange::event::{ConnectionId, InferenceEvent};
 use crate::exchange::response_queue::ResponseConsumer;
+use crate::exchange::spread::Share;
 use crate::exchange::wake::Wake;
 use crate::kernel::{Completion, Kernel, ReceiveOutcome};
 use crate::limits::{COMPLETION_ENTRIES, STOP_MIN};
@@ -51,7 +52,7 @@ use deadlines::sweep_interval;
 pub type EventProducer = MultiProducer<InferenceEvent, SingleConsumerBarrier>;
 
 /// What an I/O thread is made of, beside its kernel.
-pub struct IoThreadParts {
+pub struct IoThreadParts<S> {
     /// Which of the I/O threads this is.
     pub index: u16,
     /// How many there are.
@@ -66,6 +67,8 @@ pub struct IoThreadParts {
     pub wake: Arc<Wake>,
     /// The batch processor.
     pub batch: BatchAccess,
+    /// Its part of the connections.
+    pub share: Share<S>,
     /// The server's state.
     pub control: Arc<Control>,
     /// What this thread counts.
@@ -92,7 +95,7 @@ pub enum BatchAccess {
 /// An I/O thread's state.
 pub struct IoThread<K: Kernel> {
     kernel: K,
-    parts: IoThreadParts,
+    parts: IoThreadParts<K::Socket>,
     connections: Slab<Connection<K::Socket>>,
     /// One more than the highest slot that was ever used.
     slots_end: usize,
@@ -143,7 +146,7 @@ pub struct IoThread<K: Kernel> {
 
 impl<K: Kernel> IoThread<K> {
     /// A thread that accepts, once it takes turns. All buffers of the pool have been lent to the kernel.
-    pub fn new(mut kernel: K, parts: IoThreadParts) -> IoThread<K> {
+    pub fn new(mut kernel: K, parts: IoThreadParts<K::Socket>) -> IoThread<K> {
         kernel.accept();
         kernel.await_alarm();
         let clock_ns = kernel.now_ns();
@@ -196,6 +199,7 @@ impl<K: Kernel> IoThread<K> {
             (worked, ticked) = (worked | !is_tick, ticked | is_tick);
             self.completed(completion);
         }
+        worked |= self.take_guests();
         self.publish_events();
         worked |= self.take_responses();
         self.eventful |= worked;
@@ -228,7 +232,7 @@ impl<K: Kernel> IoThread<K> {
     /// others go on from here until there is a completion.
     pub fn fall_asleep(&mut self) {
         self.parts.wake.flag.announce_sleep();
-        let nothing_there = self.parts.responses.is_empty() && !self.goes_on();
+        let nothing_there = self.parts.responses.is_empty() && !self.parts.share.has_guests() && !self.goes_on();
         self.kernel.enter(nothing_there);
     }
 
@@ -464,6 +468,7 @@ impl<K: Kernel> IoThread<K> {
                 Step::Free => {
                     self.connections.remove(key);
                     self.parts.control.close_connection();
+                    self.parts.share.closed();
                     self.parts.metrics.closed.add(1);
                 }
             }

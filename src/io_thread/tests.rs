@@ -107,7 +107,7 @@ struct Bench {
 }
 
 /// What a thread is made of, the buffers that are lent, and the other ends.
-type Made = (IoThreadParts, Vec<Buffer>, EventConsumer, ResponseProducer);
+type Made = (IoThreadParts<u32>, Vec<Buffer>, EventConsumer, ResponseProducer);
 
 impl Bench {
     fn new(budget_bytes: usize) -> Bench {
@@ -126,14 +126,16 @@ impl Bench {
             blocks_retained: 0,
             ..ConnectionLimits::SERVING
         };
+        let wake = Arc::new(Wake::new(Nobody));
         let parts = IoThreadParts {
             index: 0,
             io_threads: 1,
             pool,
             producer: builder.build(),
             responses,
-            wake: Arc::new(Wake::new(Nobody)),
+            wake: Arc::clone(&wake),
             batch: BatchAccess::Wake(Arc::new(Wake::new(Nobody))),
+            share: Share::of_all([wake]).remove(0),
             control: Arc::new(Control::new(100)),
             metrics: Arc::new(IoMetrics::default()),
             rules: Rules { layout: LAYOUT, limits, timeouts: Timeouts { request: Some(REQUEST_TIMEOUT), idle: None } },
@@ -301,6 +303,52 @@ fn a_queued_connection_waits_for_a_descriptor() {
     }
     assert!(bench.kernel().listener_closed);
     assert_eq!(bench.thread.parts.metrics.accepted.get(), 1);
+}
+
+/// A thread of two, and the other's share.
+fn neighbours() -> (IoThread<Script>, Share<u32>) {
+    let (mut parts, lent, ..) = Bench::parts(1 << 20);
+    let mut shares = Share::of_all([Arc::clone(&parts.wake), Arc::new(Wake::new(Nobody))]);
+    let neighbour = shares.remove(1);
+    parts.share = shares.remove(0);
+    (IoThread::new(Script { lent, ..Script::default() }, parts), neighbour)
+}
+
+#[test]
+fn connections_go_to_the_thread_with_the_fewest() {
+    let (mut thread, neighbour) = neighbours();
+    let metrics = Arc::clone(&thread.parts.metrics);
+    let accepted = |socket| Completion::Accepted { result: Ok(socket), more: true };
+    thread.kernel.completions.extend([1, 2, 3, 4].map(accepted));
+    thread.turn();
+    assert_eq!((metrics.accepted.get(), metrics.given_away.get(), neighbour.take()), (2, 2, vec![2, 4]));
+    (0..2).for_each(|_| neighbour.closed());
+    assert_eq!(neighbour.give(0, 5), Ok(()));
+    assert!(thread.turn());
+    assert_eq!((metrics.accepted.get(), thread.kernel.armed.len()), (3, 3));
+    (0..3).for_each(|_| neighbour.opened());
+    assert_eq!((neighbour.better_place(), thread.parts.share.better_place()), (None, None), "each has three");
+}
+
+#[test]
+fn whatever_a_thread_was_given_when_its_listener_closes_it_serves() {
+    let (mut thread, neighbour) = neighbours();
+    let metrics = Arc::clone(&thread.parts.metrics);
+    assert_eq!(neighbour.give(0, 1), Ok(()));
+    thread.close_listener();
+    assert_eq!((metrics.accepted.get(), thread.kernel.armed.len()), (1, 1));
+    assert_eq!(neighbour.give(0, 2), Err(2));
+}
+
+#[test]
+fn a_draining_thread_gives_nothing_away() {
+    let (mut thread, neighbour) = neighbours();
+    thread.kernel.queued.extend([1, 2].map(Queued::Connection));
+    thread.parts.control.request_drain();
+    thread.turn();
+    thread.turn();
+    assert!(thread.kernel.listener_closed && !neighbour.has_guests());
+    assert_eq!(thread.parts.metrics.accepted.get(), 2);
 }
 
 /// However long the process was stopped, a request that had begun may still come to its end.

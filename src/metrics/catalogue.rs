@@ -81,7 +81,7 @@ const fn metric(name: &'static str, unit: &'static str, read: Read, help: &'stat
 }
 
 /// All of them, in the order in which they are printed.
-pub const METRICS: [Metric; 44] = [
+pub const METRICS: [Metric; 45] = [
     metric(
         "requests_per_s",
         "requests/s",
@@ -111,6 +111,12 @@ pub const METRICS: [Metric; 44] = [
     ),
     metric("pool_too_large", "requests", Read::Never, "larger than a buffer; cannot happen by the buffers' sizes"),
     metric("accepted", "connections", Read::Io(|io| &io.accepted), "served"),
+    metric(
+        "given_away",
+        "connections",
+        Read::Io(|io| &io.given_away),
+        "that the I/O thread with the fewest serves, and not the one that accepted them",
+    ),
     metric("closed", "connections", Read::Io(|io| &io.closed), "that ended, for whatever reason"),
     metric("rejected", "connections", Read::Io(|io| &io.rejected), "closed at once because there were too many"),
     metric("received_bytes", "bytes", Read::Io(|io| &io.received_bytes), "received"),

@@ -66,6 +66,8 @@ impl Peak {
 pub struct IoMetrics {
     /// Connections accepted and served.
     pub accepted: Counter,
+    /// Connections accepted, and given to a thread with fewer, which counts them as accepted.
+    pub given_away: Counter,
     /// Connections closed at once because there were too many.
     pub rejected: Counter,
     /// Accepts that failed, mostly because descriptors ran out.

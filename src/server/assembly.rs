@@ -27,10 +27,13 @@ use crate::exchange::clock::Clock;
 use crate::exchange::control::Control;
 use crate::exchange::event::InferenceEvent;
 use crate::exchange::response_queue::response_queue;
+use crate::exchange::spread::Share;
 use crate::exchange::wait::Waiter;
 use crate::exchange::wake::Wake;
 use crate::io_thread::{BatchAccess, IoThread, IoThreadParts};
-use crate::kernel::{BoundPort, EventFd, RingSizes, ThreadAlarm, UringKernel, explain_refusal, pin_current_thread};
+use crate::kernel::{
+    BoundPort, EventFd, RingSizes, RingSocket, ThreadAlarm, UringKernel, explain_refusal, pin_current_thread,
+};
 use crate::limits::{ConnectionLimits, PoolGeometry, request_ring_slots, ring_entries, thread_budget_bytes};
 use crate::metrics::{BatchMetrics, IoMetrics};
 
@@ -50,7 +53,7 @@ pub(super) struct Assembly {
     batch_alarm: ThreadAlarm,
     batch_wake: Arc<Wake>,
     batch_metrics: Arc<BatchMetrics>,
-    io_parts: Vec<(IoThreadParts, EventFd)>,
+    io_parts: Vec<(IoThreadParts<RingSocket>, EventFd)>,
     ring_sizes: RingSizes,
 }
 
@@ -74,12 +77,14 @@ impl Assembly {
         let producer = builder.build();
         let timeouts = Timeouts { request: config.request_timeout, idle: config.idle_timeout };
         let rules = Rules { layout, limits: ConnectionLimits::SERVING, timeouts };
+        let alarms: Result<Vec<_>, _> = (0..io_threads).map(|_| EventFd::new()).collect();
+        let alarms = alarms.map_err(|source| StartError::System { what: "make an eventfd", source })?;
+        let wakes: Vec<_> = alarms.iter().map(|alarm| Arc::new(Wake::new(alarm.clone()))).collect();
+        let shares = Share::of_all(wakes.iter().cloned());
         let (mut ports, mut io_parts) = (Vec::new(), Vec::new());
-        for index in 0..io_threads {
+        for (index, ((alarm, wake), share)) in alarms.into_iter().zip(wakes).zip(shares).enumerate() {
             let pool = Arc::new(BufferPool::new(geometry));
             let (responses_in, responses_out) = response_queue(usize::from(geometry.buffers));
-            let alarm = EventFd::new().map_err(|source| StartError::System { what: "make an eventfd", source })?;
-            let wake = Arc::new(Wake::new(alarm.clone()));
             ports.push(IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake: Arc::clone(&wake) });
             let parts = IoThreadParts {
                 index: u16::try_from(index).expect("at most 64 I/O threads"),
@@ -89,6 +94,7 @@ impl Assembly {
                 responses: responses_out,
                 wake,
                 batch: BatchAccess::Wake(Arc::clone(&batch_wake)),
+                share,
                 control: Arc::clone(&control),
                 metrics: Arc::new(IoMetrics::default()),
                 rules,

@@ -19,8 +19,9 @@ use super::ring::RingReached;
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 10;
 
 /// What runs must come to, together; what none comes to is not tested.
-pub const REACHED: [&str; 23] = [
+pub const REACHED: [&str; 24] = [
     "rejected",
+    "connections given to another thread",
     "accept failures",
     "answered",
     "discarded",
@@ -79,6 +80,7 @@ impl Checker {
         });
         [
             self.sum(|metrics| &metrics.rejected),
+            self.sum(|metrics| &metrics.given_away),
             self.sum(|metrics| &metrics.accept_failures),
             self.sum(|metrics| &metrics.answered),
             self.sum(|metrics| &metrics.discarded),
@@ -110,7 +112,10 @@ impl Checker {
         assert!(settled <= scored && scored <= parsed, "{parsed} parsed, {scored} scored, {settled} settled");
     }
 
-    pub fn check_nothing_in_flight(&self) {
+    /// `open` connections have been counted in by whoever accepted them.
+    pub fn check_nothing_in_flight(&self, open: usize) {
+        let (accepted, closed) = (self.sum(|metrics| &metrics.accepted), self.sum(|metrics| &metrics.closed));
+        assert!(accepted - closed == open as u64, "an I/O thread sleeps beside connections that it was given");
         let (published, taken) = (self.sum(|metrics| &metrics.events), self.batch.events.get());
         assert!(published == taken, "the batch processor sleeps beside {} events", published - taken);
         let (sent, received) = (self.batch.responses.get(), self.sum(|metrics| &metrics.responses));
@@ -118,7 +123,7 @@ impl Checker {
     }
 
     pub fn check_at_rest(&self) {
-        self.check_nothing_in_flight();
+        self.check_nothing_in_flight(0);
         let (answered, discarded) = (self.sum(|metrics| &metrics.answered), self.sum(|metrics| &metrics.discarded));
         let parsed = self.requests();
         assert!(parsed == answered + discarded, "{parsed} parsed, {answered} answered, {discarded} discarded");

@@ -120,6 +120,8 @@ pub struct Swarm {
     pub wait: WaitStrategy,
     /// I/O threads help the batch processor with what is expected to take so long at most.
     pub help_ns_max: Option<u64>,
+    /// Connections go to the thread with the fewest.
+    pub spreads: bool,
     pub clients: usize,
     pub requests_per_client_max: usize,
     /// Whether some requests have as many vectors as there can be.
@@ -147,6 +149,10 @@ impl Swarm {
     /// Whether I/O threads help, from a stream of its own, as above.
     pub fn draw_help(&mut self, rng: &mut Rng) {
         self.help_ns_max = rng.bool().then(|| [1, 20, 1000, 50_000][rng.usize(..4)]);
+    }
+
+    pub fn draw_spread(&mut self, rng: &mut Rng) {
+        self.spreads = rng.bool();
     }
 
     /// What is drawn from `models`, a stream of its own, came later; so that the seeds before it stay what they were.
@@ -220,6 +226,7 @@ impl Swarm {
             wait: [WaitStrategy::Park, WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Yield]
                 [rng.usize(..4)],
             help_ns_max: None,
+            spreads: false,
             clients,
             requests_per_client_max,
             large_requests,

@@ -18,6 +18,7 @@ use disrust::exchange::buffer_pool::BufferPool;
 use disrust::exchange::control::Control;
 use disrust::exchange::event::InferenceEvent;
 use disrust::exchange::response_queue::response_queue;
+use disrust::exchange::spread::Share;
 use disrust::exchange::wait::Waiter;
 use disrust::exchange::wake::Wake;
 use disrust::io_thread::{BatchAccess, IoThread, IoThreadParts};
@@ -41,6 +42,9 @@ const MODELS_STREAM: u64 = 6;
 
 /// The same for whether I/O threads help the batch processor.
 const HELP_STREAM: u64 = 7;
+
+/// The same for whether connections go to the thread with the fewest.
+const SPREAD_STREAM: u64 = 8;
 
 /// Steps of the first part, after which faults stop whatever is still to do.
 const FAULTY_STEPS_MAX: u64 = 20_000;
@@ -108,6 +112,7 @@ pub fn run(seed: u64) -> Summary {
     let mut models = Rng::with_seed(seed ^ MODELS_STREAM);
     let mut swarm = Swarm::draw(&mut rng, &mut models);
     swarm.draw_help(&mut Rng::with_seed(seed ^ HELP_STREAM));
+    swarm.draw_spread(&mut Rng::with_seed(seed ^ SPREAD_STREAM));
     trace::set_clock(0);
     note(|| format!("seed {seed}: {swarm:#?}"));
     let mut world = World::new(swarm, rng, models);
@@ -140,12 +145,18 @@ impl World {
         let builder = build_multi_producer(slots, InferenceEvent::default, BusySpin);
         let (consumer, builder) = builder.new_event_poller();
         let producer = builder.build();
-        let (mut ports, mut io_parts, mut io_wakes, mut io_metrics) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for index in 0..swarm.io_threads {
+        let (mut ports, mut io_parts, mut io_metrics) = (Vec::new(), Vec::new(), Vec::new());
+        let bells: Vec<_> = (0..swarm.io_threads).map(|_| Bell::default()).collect();
+        let io_wakes: Vec<_> = bells.iter().map(|bell| Arc::new(Wake::new(bell.clone()))).collect();
+        let shares = if swarm.spreads {
+            Share::of_all(io_wakes.iter().cloned())
+        } else {
+            io_wakes.iter().flat_map(|wake| Share::of_all([Arc::clone(wake)])).collect()
+        };
+        for (index, (bell, share)) in bells.into_iter().zip(shares).enumerate() {
             let pool = Arc::new(BufferPool::new(swarm.geometry));
             let (responses_in, responses) = response_queue(usize::from(swarm.geometry.buffers));
-            let bell = Bell::default();
-            let wake = Arc::new(Wake::new(bell.clone()));
+            let wake = Arc::clone(&io_wakes[index]);
             let metrics = Arc::new(IoMetrics::default());
             ports.push(IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake: Arc::clone(&wake) });
             let (network, rng) = (Rc::clone(&network), rng.fork());
@@ -157,8 +168,9 @@ impl World {
                 pool,
                 producer: producer.clone(),
                 responses,
-                wake: Arc::clone(&wake),
+                wake,
                 batch: BatchAccess::Wake(Arc::clone(&batch_wake)),
+                share,
                 control: Arc::clone(&control),
                 metrics: Arc::clone(&metrics),
                 rules: Rules { layout: swarm.layout, limits: swarm.limits, timeouts: swarm.timeouts },
@@ -167,7 +179,6 @@ impl World {
                 budget_bytes: swarm.budget_bytes,
             };
             io_parts.push((parts, ring));
-            io_wakes.push(wake);
             io_metrics.push(metrics);
         }
         drop(producer);
@@ -407,7 +418,7 @@ impl World {
     fn check_sleepers(&self) {
         let alarm_is_under_way = self.io.iter().any(|actor| actor.ring.borrow().alarm_is_under_way());
         if !alarm_is_under_way {
-            self.checker.check_nothing_in_flight();
+            self.checker.check_nothing_in_flight(self.control.open_connections());
             if !self.batch.has_ended() {
                 self.loader.check_sleeper(self.checker.models_taken());
             }
