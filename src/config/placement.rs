@@ -4,7 +4,8 @@
 //!
 //! Without flags, a machine with more than two CPUs gets one I/O thread for each CPU but the last, which is the batch
 //! processor's. On one or two CPUs there is one I/O thread, and the batch processor shares its CPU: there the hand-off
-//! between the two is nearly free, while across CPUs it costs a wake, and the other CPU is left to the clients.
+//! between the two is nearly free, while across CPUs it costs a wake, and the other CPU is left to the clients. More I/O threads than
+//! CPUs run unpinned: whoever shares CPUs, with them and with clients, is better placed by the scheduler (PERFORMANCE.md).
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
@@ -177,15 +178,15 @@ pub fn place(
     Ok(Placement { io_cpus: io_cpus.to_vec(), batch_cpu, wait, helps, warnings })
 }
 
-/// The i-th CPU for the i-th I/O thread, around again if there are more threads than CPUs; the batch processor gets
-/// the next one, or on a small machine shares the first.
+/// The i-th CPU for the i-th I/O thread; the batch processor gets the next one, or on a small machine shares the first. None if
+/// there are more I/O threads than CPUs.
 fn spread(io_threads: usize, topology: &Topology) -> Vec<Option<usize>> {
     let cpus = &topology.cpus;
-    if cpus.is_empty() {
+    if io_threads > cpus.len() {
         return vec![None; io_threads + 1];
     }
     let batch = if usable(topology) <= 2 { 0 } else { io_threads % cpus.len() };
-    (0..io_threads).map(|thread| thread % cpus.len()).chain([batch]).map(|index| Some(cpus[index])).collect()
+    (0..io_threads).chain([batch]).map(|index| Some(cpus[index])).collect()
 }
 
 fn usable(topology: &Topology) -> usize {
@@ -260,10 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn more_threads_than_cpus_park() {
+    fn more_threads_than_cpus_park_and_are_left_to_the_scheduler() {
         let placement = auto(4, &topology(3));
-        assert_eq!(placement.io_cpus, [Some(0), Some(1), Some(2), Some(0)]);
-        assert_eq!(placement.wait, WaitStrategy::Park);
+        assert_eq!((placement.io_cpus, placement.batch_cpu), (vec![None; 4], None));
+        assert_eq!((placement.wait, placement.helps), (WaitStrategy::Park, true));
+        let placement = auto(3, &topology(3));
+        assert_eq!((placement.io_cpus, placement.batch_cpu), (vec![Some(0), Some(1), Some(2)], Some(0)));
     }
 
     #[test]
