@@ -264,6 +264,10 @@ pub const QUEUED_ACCEPTS_A_TURN: usize = 64;
 /// needed (the wake flag's model test shows that), and only bounds the damage should that ever be wrong.
 pub const IN_FLIGHT_LOOK: Duration = Duration::from_millis(500);
 
+/// Where times are taken, of so many turns that end in a sleep one lets the kernel take its submissions before it sleeps, so that
+/// what that takes can be told from sleeping. Larger: a thread's busy time is known less exactly. Smaller: more system calls.
+pub const SUBMISSIONS_PER_TIMED_ONE: u64 = 16;
+
 /// A turn that comes this much later than the thread's timer has not been late by the thread's own doing: the process was
 /// stopped, or had no CPU. Deadlines do not count the rest. Larger: more of such a stop counts against the peers, and
 /// against a drain. Smaller: a busy machine makes every deadline pass later.

@@ -120,7 +120,9 @@ impl Bench {
                 offset: event.offset,
                 answer_bytes: answers.len() as u32,
                 sequence: event.sequence,
-                published_at_ns: 0,
+                received_at_ns: 0,
+                failed: 0,
+                shed: 0,
             };
             assert!(self.connection.answered(&response, &answers, &self.rules, self.turn, &mut self.blocks));
         }

@@ -14,6 +14,7 @@ use disrust::connections::{Arrival, Connection, Drain, Rules, Step, Timeouts, Tu
 use disrust::kernel::Shots;
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
 use disrust::limits::ConnectionLimits;
+use disrust::metrics::CloseReason;
 use disrust_protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout};
 use libfuzzer_sys::fuzz_target;
 
@@ -112,7 +113,7 @@ impl World {
             }
             Happening::Bytes(bytes) => self.receive(&bytes),
             Happening::PeerFinishes if self.receiving => {
-                self.connection.receive_ended();
+                self.connection.receive_ended(self.turn);
                 self.connection.peer_ended(&mut self.blocks);
                 (self.receiving, self.peer_finished, self.deaf) = (false, true, true);
             }
@@ -137,7 +138,7 @@ impl World {
             Happening::Milliseconds(count) => self.turn.now_ns += u64::from(count) * 1_000_000,
             Happening::Deadlines => {
                 if let Some(expiry) = self.connection.expired(&RULES, self.turn) {
-                    self.connection.expire(expiry, &mut self.blocks);
+                    self.connection.expire(expiry, self.turn, &mut self.blocks);
                     self.deaf = true;
                     self.abandoned |= self.connection.is_gone();
                 }
@@ -153,12 +154,12 @@ impl World {
     }
 
     fn receive_ends(&mut self) {
-        self.connection.receive_ended();
+        self.connection.receive_ended(self.turn);
         self.receiving = false;
     }
 
     fn abandon(&mut self) {
-        self.connection.abandon(&mut self.blocks);
+        self.connection.abandon(CloseReason::Broken, &mut self.blocks);
         (self.abandoned, self.deaf) = (true, true);
     }
 
@@ -227,7 +228,9 @@ impl World {
             offset: event.offset,
             answer_bytes: answers.len() as u32,
             sequence: event.sequence,
-            published_at_ns: 0,
+            received_at_ns: 0,
+            failed: 0,
+            shed: 0,
         };
         self.connection.answered(&response, &answers, &RULES, self.turn, &mut self.blocks);
     }

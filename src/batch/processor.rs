@@ -30,7 +30,7 @@ use crate::exchange::response_queue::ResponseProducer;
 use crate::exchange::wake::Wake;
 use crate::limits::{PoolGeometry, request_ring_slots};
 use crate::log_gate::LogGate;
-use crate::metrics::{BatchMetrics, DETAILED};
+use crate::metrics::BatchMetrics;
 
 /// The batch processor's end of the disruptor.
 pub type EventConsumer = EventPoller<InferenceEvent, MultiProducerBarrier>;
@@ -138,11 +138,11 @@ impl BatchProcessor {
     /// clock, which is asked only where somebody looks at the answer.
     pub fn step(&mut self, now_ns: impl Fn() -> u64) -> Found {
         self.take_offered_model();
-        let stage_ns = || if DETAILED { now_ns() } else { 0 };
-        match self.poll(stage_ns) {
+        match self.poll() {
             Ok(0) => Found::Nothing,
             Ok(_) => {
-                self.answer(usize::MAX, &now_ns, stage_ns);
+                let begun_at_ns = if self.metrics.stage_times { now_ns() } else { 0 };
+                self.answer(usize::MAX, begun_at_ns, now_ns);
                 Found::Events
             }
             Err(end) => end,
@@ -153,8 +153,7 @@ impl BatchProcessor {
     /// take `most_ns`. What is left is answered by the next step.
     pub(super) fn step_within(&mut self, most_ns: u64, now_ns: impl Fn() -> u64) -> Found {
         self.take_offered_model();
-        let stage_ns = || if DETAILED { now_ns() } else { 0 };
-        match self.poll(stage_ns) {
+        match self.poll() {
             Ok(0) if self.bursts.is_empty() => return Found::Nothing,
             Ok(_) => {}
             Err(end) => return end,
@@ -163,7 +162,7 @@ impl BatchProcessor {
             return Found::Rest;
         }
         let begun_at_ns = now_ns();
-        let rows = self.answer(self.pace.rows_within(most_ns), &now_ns, stage_ns);
+        let rows = self.answer(self.pace.rows_within(most_ns), begun_at_ns, &now_ns);
         self.pace.took(rows, now_ns().saturating_sub(begun_at_ns));
         if self.bursts.is_empty() { Found::Events } else { Found::Rest }
     }
@@ -181,7 +180,7 @@ impl BatchProcessor {
     }
 
     /// Takes all events that have been published; how many, or that it is the end.
-    fn poll(&mut self, now_ns: impl Fn() -> u64) -> Result<usize, Found> {
+    fn poll(&mut self) -> Result<usize, Found> {
         let before = self.bursts.len();
         match self.consumer.poll() {
             Err(Polling::NoEvents) => {
@@ -196,40 +195,50 @@ impl BatchProcessor {
                 }
             }
         }
-        let fresh = &self.bursts[before..];
-        self.metrics.events.add(fresh.len() as u64);
-        self.metrics.events_peak.raise(fresh.len());
-        if DETAILED {
-            let now_ns = now_ns();
-            for burst in fresh {
-                self.metrics.queue_ns.record(now_ns.saturating_sub(burst.event.published_at_ns));
-            }
-        }
-        Ok(fresh.len())
+        let fresh = self.bursts.len() - before;
+        self.metrics.events.add(fresh as u64);
+        self.metrics.events_peak.raise(fresh);
+        Ok(fresh)
     }
 
-    /// Answers the bursts that are there, but no more than so many rows, or one burst.
-    fn answer(&mut self, rows_max: usize, now_ns: impl Fn() -> u64, stage_ns: impl Fn() -> u64) -> usize {
+    /// Answers the bursts that are there, but no more than so many rows, or one burst, in a step that has begun at this time.
+    fn answer(&mut self, rows_max: usize, begun_at_ns: u64, now_ns: impl Fn() -> u64) -> usize {
+        let takes_times = self.metrics.stage_times;
+        let stage_ns = || if takes_times { now_ns() } else { 0 };
         self.metrics.steps_begun.add(1);
-        let (mut rows, mut predict_ns, mut respond_ns, mut at_ns) = (0, 0, 0, stage_ns());
+        let (mut rows, mut predict_ns, mut respond_ns, mut at_ns) = (0, 0, 0, begun_at_ns);
         while let Some(part) = self.next_part(rows_max.saturating_sub(rows)) {
             if rows > 0 && part.rows > rows_max.saturating_sub(rows) {
                 break;
+            }
+            if takes_times {
+                self.record_waits(part, begun_at_ns);
             }
             self.predict(part, &now_ns);
             let predicted_at_ns = stage_ns();
             self.respond(part);
             let responded_at_ns = stage_ns();
             rows += part.rows;
-            predict_ns += predicted_at_ns - at_ns;
-            respond_ns += responded_at_ns - predicted_at_ns;
+            predict_ns += predicted_at_ns.saturating_sub(at_ns);
+            respond_ns += responded_at_ns.saturating_sub(predicted_at_ns);
             at_ns = responded_at_ns;
         }
-        self.metrics.batch_rows.record(rows as u64);
-        self.metrics.predict_ns.record(predict_ns);
-        self.metrics.respond_ns.record(respond_ns);
+        if takes_times {
+            self.metrics.batch_rows.record(rows as u64);
+            self.metrics.predict_ns.record(predict_ns);
+            self.metrics.respond_ns.record(respond_ns);
+            self.metrics.busy_ns.add(at_ns.saturating_sub(begun_at_ns));
+        }
         self.metrics.steps_finished.add(1);
         rows
+    }
+
+    /// Records how long the requests of a part have waited until their step.
+    fn record_waits(&self, part: Part, begun_at_ns: u64) {
+        for Burst { event, .. } in &self.bursts[..part.bursts] {
+            let waited_ns = begun_at_ns.saturating_sub(event.received_at_ns);
+            self.metrics.queue_ns.record_many(waited_ns, u64::from(event.requests));
+        }
     }
 
     /// Announces through `wake`, the processor's own, that its thread is about to sleep. Returns whether it may: it may
@@ -283,7 +292,6 @@ impl BatchProcessor {
             },
         };
         scoring.score(&Requests::of_runs(self.layout, &run, end));
-        self.metrics.model_failures.add(self.failed.len() as u64);
     }
 
     /// Writes the answers of a part, which has been scored, over its requests, and sends the buffers back.
@@ -297,8 +305,11 @@ impl BatchProcessor {
             let (start, end) = (event.offset as usize - head_start, (event.offset + event.request_bytes) as usize);
             let space = &mut port.pool.bytes_mut(&mut buffer)[start..end];
             let requests = usize::from(event.requests);
+            let mut failed_here = 0;
             let answer_bytes = write_answers(self.layout, space, head_start, &mut scores, |request| {
-                failed.next_if_eq(&(index + request)).is_some()
+                let has_failed = failed.next_if_eq(&(index + request)).is_some();
+                failed_here += u16::from(has_failed);
+                has_failed
             });
             index += requests;
             port.responses.push(Response {
@@ -309,7 +320,9 @@ impl BatchProcessor {
                 offset: u32::try_from(start).expect("a buffer's sizes fit 32 bits"),
                 answer_bytes: u32::try_from(answer_bytes).expect("a buffer's sizes fit 32 bits"),
                 sequence: event.sequence,
-                published_at_ns: event.published_at_ns,
+                received_at_ns: event.received_at_ns,
+                failed: failed_here,
+                shed: 0,
             });
         }
         assert!(scores.is_empty() && failed.peek().is_none(), "every score is somebody's answer");

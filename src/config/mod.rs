@@ -24,7 +24,6 @@ use thiserror::Error;
 
 use crate::config::placement::{HelpBatch, Pin, PinPolicy, Wait};
 use crate::limits::BUFFER_MEMORY_BYTES;
-use crate::metrics::DETAILED;
 use settings::{Arguments, Settings};
 use sources::{name_variable, read_environment, read_file};
 use verify::VerifyOptions;
@@ -70,14 +69,19 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Whether system calls are given up once the server runs.
     pub seccomp: bool,
+    /// Whether stage times are taken.
+    pub stage_times: bool,
     /// How often metrics are printed, if they are.
     pub metrics_interval: Option<Duration>,
     /// The file that some of this came from.
     pub file: Option<PathBuf>,
 }
 
+/// Whether it was built to print metrics: `cargo build --features metrics`.
+const WITH_METRICS: bool = cfg!(feature = "metrics");
+
 /// The version, the commit that it was built of, and what was built in.
-pub const VERSION: &str = if DETAILED {
+pub const VERSION: &str = if WITH_METRICS {
     concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("DISRUST_COMMIT"), ", with metrics)")
 } else {
     concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("DISRUST_COMMIT"), ")")
@@ -105,7 +109,8 @@ impl Default for Config {
             request_timeout: Some(Duration::from_secs(30)),
             drain_timeout: Duration::from_secs(10),
             seccomp: false,
-            metrics_interval: DETAILED.then_some(Duration::from_secs(10)),
+            stage_times: WITH_METRICS,
+            metrics_interval: WITH_METRICS.then_some(Duration::from_secs(10)),
             file: None,
         }
     }
@@ -550,6 +555,7 @@ mod tests {
             request_timeout: None,
             drain_timeout: Duration::from_secs(1),
             seccomp: true,
+            stage_times: Config::default().stage_times,
             metrics_interval: Config::default().metrics_interval,
             file: None,
         };

@@ -188,6 +188,7 @@ impl Settings {
             request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
             drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
             seccomp: self.seccomp.unwrap_or(default.seccomp),
+            stage_times: default.stage_times,
             #[cfg(feature = "metrics")]
             metrics_interval: self.metrics_interval.map_or(default.metrics_interval, |timeout| timeout.0),
             #[cfg(not(feature = "metrics"))]

@@ -29,6 +29,7 @@ use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
 use crate::kernel::Shots;
 use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, WRITER_STALL_MIN};
+use crate::metrics::CloseReason;
 
 /// The receiving side's operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Connection<S> {
     pub socket: S,
     receive: Receive,
     ending: Ending,
+    /// How it ends, as far as is known: the last word counts.
+    close_reason: CloseReason,
     /// The peer has shut down its sending side.
     peer_finished: bool,
     /// A bad count came; nothing behind it can be read.
@@ -111,6 +114,7 @@ impl<S: Copy> Connection<S> {
             socket,
             receive: Receive::Unarmed,
             ending: Ending::No,
+            close_reason: CloseReason::Peer,
             peer_finished: false,
             framing_lost: false,
             fills_buffers: false,
@@ -149,7 +153,7 @@ impl<S: Copy> Connection<S> {
         let bad = outcome.err();
         if bad.is_some() {
             self.framing_lost = true;
-            self.end_gracefully();
+            self.end_gracefully(CloseReason::Framing);
         }
         if self.partial.has_begun() && !(had_begun && framed.requests == 0) {
             self.request_began_ns = turn.now_ns;
@@ -177,7 +181,7 @@ impl<S: Copy> Connection<S> {
             requests: u16::try_from(framed.requests).expect("a pool's geometry bounds the requests of a buffer"),
             rows: framed.rows,
             sequence,
-            published_at_ns: 0,
+            received_at_ns: 0,
         }
     }
 
@@ -271,18 +275,20 @@ impl<S: Copy> Connection<S> {
     // ---- It ends.
 
     /// Gives the connection up: the peer can't be reached, or its time is over. Nothing more is sent.
-    pub fn abandon(&mut self, blocks: &mut BlockPool) {
+    pub fn abandon(&mut self, reason: CloseReason, blocks: &mut BlockPool) {
         if !self.is_gone() {
             self.ending = Ending::Gone { shut: false };
+            self.close_reason = reason;
             self.partial.clear(blocks);
             self.sends.clear(blocks);
         }
     }
 
     /// Closes the connection once everything owed is sent.
-    pub fn end_gracefully(&mut self) {
+    pub fn end_gracefully(&mut self, reason: CloseReason) {
         if self.ending == Ending::No {
             self.ending = Ending::Graceful;
+            self.close_reason = reason;
         }
     }
 
@@ -322,6 +328,9 @@ impl<S: Copy> Connection<S> {
                 return Some(Step::Close);
             }
             if !matches!(self.ending, Ending::HalfClosed { .. }) && self.should_half_close(turn) {
+                if self.ending == Ending::No {
+                    self.close_reason = CloseReason::Drain;
+                }
                 self.ending = Ending::HalfClosed { since_ns: turn.now_ns };
                 return Some(Step::HalfClose);
             }
@@ -371,6 +380,11 @@ impl<S: Copy> Connection<S> {
     /// Whether nothing more is sent.
     pub fn is_gone(&self) -> bool {
         matches!(self.ending, Ending::Gone { .. } | Ending::Closed)
+    }
+
+    /// How it ended, once it has.
+    pub fn close_reason(&self) -> CloseReason {
+        self.close_reason
     }
 
     /// Whether requests are in flight between this thread and the batch processor.

@@ -33,8 +33,8 @@ pub struct InferenceEvent {
     pub rows: u32,
     /// Counts the connection's events, modulo 2³²; its responses come back in this order.
     pub sequence: u32,
-    /// When it was published, by the process's clock; 0 unless stage times are taken.
-    pub published_at_ns: u64,
+    /// When they were received, by the process's clock.
+    pub received_at_ns: u64,
 }
 
 const _: () = assert!(size_of::<InferenceEvent>() == 64, "one event, one cache line");
@@ -57,7 +57,11 @@ pub struct Response {
     /// As in the event.
     pub sequence: u32,
     /// As in the event.
-    pub published_at_ns: u64,
+    pub received_at_ns: u64,
+    /// How many of the answers say that the model failed (error 2).
+    pub failed: u16,
+    /// How many say that the requests had waited for too long (error 3).
+    pub shed: u16,
 }
 
 impl Response {
@@ -71,8 +75,8 @@ impl Response {
             pair(self.connection.slot, self.connection.generation),
             pair(self.offset, self.answer_bytes),
             pair(self.request_bytes, u32::from(self.requests) << 16 | u32::from(self.buffer)),
-            u64::from(self.sequence),
-            self.published_at_ns,
+            pair(u32::from(self.failed) << 16 | u32::from(self.shed), self.sequence),
+            self.received_at_ns,
         ]
     }
 
@@ -87,7 +91,9 @@ impl Response {
             requests: (low(words[2]) >> 16) as u16,
             buffer: low(words[2]) as u16,
             sequence: low(words[3]),
-            published_at_ns: words[4],
+            received_at_ns: words[4],
+            failed: (high(words[3]) >> 16) as u16,
+            shed: high(words[3]) as u16,
         }
     }
 }
@@ -106,7 +112,9 @@ mod tests {
             offset: 0x0fed_cba9,
             answer_bytes: 0x8765_4321,
             sequence: 0xffff_fffe,
-            published_at_ns: u64::MAX - 1,
+            received_at_ns: u64::MAX - 1,
+            failed: 0x9182,
+            shed: 0xa3b4,
         };
         assert_eq!(Response::from_words(response.to_words()), response);
     }

@@ -137,7 +137,9 @@ mod tests {
             offset: 0,
             answer_bytes: 5,
             sequence: number,
-            published_at_ns: 0,
+            received_at_ns: 0,
+            failed: 0,
+            shed: 0,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::connections::{Connection, Drain};
 use crate::exchange::event::ConnectionId;
 use crate::kernel::{Kernel, Queued};
 use crate::limits::{ACCEPT_RETRY, LISTEN_BACKLOG, QUEUED_ACCEPTS_A_TURN};
+use crate::metrics::CloseReason;
 
 /// The state of accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl<K: Kernel> IoThread<K> {
 
     pub(super) fn accepted(&mut self, socket: K::Socket) {
         if !self.parts.control.open_connection() {
-            self.parts.metrics.rejected.add(1);
+            self.parts.metrics.closed.by(CloseReason::Rejected).add(1);
             if let Some(suppressed) = self.rejected_log.pass(self.turn.now_ns) {
                 let (peer, limit) = (named(self.kernel.peer(socket)), self.parts.connections_max);
                 tracing::warn!(%peer, limit, suppressed, "a connection over the limit was closed at once");

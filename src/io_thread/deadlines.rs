@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use super::{Accept, IoThread, named, nanoseconds};
-use crate::connections::{Drain, Expiry, Timeouts, Turn};
+use crate::connections::{Drain, Timeouts, Turn};
 use crate::kernel::Kernel;
 use crate::limits::{IN_FLIGHT_LOOK, PEER_SILENCE_MAX, SWEEP_INTERVAL_MAX, SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL};
+use crate::metrics::CloseReason;
 
 impl<K: Kernel> IoThread<K> {
     /// Starts a timer for what is due next, unless there is one before that.
@@ -104,27 +105,20 @@ impl<K: Kernel> IoThread<K> {
     /// over.
     pub(super) fn judge(&mut self, key: usize, as_of: Turn, cut: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let metrics = &self.parts.metrics;
         let stalled_ns = as_of.now_ns.saturating_sub(connection.stalled_since_ns());
         if cut && !connection.is_gone() {
-            connection.abandon(&mut self.blocks);
-            metrics.cut.add(1);
+            connection.abandon(CloseReason::Cut, &mut self.blocks);
         } else if let Some(expiry) = connection.expired(&self.parts.rules, as_of) {
-            metrics.expired.add(1);
             if let Some(suppressed) = self.expiry_log.pass(self.turn.now_ns) {
                 let peer = named(self.kernel.peer(connection.socket));
                 tracing::info!(%peer, suppressed, "a connection is closed: {expiry}");
             }
-            connection.expire(expiry, &mut self.blocks);
-            if as_of.drain > Drain::No && matches!(expiry, Expiry::Request | Expiry::Send) {
-                metrics.cut.add(1);
-            }
+            connection.expire(expiry, as_of, &mut self.blocks);
         } else if connection.awaits_acknowledgement()
             && stalled_ns >= nanoseconds(PEER_SILENCE_MAX)
             && self.kernel.peer_has_vanished(connection.socket)
         {
-            connection.abandon(&mut self.blocks);
-            metrics.broken.add(1);
+            connection.abandon(CloseReason::Broken, &mut self.blocks);
         }
     }
 }

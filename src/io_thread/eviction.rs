@@ -6,6 +6,7 @@ use crate::connections::Connection;
 use crate::exchange::blocks::Pressure;
 use crate::kernel::Kernel;
 use crate::limits::{EVICTION_PART, EVICTION_STALL_MIN, TICK};
+use crate::metrics::CloseReason;
 
 impl<K: Kernel> IoThread<K> {
     /// Closes connections that hold blocks and let none of them go, those that hold most for longest first, until a part of
@@ -36,13 +37,12 @@ impl<K: Kernel> IoThread<K> {
             if held_ns(connection) < nanoseconds(EVICTION_STALL_MIN) {
                 continue;
             }
-            connection.abandon(&mut self.blocks);
+            connection.abandon(CloseReason::Evicted, &mut self.blocks);
             self.carry_on(slot);
             evicted += 1;
         }
         victims.clear();
         self.victims = victims;
-        self.parts.metrics.evicted.add(evicted);
         if evicted > 0
             && let Some(suppressed) = self.eviction_log.pass(now_ns)
         {

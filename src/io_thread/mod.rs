@@ -37,14 +37,14 @@ use crate::connections::{Arrival, Connection, Drain, Rules, Step, Turn};
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::control::Control;
-use crate::exchange::event::{ConnectionId, InferenceEvent};
+use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
 use crate::exchange::response_queue::ResponseConsumer;
 use crate::exchange::spread::Share;
 use crate::exchange::wake::Wake;
 use crate::kernel::{Completion, Kernel, ReceiveOutcome};
-use crate::limits::{COMPLETION_ENTRIES, STOP_MIN};
+use crate::limits::{COMPLETION_ENTRIES, STOP_MIN, SUBMISSIONS_PER_TIMED_ONE};
 use crate::log_gate::LogGate;
-use crate::metrics::{DETAILED, IoMetrics};
+use crate::metrics::{CloseReason, IoMetrics};
 use accepting::Accept;
 use deadlines::sweep_interval;
 
@@ -103,6 +103,10 @@ pub struct IoThread<K: Kernel> {
     generation: u32,
     /// The kernel's clock when this turn began.
     clock_ns: u64,
+    /// Since when the thread works without a pause, by that clock, at the end of a turn that found something.
+    works_since_ns: Option<u64>,
+    /// How often it has slept, while times are taken.
+    sleeps: u64,
     /// This turn, read from the clock and the control when it begins.
     turn: Turn,
     /// Events of this turn, published together.
@@ -160,6 +164,8 @@ impl<K: Kernel> IoThread<K> {
             slots_end: 0,
             generation: 0,
             clock_ns,
+            works_since_ns: None,
+            sleeps: 0,
             turn: Turn { now_ns: 0, drain: Drain::No },
             events: Vec::with_capacity(buffers),
             touched: Vec::with_capacity(2 * completions + buffers),
@@ -213,7 +219,11 @@ impl<K: Kernel> IoThread<K> {
         self.retry_accept_when_due();
         self.start_timer_when_due();
         let buffers = usize::from(self.parts.pool.geometry().buffers);
-        self.parts.metrics.buffers_in_use_peak.raise(buffers - self.buffers_lent);
+        let metrics = &self.parts.metrics;
+        metrics.buffers_in_use_peak.raise(buffers - self.buffers_lent);
+        metrics.buffers_in_use.set(buffers - self.buffers_lent);
+        metrics.buffer_memory_bytes.set(self.blocks.lent_bytes());
+        self.works_since_ns = worked.then_some(self.clock_ns);
         worked | ticked
     }
 
@@ -231,6 +241,7 @@ impl<K: Kernel> IoThread<K> {
     /// The first half of [`IoThread::sleep`], which ends when the kernel's wait ends: on a kernel that cannot block,
     /// others go on from here until there is a completion.
     pub fn fall_asleep(&mut self) {
+        self.count_busy_time();
         self.parts.wake.flag.announce_sleep();
         let nothing_there = self.parts.responses.is_empty() && !self.parts.share.has_guests() && !self.goes_on();
         self.kernel.enter(nothing_there);
@@ -239,6 +250,24 @@ impl<K: Kernel> IoThread<K> {
     /// The second half of [`IoThread::sleep`].
     pub fn wake_up(&mut self) {
         self.parts.wake.flag.announce_awake();
+    }
+
+    /// Adds what the turn before a sleep has taken, up to now. What the kernel does with the submissions of that turn, it does
+    /// when it is entered, and then it waits; so that this can be told from waiting, a few turns enter it without waiting
+    /// first, and count for the others.
+    fn count_busy_time(&mut self) {
+        if !self.parts.metrics.stage_times {
+            return;
+        }
+        let now_ns = self.kernel.now_ns();
+        let mut busy_ns = now_ns.saturating_sub(self.clock_ns);
+        self.works_since_ns = None;
+        self.sleeps += 1;
+        if self.sleeps.is_multiple_of(SUBMISSIONS_PER_TIMED_ONE) {
+            self.kernel.enter(false);
+            busy_ns += SUBMISSIONS_PER_TIMED_ONE * self.kernel.now_ns().saturating_sub(now_ns);
+        }
+        self.parts.metrics.busy_ns.add(busy_ns);
     }
 
     /// Whether the next turn has something to do that no completion tells of.
@@ -275,6 +304,11 @@ impl<K: Kernel> IoThread<K> {
 
     fn begin_turn(&mut self) {
         let before_ns = std::mem::replace(&mut self.clock_ns, self.kernel.now_ns());
+        if self.parts.metrics.stage_times
+            && let Some(since_ns) = self.works_since_ns
+        {
+            self.parts.metrics.busy_ns.add(self.clock_ns.saturating_sub(since_ns));
+        }
         // The thread has slept until its first timer at most, unless it was not let run.
         let until_timer_ns = self.timers.iter().min().map_or(u64::MAX, |due_ns| due_ns.saturating_sub(before_ns));
         let passed_ns = self.clock_ns.saturating_sub(before_ns);
@@ -316,8 +350,7 @@ impl<K: Kernel> IoThread<K> {
             }
             ReceiveOutcome::Ended => {}
             ReceiveOutcome::Failed(_) => {
-                connection.abandon(&mut self.blocks);
-                self.parts.metrics.broken.add(1);
+                connection.abandon(CloseReason::Broken, &mut self.blocks);
             }
         }
         self.touched.push(id.slot);
@@ -337,7 +370,7 @@ impl<K: Kernel> IoThread<K> {
             &mut self.blocks,
         );
         if let Some(bad) = received.bad {
-            self.parts.metrics.framing_errors.add(1);
+            self.parts.metrics.bad.add(1);
             if let Some(suppressed) = self.framing_log.pass(self.turn.now_ns) {
                 let peer = named(self.kernel.peer(connection.socket));
                 tracing::warn!(%peer, %bad, suppressed, "a peer sent a bad request; its connection is closed");
@@ -347,7 +380,8 @@ impl<K: Kernel> IoThread<K> {
         match received.framed {
             Some(framed) => {
                 let index = pool.ship(buffer);
-                self.events.push(connection.event_for(framed, &self.parts.rules, self.parts.index, index));
+                let event = connection.event_for(framed, &self.parts.rules, self.parts.index, index);
+                self.events.push(InferenceEvent { received_at_ns: self.clock_ns, ..event });
                 self.parts.metrics.requests.add(u64::from(framed.requests));
             }
             None => self.provide(buffer),
@@ -357,10 +391,6 @@ impl<K: Kernel> IoThread<K> {
     fn publish_events(&mut self) {
         if self.events.is_empty() {
             return;
-        }
-        if DETAILED {
-            let now_ns = self.kernel.now_ns();
-            self.events.iter_mut().for_each(|event| event.published_at_ns = now_ns);
         }
         let events = &self.events;
         // Plain stores only: a closure that panicked or stopped early would leave the ring broken for good.
@@ -399,18 +429,16 @@ impl<K: Kernel> IoThread<K> {
         if self.parts.responses.is_empty() {
             return false;
         }
-        let now_ns = if DETAILED { self.kernel.now_ns() } else { 0 };
+        let now_ns = if self.parts.metrics.stage_times { self.kernel.now_ns() } else { 0 };
         let mut taken = 0;
         while let Some(response) = self.parts.responses.pop() {
             taken += 1;
-            self.parts.metrics.round_ns.record(now_ns.saturating_sub(response.published_at_ns));
             let buffer = self.parts.pool.adopt(response.buffer);
             let start = response.offset as usize;
             let answers = &self.parts.pool.bytes(&buffer)[start..start + response.answer_bytes as usize];
             let connection = connection(&mut self.connections, response.connection);
             let kept = connection.answered(&response, answers, &self.parts.rules, self.turn, &mut self.blocks);
-            let counter = if kept { &self.parts.metrics.answered } else { &self.parts.metrics.discarded };
-            counter.add(u64::from(response.requests));
+            self.count_answers(&response, kept, now_ns);
             self.provide(buffer);
             self.touched.push(response.connection.slot);
         }
@@ -418,6 +446,22 @@ impl<K: Kernel> IoThread<K> {
         self.parts.metrics.responses.add(taken as u64);
         self.parts.metrics.responses_peak.raise(taken);
         true
+    }
+
+    /// Counts each of a response's requests once, by its result. Those that were `kept` are in the send buffer.
+    fn count_answers(&self, response: &Response, kept: bool, now_ns: u64) {
+        let metrics = &self.parts.metrics;
+        let [requests, failed, shed] = [response.requests, response.failed, response.shed].map(u64::from);
+        if !kept {
+            metrics.discarded.add(requests);
+            return;
+        }
+        metrics.ok.add(requests - failed - shed);
+        metrics.model_errors.add(failed);
+        metrics.shed.add(shed);
+        if metrics.stage_times {
+            metrics.request_ns.record_many(now_ns.saturating_sub(response.received_at_ns), requests);
+        }
     }
 
     fn send_completed(&mut self, id: ConnectionId, block: Box<Block>, result: Result<usize, io::Error>) {
@@ -429,8 +473,7 @@ impl<K: Kernel> IoThread<K> {
         }
         connection.send_completed(block, sent, self.turn, &mut self.blocks);
         if result.is_err() {
-            connection.abandon(&mut self.blocks);
-            self.parts.metrics.broken.add(1);
+            connection.abandon(CloseReason::Broken, &mut self.blocks);
         }
         self.touched.push(id.slot);
     }
@@ -466,10 +509,10 @@ impl<K: Kernel> IoThread<K> {
                     self.descriptor_freed();
                 }
                 Step::Free => {
-                    self.connections.remove(key);
+                    let connection = self.connections.remove(key);
                     self.parts.control.close_connection();
                     self.parts.share.closed();
-                    self.parts.metrics.closed.add(1);
+                    self.parts.metrics.closed.by(connection.close_reason()).add(1);
                 }
             }
         }

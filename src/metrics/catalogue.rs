@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{BatchMetrics, Counter, Histogram, IoMetrics, Peak};
+use super::{BatchMetrics, CloseReason, Counter, Histogram, IoMetrics, Peak};
 
 /// One metric.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Metric {
 pub(super) enum Read {
     /// A count of all I/O threads together.
     Io(fn(&IoMetrics) -> &Counter),
+    /// A count that several counters of all I/O threads add up to.
+    IoSum(fn(&IoMetrics) -> u64),
     /// A count of the batch processor.
     Batch(fn(&BatchMetrics) -> &Counter),
     /// A count of what cannot happen.
@@ -46,7 +48,7 @@ impl Metric {
     /// largest of an interval, a `histogram` is printed as quantiles of an interval.
     pub fn kind(&self) -> &'static str {
         match self.read {
-            Read::Io(_) | Read::Batch(_) | Read::Never => "count",
+            Read::Io(_) | Read::IoSum(_) | Read::Batch(_) | Read::Never => "count",
             Read::State(_) => "gauge",
             Read::IoPeak(_) | Read::BatchPeak(_) => "peak",
             Read::IoTimes(_) | Read::BatchTimes(_) => "histogram",
@@ -81,7 +83,7 @@ const fn metric(name: &'static str, unit: &'static str, read: Read, help: &'stat
 }
 
 /// All of them, in the order in which they are printed.
-pub const METRICS: [Metric; 45] = [
+pub const METRICS: [Metric; 46] = [
     metric(
         "requests_per_s",
         "requests/s",
@@ -92,8 +94,8 @@ pub const METRICS: [Metric; 45] = [
     metric(
         "sent",
         "requests",
-        Read::Io(|io| &io.answered),
-        "whose answers, error 2 included, were put into a send buffer; the peer may not have read them",
+        Read::IoSum(IoMetrics::answered),
+        "whose answers, errors 2 and 3 included, were put into a send buffer; the peer may not have read them",
     ),
     metric("discarded", "requests", Read::Io(|io| &io.discarded), "whose connection was gone when the answers came"),
     metric("refused", "requests", Read::Io(|io| &io.refused), "answered with error 4 (closing)"),
@@ -117,8 +119,13 @@ pub const METRICS: [Metric; 45] = [
         Read::Io(|io| &io.given_away),
         "that the I/O thread with the fewest serves, and not the one that accepted them",
     ),
-    metric("closed", "connections", Read::Io(|io| &io.closed), "that ended, for whatever reason"),
-    metric("rejected", "connections", Read::Io(|io| &io.rejected), "closed at once because there were too many"),
+    metric("closed", "connections", Read::IoSum(|io| io.closed.served()), "that ended, for whatever reason"),
+    metric(
+        "rejected",
+        "connections",
+        Read::Io(|io| io.closed.by(CloseReason::Rejected)),
+        "closed at once because there were too many",
+    ),
     metric("received_bytes", "bytes", Read::Io(|io| &io.received_bytes), "received"),
     metric("sent_bytes", "bytes", Read::Io(|io| &io.sent_bytes), "that the kernel took to send"),
     metric("partial_sends", "sends", Read::Io(|io| &io.partial_sends), "of which the kernel took only a part"),
@@ -128,19 +135,29 @@ pub const METRICS: [Metric; 45] = [
         Read::Io(|io| &io.accept_failures),
         "that failed, mostly because descriptors ran out",
     ),
-    metric("err_framing", "connections", Read::Io(|io| &io.framing_errors), "whose framing was lost (error 1)"),
-    metric("err_broken", "connections", Read::Io(|io| &io.broken), "that were reset, or whose peer vanished"),
-    metric("err_expired", "connections", Read::Io(|io| &io.expired), "that missed a deadline"),
+    metric("err_framing", "connections", Read::Io(|io| &io.bad), "whose framing was lost (error 1)"),
+    metric(
+        "err_broken",
+        "connections",
+        Read::Io(|io| io.closed.by(CloseReason::Broken)),
+        "that were reset, or whose peer vanished",
+    ),
+    metric(
+        "err_expired",
+        "connections",
+        Read::IoSum(|io| io.closed.by_any(&CloseReason::EXPIRED)),
+        "that missed a deadline",
+    ),
     metric(
         "err_evicted",
         "connections",
-        Read::Io(|io| &io.evicted),
+        Read::Io(|io| io.closed.by(CloseReason::Evicted)),
         "closed because the memory for what peers do not read or finish was used up",
     ),
     metric(
         "cut",
         "connections",
-        Read::Io(|io| &io.cut),
+        Read::Io(|io| io.closed.by(CloseReason::Cut)),
         "cut at the end of a drain, or given up in one with answers that their peers had not taken",
     ),
     metric("trimmed_bytes", "bytes", Read::Io(|io| &io.trimmed_bytes), "of blocks, given back to the allocator"),
@@ -158,7 +175,8 @@ pub const METRICS: [Metric; 45] = [
         "that found the batch processor awake",
     ),
     metric("resp_ring_full", "responses", Read::Never, "for which a response queue had no place; cannot happen"),
-    metric("err_model", "requests", Read::Batch(|batch| &batch.model_failures), "on which the model failed (error 2)"),
+    metric("err_model", "requests", Read::Io(|io| &io.model_errors), "on which the model failed (error 2)"),
+    metric("shed", "requests", Read::Io(|io| &io.shed), "that had waited for too long (error 3)"),
     metric("model_swaps", "models", Read::Batch(|batch| &batch.model_swaps), "put in the place of the one before"),
     metric("rows", "vectors", Read::Batch(|batch| &batch.rows), "scored"),
     metric("io_wakes", "wakes", Read::Batch(|batch| &batch.wakes), "of I/O threads by responses"),
@@ -192,7 +210,9 @@ pub const METRICS: [Metric; 45] = [
     metric(
         "connections",
         "connections",
-        Read::State(|state| state.io_sum(|io| &io.accepted).saturating_sub(state.io_sum(|io| &io.closed))),
+        Read::State(|state| {
+            state.io_sum(|io| &io.accepted).saturating_sub(state.io.iter().map(|io| io.closed.served()).sum())
+        }),
         "open now",
     ),
     metric(
@@ -215,12 +235,17 @@ pub const METRICS: [Metric; 45] = [
         Read::IoPeak(|io| &io.buffers_in_use_peak),
         "of one I/O thread that were not lent to the kernel at the end of a turn",
     ),
-    metric("round_ns", "ns", Read::IoTimes(|io| &io.round_ns), "from publishing an event to taking its response"),
+    metric(
+        "round_ns",
+        "ns",
+        Read::IoTimes(|io| &io.request_ns),
+        "from a request's last byte to its answer in the send buffer",
+    ),
     metric(
         "queue_ns",
         "ns",
         Read::BatchTimes(|batch| &batch.queue_ns),
-        "from publishing an event to the step that takes it",
+        "from a request's last byte to the step that scores it",
     ),
     metric("predict_ns", "ns", Read::BatchTimes(|batch| &batch.predict_ns), "that the model takes for a step"),
     metric(

@@ -66,7 +66,7 @@ impl Reporter {
         };
         for metric in &METRICS {
             match metric.read {
-                Read::Io(_) | Read::Batch(_) => {
+                Read::Io(_) | Read::IoSum(_) | Read::Batch(_) => {
                     put(metric.name, next_count.next().expect("as many as there are metrics of this kind").1);
                 }
                 Read::Never => put(metric.name, 0),
@@ -92,6 +92,7 @@ impl Reading {
         for metric in &METRICS {
             match metric.read {
                 Read::Io(counter) => counts.push((metric.name, io.iter().map(|io| counter(io).get()).sum())),
+                Read::IoSum(count) => counts.push((metric.name, io.iter().map(|io| count(io)).sum())),
                 Read::Batch(counter) => counts.push((metric.name, counter(batch).get())),
                 Read::IoTimes(histogram) => {
                     let threads = io.iter().map(|io| histogram(io).snapshot());
@@ -108,6 +109,7 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CloseReason;
     use super::*;
 
     fn value(line: &str, name: &str) -> Option<u64> {
@@ -122,7 +124,8 @@ mod tests {
         io[0].requests.add(1);
         io[1].requests.add(2);
         io[1].accepted.add(4);
-        io[1].closed.add(1);
+        io[1].closed.by(CloseReason::Idle).add(1);
+        io[1].closed.by(CloseReason::Rejected).add(9);
         batch.polls_empty.add(3);
         batch.steps_begun.add(1);
         let line = reporter.line();

@@ -96,7 +96,7 @@ impl Assembly {
                 batch: BatchAccess::Wake(Arc::clone(&batch_wake)),
                 share,
                 control: Arc::clone(&control),
-                metrics: Arc::new(IoMetrics::default()),
+                metrics: Arc::new(IoMetrics::new(config.stage_times)),
                 rules,
                 drain_timeout: config.drain_timeout,
                 connections_max,
@@ -104,7 +104,7 @@ impl Assembly {
             };
             io_parts.push((parts, alarm));
         }
-        let batch_metrics = Arc::new(BatchMetrics::default());
+        let batch_metrics = Arc::new(BatchMetrics::new(config.stage_times));
         let (submissions, completions) = ring_entries(io_threads);
         let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
         let model_place = Arc::clone(processor.model_place());

@@ -12,7 +12,7 @@ use super::reload::Reloader;
 use crate::batch::{ModelPlace, ReplaceError};
 use crate::exchange::control::Control;
 use crate::exchange::wake::Wake;
-use crate::metrics::{Counter, IoMetrics};
+use crate::metrics::{CloseReason, Counter, IoMetrics};
 
 /// Stops a server or gives it a new model, from any thread, and tells what it does.
 #[derive(Clone)]
@@ -73,12 +73,15 @@ impl ServerHandle {
             |counter: fn(&IoMetrics) -> &Counter| self.io_metrics.iter().map(|metrics| counter(metrics).get()).sum();
         Report {
             connections: sum(|metrics| &metrics.accepted),
-            rejected: sum(|metrics| &metrics.rejected),
+            rejected: sum(|metrics| metrics.closed.by(CloseReason::Rejected)),
             requests: sum(|metrics| &metrics.requests),
-            answered: sum(|metrics| &metrics.answered),
+            answered: self.io_metrics.iter().map(|metrics| metrics.answered()).sum(),
+            failed: sum(|metrics| &metrics.model_errors),
+            shed: sum(|metrics| &metrics.shed),
+            bad: sum(|metrics| &metrics.bad),
             discarded: sum(|metrics| &metrics.discarded),
             refused: sum(|metrics| &metrics.refused),
-            cut: sum(|metrics| &metrics.cut),
+            cut: sum(|metrics| metrics.closed.by(CloseReason::Cut)),
         }
     }
 }
@@ -92,8 +95,14 @@ pub struct Report {
     pub rejected: u64,
     /// Requests handed to the model.
     pub requests: u64,
-    /// Requests answered to their peer.
+    /// Requests answered to their peer, be it with scores or with an error.
     pub answered: u64,
+    /// Of these, with error 2: the model failed.
+    pub failed: u64,
+    /// And with error 3: they had waited for too long.
+    pub shed: u64,
+    /// Requests that lost their connection's framing, answered with error 1.
+    pub bad: u64,
     /// Requests whose peer was gone before the answer.
     pub discarded: u64,
     /// Requests refused with error 4.
@@ -106,9 +115,9 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{} connections served, {} cut at the end; {} requests answered, {} discarded because their peer had gone, \
-             {} refused while draining",
-            self.connections, self.cut, self.answered, self.discarded, self.refused
+            "{} connections served, {} cut at the end; {} requests answered, {} of them failed and {} shed, {} discarded \
+             because their peer had gone, {} refused while draining, {} bad",
+            self.connections, self.cut, self.answered, self.failed, self.shed, self.discarded, self.refused, self.bad
         )
     }
 }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use disrust::metrics::{BatchMetrics, Counter, IoMetrics};
+use disrust::metrics::{BatchMetrics, CloseReason, Counter, IoMetrics};
 
 use super::client::Client;
 use super::ring::RingReached;
@@ -61,6 +61,18 @@ impl Checker {
         self.io.iter().map(|metrics| counter(metrics).get()).sum()
     }
 
+    fn closed(&self, reason: CloseReason) -> u64 {
+        self.sum(|metrics| metrics.closed.by(reason))
+    }
+
+    fn expired(&self) -> u64 {
+        self.io.iter().map(|metrics| metrics.closed.by_any(&CloseReason::EXPIRED)).sum()
+    }
+
+    fn answered(&self) -> u64 {
+        self.io.iter().map(|metrics| metrics.answered()).sum()
+    }
+
     pub fn requests(&self) -> u64 {
         self.sum(|metrics| &metrics.requests)
     }
@@ -79,22 +91,22 @@ impl Checker {
             one_shots: sum.one_shots + ring.one_shots,
         });
         [
-            self.sum(|metrics| &metrics.rejected),
+            self.closed(CloseReason::Rejected),
             self.sum(|metrics| &metrics.given_away),
             self.sum(|metrics| &metrics.accept_failures),
-            self.sum(|metrics| &metrics.answered),
+            self.answered(),
             self.sum(|metrics| &metrics.discarded),
             self.sum(|metrics| &metrics.refused),
-            self.sum(|metrics| &metrics.framing_errors),
-            self.sum(|metrics| &metrics.broken),
-            self.sum(|metrics| &metrics.expired),
-            self.sum(|metrics| &metrics.cut),
-            self.sum(|metrics| &metrics.evicted),
+            self.sum(|metrics| &metrics.bad),
+            self.closed(CloseReason::Broken),
+            self.expired(),
+            self.closed(CloseReason::Cut),
+            self.closed(CloseReason::Evicted),
             self.sum(|metrics| &metrics.starved),
             self.sum(|metrics| &metrics.partial_sends),
-            self.batch.model_failures.get(),
+            self.sum(|metrics| &metrics.model_errors),
             self.batch.model_swaps.get(),
-            if longer_answers { self.sum(|metrics| &metrics.answered) } else { 0 },
+            if longer_answers { self.answered() } else { 0 },
             self.sum(|metrics| &metrics.helps),
             self.sum(|metrics| &metrics.wakes),
             self.batch.wakes.get(),
@@ -107,14 +119,15 @@ impl Checker {
     }
 
     pub fn check_conservation(&self) {
-        let settled = self.sum(|metrics| &metrics.answered) + self.sum(|metrics| &metrics.discarded);
+        let settled = self.answered() + self.sum(|metrics| &metrics.discarded);
         let (parsed, scored) = (self.requests(), self.batch.requests.get());
         assert!(settled <= scored && scored <= parsed, "{parsed} parsed, {scored} scored, {settled} settled");
     }
 
     /// `open` connections have been counted in by whoever accepted them.
     pub fn check_nothing_in_flight(&self, open: usize) {
-        let (accepted, closed) = (self.sum(|metrics| &metrics.accepted), self.sum(|metrics| &metrics.closed));
+        let accepted = self.sum(|metrics| &metrics.accepted);
+        let closed: u64 = self.io.iter().map(|metrics| metrics.closed.served()).sum();
         assert!(accepted - closed == open as u64, "an I/O thread sleeps beside connections that it was given");
         let (published, taken) = (self.sum(|metrics| &metrics.events), self.batch.events.get());
         assert!(published == taken, "the batch processor sleeps beside {} events", published - taken);
@@ -124,31 +137,47 @@ impl Checker {
 
     pub fn check_at_rest(&self) {
         self.check_nothing_in_flight(0);
-        let (answered, discarded) = (self.sum(|metrics| &metrics.answered), self.sum(|metrics| &metrics.discarded));
+        let (answered, discarded) = (self.answered(), self.sum(|metrics| &metrics.discarded));
         let parsed = self.requests();
         assert!(parsed == answered + discarded, "{parsed} parsed, {answered} answered, {discarded} discarded");
         assert!(self.batch.requests.get() == parsed, "every request is scored once");
-        let (accepted, closed) = (self.sum(|metrics| &metrics.accepted), self.sum(|metrics| &metrics.closed));
+        for metrics in self.io.iter().filter(|metrics| metrics.stage_times) {
+            let timed = metrics.request_ns.snapshot().count();
+            assert!(timed == metrics.answered(), "{timed} answers timed, {} given", metrics.answered());
+        }
+        if self.batch.stage_times {
+            let [queued, batched] = [&self.batch.queue_ns, &self.batch.batch_rows].map(|times| times.snapshot());
+            assert!(queued.count() == parsed, "{} waits", queued.count());
+            assert!(batched.sum() == self.batch.rows.get(), "{} rows in batches", batched.sum());
+        }
+        let (accepted, closed) =
+            (self.sum(|metrics| &metrics.accepted), self.io.iter().map(|io| io.closed.served()).sum::<u64>());
         assert!(accepted == closed, "{accepted} accepted, {closed} closed");
         assert!(self.sum(|metrics| &metrics.request_ring_full) == 0, "the request ring is never full");
     }
 
     pub fn check_clients(&self, clients: &[Client]) {
         let unserved = clients.iter().filter(|client| client.unserved).count() as u64;
-        let rejected = self.sum(|metrics| &metrics.rejected);
+        let rejected = self.closed(CloseReason::Rejected);
         assert!(unserved <= rejected, "{unserved} clients without service, {rejected} rejected");
         let given_up = clients.iter().filter(|client| client.given_up).count() as u64;
-        let expired = self.sum(|metrics| &metrics.expired) + self.sum(|metrics| &metrics.evicted);
+        let expired = self.expired() + self.closed(CloseReason::Evicted) + self.closed(CloseReason::Cut);
         let (ended, excused) = (unserved + given_up, rejected + expired);
         assert!(
             ended <= excused,
             "{ended} clients without service or given up, {excused} rejected, expired or evicted"
         );
-        let received: usize = clients.iter().map(Client::answered).sum();
-        let sent = self.sum(|metrics| &metrics.answered)
-            + self.sum(|metrics| &metrics.refused)
-            + self.sum(|metrics| &metrics.framing_errors);
-        assert!(received as u64 <= sent, "{received} answers received, {sent} sent");
+        let sent = [
+            self.sum(|metrics| &metrics.ok),
+            self.sum(|metrics| &metrics.bad),
+            self.sum(|metrics| &metrics.model_errors),
+            self.sum(|metrics| &metrics.shed),
+            self.sum(|metrics| &metrics.refused),
+        ];
+        for (result, sent) in sent.into_iter().enumerate() {
+            let received: u64 = clients.iter().map(|client| client.results[result]).sum();
+            assert!(received <= sent, "of result {result}, {received} answers received, {sent} sent");
+        }
     }
 
     /// Takes the times at which accepts failed and at which descriptors were closed, ascending.

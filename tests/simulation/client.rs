@@ -100,6 +100,8 @@ pub struct Client {
     /// How many answers have come whole, and how much of the next one.
     answered: usize,
     matched: usize,
+    /// Answers that have come whole: scores, and each error by its code.
+    pub results: [u64; 6],
     /// The next answer is an error answer, if its first byte has come.
     is_error: bool,
     /// Versions of which the next answer may be, by what has come of it.
@@ -187,6 +189,7 @@ impl Client {
             written: 0,
             answered: 0,
             matched: 0,
+            results: [0; 6],
             is_error: false,
             versions: Vec::with_capacity(VERSIONS_MAX),
             version_seen: 0,
@@ -213,10 +216,6 @@ impl Client {
 
     pub fn is_done(&self) -> bool {
         self.state == State::Done
-    }
-
-    pub fn answered(&self) -> usize {
-        self.answered
     }
 
     /// It could have done something for long, and was not let.
@@ -446,6 +445,7 @@ impl Client {
             if self.matched == if self.is_error { ERROR_ANSWER_BYTES } else { answer.len() } {
                 self.answered += 1;
                 self.matched = 0;
+                self.results[if self.is_error { usize::from(first) } else { 0 }] += 1;
                 self.version_seen = self.versions.first().copied().unwrap_or(self.version_seen);
             }
         }

@@ -132,6 +132,8 @@ pub struct Swarm {
     /// Clients that do not behave.
     pub rude_clients: Chance,
     pub faults: Faults,
+    /// Whether the server takes times.
+    pub stage_times: bool,
     /// The first part of the run ends when no client has done anything for so long.
     pub patience: Duration,
     /// The longest that a step takes, on the simulated clock.
@@ -153,6 +155,11 @@ impl Swarm {
 
     pub fn draw_spread(&mut self, rng: &mut Rng) {
         self.spreads = rng.bool();
+    }
+
+    /// What an operator may ask for, from another one.
+    pub fn draw_operation(&mut self, rng: &mut Rng) {
+        self.stage_times = rng.bool();
     }
 
     /// What is drawn from `models`, a stream of its own, came later; so that the seeds before it stay what they were.
@@ -234,6 +241,7 @@ impl Swarm {
             model_panics: Chance(if rng.u8(..16) == 0 { 20 } else { 0 }),
             rude_clients: Chance::draw(rng, 700),
             faults,
+            stage_times: false,
             patience: Duration::from_millis([20, 1000, 7000][rng.usize(..3)]),
             step_ns_max,
             freezes: if is_coarse { Chance::NEVER } else { Chance::draw(rng, 10) },

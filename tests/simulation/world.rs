@@ -45,6 +45,8 @@ const HELP_STREAM: u64 = 7;
 
 /// The same for whether connections go to the thread with the fewest.
 const SPREAD_STREAM: u64 = 8;
+/// The same for what an operator may ask for.
+const OPERATION_STREAM: u64 = 9;
 
 /// Steps of the first part, after which faults stop whatever is still to do.
 const FAULTY_STEPS_MAX: u64 = 20_000;
@@ -113,6 +115,7 @@ pub fn run(seed: u64) -> Summary {
     let mut swarm = Swarm::draw(&mut rng, &mut models);
     swarm.draw_help(&mut Rng::with_seed(seed ^ HELP_STREAM));
     swarm.draw_spread(&mut Rng::with_seed(seed ^ SPREAD_STREAM));
+    swarm.draw_operation(&mut Rng::with_seed(seed ^ OPERATION_STREAM));
     trace::set_clock(0);
     note(|| format!("seed {seed}: {swarm:#?}"));
     let mut world = World::new(swarm, rng, models);
@@ -157,7 +160,7 @@ impl World {
             let pool = Arc::new(BufferPool::new(swarm.geometry));
             let (responses_in, responses) = response_queue(usize::from(swarm.geometry.buffers));
             let wake = Arc::clone(&io_wakes[index]);
-            let metrics = Arc::new(IoMetrics::default());
+            let metrics = Arc::new(IoMetrics::new(swarm.stage_times));
             ports.push(IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake: Arc::clone(&wake) });
             let (network, rng) = (Rc::clone(&network), rng.fork());
             let ring = Ring::new(index, network, rng, swarm.faults, Arc::clone(&pool), bell, swarm.completions);
@@ -182,7 +185,7 @@ impl World {
             io_metrics.push(metrics);
         }
         drop(producer);
-        let batch_metrics = Arc::new(BatchMetrics::default());
+        let batch_metrics = Arc::new(BatchMetrics::new(swarm.stage_times));
         let model = Box::new(swarm.scorer.model(swarm.layout.feature_dim(), 0));
         let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
         let loader = Loader::new(Arc::clone(processor.model_place()), &swarm);

@@ -6,16 +6,21 @@
 use std::time::Duration;
 
 use super::{Connection, Ending, nanoseconds};
-use crate::connections::interface::{Expiry, Rules, Turn};
+use crate::connections::interface::{Drain, Expiry, Rules, Turn};
 use crate::exchange::blocks::{BlockPool, Pressure};
 use crate::limits::{LINGER, LINGER_MAX, STEP_GROWTH_MAX};
+use crate::metrics::CloseReason;
 
 impl<S: Copy> Connection<S> {
     /// A deadline has passed.
-    pub fn expire(&mut self, expiry: Expiry, blocks: &mut BlockPool) {
+    pub fn expire(&mut self, expiry: Expiry, turn: Turn, blocks: &mut BlockPool) {
         match expiry {
-            Expiry::Idle => self.end_gracefully(),
-            Expiry::Request | Expiry::Send | Expiry::Linger => self.abandon(blocks),
+            Expiry::Idle => self.end_gracefully(CloseReason::Idle),
+            // What the drain keeps from going on is cut, whenever that is.
+            Expiry::Request | Expiry::Send if turn.drain > Drain::No => self.abandon(CloseReason::Cut, blocks),
+            Expiry::Request => self.abandon(CloseReason::RequestTimeout, blocks),
+            Expiry::Send => self.abandon(CloseReason::SendTimeout, blocks),
+            Expiry::Linger => self.abandon(CloseReason::Linger, blocks),
         }
     }
 

@@ -66,6 +66,18 @@ impl Bench {
         bytes
     }
 
+    /// The drain refuses, the peer is quiet, and the connection is closed for it.
+    fn drain_closes(&mut self) {
+        self.turn.drain = Drain::Refuse;
+        assert!(self.step().is_none());
+        self.turn.now_ns += nanoseconds(DRAIN_QUIET);
+        assert!(matches!(self.step(), Some(Step::HalfClose)));
+    }
+
+    fn expire(&mut self, expiry: Expiry) {
+        self.connection.expire(expiry, self.turn, &mut self.blocks);
+    }
+
     fn end_of_stream(&mut self) {
         self.connection.receive_ended(self.turn);
         self.connection.peer_ended(&mut self.blocks);
@@ -87,7 +99,9 @@ fn response(event: &InferenceEvent, answers: &[u8]) -> Response {
         offset: event.offset,
         answer_bytes: answers.len() as u32,
         sequence: event.sequence,
-        published_at_ns: event.published_at_ns,
+        received_at_ns: event.received_at_ns,
+        failed: 0,
+        shed: 0,
     }
 }
 
@@ -135,7 +149,7 @@ fn a_slot_is_freed_only_after_the_last_completion_and_the_last_response() {
     };
     assert!(bench.answer(first));
     let Some(Step::Send(block)) = bench.step() else { panic!("a send is due") };
-    bench.connection.abandon(&mut bench.blocks);
+    bench.connection.abandon(CloseReason::Broken, &mut bench.blocks);
     assert!(matches!(bench.step(), Some(Step::Abort)));
     assert!(bench.step().is_none());
     bench.connection.receive_ended(bench.turn);
@@ -353,11 +367,43 @@ fn the_time_in_which_nothing_is_received_does_not_count_for_a_request_that_has_b
     assert_eq!(bench.connection.expired(&RULES, at(120)), Some(Expiry::Request));
 }
 
+/// The last word on how a connection ends counts, until it is gone.
+#[test]
+fn a_connection_tells_how_it_ended() {
+    let reason = |happens: fn(&mut Bench)| {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        happens(&mut bench);
+        bench.connection.close_reason()
+    };
+    assert_eq!(reason(Bench::end_of_stream), CloseReason::Peer);
+    assert_eq!(reason(|bench| assert!(bench.receive(&[0; 4]).is_none())), CloseReason::Framing);
+    assert_eq!(reason(Bench::drain_closes), CloseReason::Drain);
+    type Ends = fn(&mut Bench);
+    let closes: [(CloseReason, Ends); 5] = [
+        (CloseReason::Idle, |bench| bench.expire(Expiry::Idle)),
+        (CloseReason::RequestTimeout, |bench| bench.expire(Expiry::Request)),
+        (CloseReason::SendTimeout, |bench| bench.expire(Expiry::Send)),
+        (CloseReason::Linger, |bench| {
+            bench.drain_closes();
+            bench.expire(Expiry::Linger);
+        }),
+        (CloseReason::Cut, |bench| {
+            bench.drain_closes();
+            bench.expire(Expiry::Send);
+            bench.connection.abandon(CloseReason::Broken, &mut bench.blocks);
+        }),
+    ];
+    for (expected, happens) in closes {
+        assert_eq!(reason(happens), expected);
+    }
+}
+
 #[test]
 fn a_lingering_peer_is_given_up() {
     let mut bench = Bench::new();
     assert!(matches!(bench.step(), Some(Step::Receive(_))));
-    bench.connection.end_gracefully();
+    bench.connection.end_gracefully(CloseReason::Idle);
     assert!(matches!(bench.step(), Some(Step::HalfClose)));
     bench.turn.now_ns = nanoseconds(LINGER);
     assert_eq!(bench.connection.expired(&RULES, bench.turn), None);
@@ -372,7 +418,7 @@ fn a_half_closed_peer_has_time_to_acknowledge() {
     assert!(matches!(bench.step(), Some(Step::Receive(_))));
     let Some(event) = bench.receive(&requests(1)) else { panic!("a request") };
     assert!(bench.answer(event));
-    bench.connection.end_gracefully();
+    bench.connection.end_gracefully(CloseReason::Idle);
     assert_eq!(bench.send().len(), 5);
     assert!(matches!(bench.step(), Some(Step::HalfClose)));
     bench.turn.now_ns = nanoseconds(LINGER_MAX) + 1;
