@@ -14,7 +14,6 @@ mod banner;
 pub mod crew;
 mod error;
 mod handle;
-pub mod lived_time;
 pub mod logging;
 mod reload;
 mod reporter;
@@ -34,6 +33,7 @@ use std::time::{Duration, Instant};
 pub use crate::batch::ReplaceError;
 use crate::config::Config;
 use crate::config::placement::{default_io_threads, place};
+use crate::exchange::lived_time::LivedTime;
 use crate::exchange::wake::Wake;
 use crate::kernel::{
     BoundPort, ServedPort, bind_port, check_address_space, explain_refusal, give_up_system_calls, probe_ring,
@@ -47,7 +47,7 @@ use crew::Crew;
 pub use error::{RunError, StartError};
 use handle::Notice;
 pub use handle::{Report, ServerHandle};
-use lived_time::LivedTime;
+
 use reporter::RunningReporter;
 use resources::{address_space_bytes, connections_max, topology};
 pub use served::ServedModel;

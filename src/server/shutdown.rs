@@ -1,7 +1,7 @@
 //! The order in which a server stops: give the port up, tell the I/O threads, let them accept what waits, and then close.
 //!
 //! It never sleeps and reads no clock, so that whoever goes through it can hear a second request meanwhile; the time is
-//! what the process lived through ([`crate::server::lived_time`]).
+//! what the process lived through ([`crate::exchange::lived_time`]).
 #![forbid(unsafe_code)]
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Sees whether the batch processor comes back from the model, and whether a drain comes to its end.
 //!
-//! It reads no clock: its caller tells it the time, as far as the process lived through it ([`crate::server::lived_time`]), so that
+//! It reads no clock: its caller tells it the time, as far as the process lived through it ([`crate::exchange::lived_time`]), so that
 //! a process that was stopped for longer than any of these bounds is not taken for hung.
 #![forbid(unsafe_code)]
 
@@ -97,7 +97,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::server::lived_time::LivedTime;
+    use crate::exchange::lived_time::LivedTime;
 
     const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
     const WORKING: Sight = Sight { steps_begun: 1, steps_finished: 0, model_calls: 1, draining: false };
