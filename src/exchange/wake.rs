@@ -50,6 +50,12 @@ impl WakeFlag {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
+    /// Whether the thread sleeps or is about to, as far as is known at this moment: for who watches, not for who wakes.
+    pub fn is_asleep(&self) -> bool {
+        // Relaxed: it decides nothing.
+        self.asleep.load(Ordering::Relaxed)
+    }
+
     /// Waker, after publishing: whether the sleeper must be woken, and by this caller.
     pub fn take_sleeper(&self) -> bool {
         fence(Ordering::SeqCst);

@@ -300,9 +300,12 @@ impl<K: Kernel> IoThread<K> {
         assert!(self.is_finished(), "a thread ends after its drain");
         assert!(self.buffers_lent == usize::from(self.parts.pool.geometry().buffers), "every buffer came home");
         assert!(self.blocks.lent() == 0, "every block came home");
+        // For good, to who looks whether it makes progress.
+        self.parts.wake.flag.announce_sleep();
     }
 
     fn begin_turn(&mut self) {
+        self.parts.metrics.turns.add(1);
         let before_ns = std::mem::replace(&mut self.clock_ns, self.kernel.now_ns());
         if self.parts.metrics.stage_times
             && let Some(since_ns) = self.works_since_ns

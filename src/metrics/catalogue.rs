@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{BatchMetrics, CloseReason, Counter, Histogram, IoMetrics, Peak};
+use super::{BatchMetrics, CloseReason, Counter, Histogram, HistogramSnapshot, IoMetrics, Peak};
 
 /// One metric.
 #[derive(Debug)]
@@ -73,6 +73,41 @@ impl State<'_> {
     fn io_sum(&self, counter: fn(&IoMetrics) -> &Counter) -> u64 {
         self.io.iter().map(|io| counter(io).get()).sum()
     }
+}
+
+/// What a count is by now, or what follows from the state: of the metric of this name.
+///
+/// # Panics
+/// If there is none, or it is neither. Names are written down in [`super::families`], and a test reads all of them.
+pub(super) fn value_of(name: &str, io: &[Arc<IoMetrics>], batch: &BatchMetrics) -> u64 {
+    match named(name).read {
+        Read::Io(counter) => io.iter().map(|io| counter(io).get()).sum(),
+        Read::IoSum(count) => io.iter().map(|io| count(io)).sum(),
+        Read::Batch(counter) => counter(batch).get(),
+        Read::State(value) => value(&State { io, batch, counts: &[], seconds: 1.0 }),
+        Read::Never | Read::IoPeak(_) | Read::BatchPeak(_) | Read::IoTimes(_) | Read::BatchTimes(_) => {
+            panic!("{name} has no value of its own")
+        }
+    }
+}
+
+/// The values of the histogram of this name until now, of all threads.
+///
+/// # Panics
+/// As [`value_of`].
+pub(super) fn values_of(name: &str, io: &[Arc<IoMetrics>], batch: &BatchMetrics) -> HistogramSnapshot {
+    match named(name).read {
+        Read::IoTimes(histogram) => {
+            let threads = io.iter().map(|io| histogram(io).snapshot());
+            threads.reduce(|all, one| all.merge(&one)).unwrap_or_default()
+        }
+        Read::BatchTimes(histogram) => histogram(batch).snapshot(),
+        _ => panic!("{name} is no histogram"),
+    }
+}
+
+fn named(name: &str) -> &'static Metric {
+    METRICS.iter().find(|metric| metric.name == name).unwrap_or_else(|| panic!("there is no metric {name}"))
 }
 
 /// Quantiles of a histogram that are printed, and what follows its name then.

@@ -18,6 +18,7 @@
 
 pub mod catalogue;
 mod closes;
+pub mod families;
 mod histogram;
 pub mod report;
 
@@ -135,6 +136,8 @@ pub struct IoMetrics {
     /// Nanoseconds that the thread did not wait, if times are taken: in the kernel or outside of it, spinning without work not
     /// counted.
     pub busy_ns: Counter,
+    /// Turns begun.
+    pub turns: Counter,
     /// Buffers that were not lent to the kernel at the end of the last turn.
     pub buffers_in_use: Gauge,
     /// Bytes of blocks that were lent at the end of the last turn.

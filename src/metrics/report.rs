@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::catalogue::{METRICS, QUANTILES, Read, State};
+use super::catalogue::{METRICS, QUANTILES, Read, State, value_of, values_of};
 use super::{BatchMetrics, HistogramSnapshot, IoMetrics};
 
 /// Reads all threads' metrics, interval by interval.
@@ -91,15 +91,10 @@ impl Reading {
         let (mut counts, mut histograms) = (Vec::new(), Vec::new());
         for metric in &METRICS {
             match metric.read {
-                Read::Io(counter) => counts.push((metric.name, io.iter().map(|io| counter(io).get()).sum())),
-                Read::IoSum(count) => counts.push((metric.name, io.iter().map(|io| count(io)).sum())),
-                Read::Batch(counter) => counts.push((metric.name, counter(batch).get())),
-                Read::IoTimes(histogram) => {
-                    let threads = io.iter().map(|io| histogram(io).snapshot());
-                    let all = threads.reduce(|all, one| all.merge(&one)).unwrap_or_default();
-                    histograms.push(all);
+                Read::Io(_) | Read::IoSum(_) | Read::Batch(_) => {
+                    counts.push((metric.name, value_of(metric.name, io, batch)));
                 }
-                Read::BatchTimes(histogram) => histograms.push(histogram(batch).snapshot()),
+                Read::IoTimes(_) | Read::BatchTimes(_) => histograms.push(values_of(metric.name, io, batch)),
                 Read::Never | Read::State(_) | Read::IoPeak(_) | Read::BatchPeak(_) => {}
             }
         }
