@@ -185,6 +185,55 @@ pub const DESCRIPTORS_PER_IO_THREAD: usize = 4;
 /// Larger: a small limit leaves fewer for connections. Smaller: the last connections take what the rest of the server needs.
 pub const DESCRIPTORS_RESERVED: usize = 16;
 
+/// Connections that the admin port serves at once. One more ends that which has been open for longest, so that nobody who holds
+/// many and sends nothing keeps a health check out. Larger: they take more memory. Smaller: scrapers and checks that come
+/// together end each other.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+
+/// Connections that may wait to be accepted on the admin port. Larger: a flood takes more of the kernel's memory. Smaller: checks
+/// that come together with one are dropped, and come a second later.
+pub const ADMIN_BACKLOG: i32 = 128;
+
+/// Bytes of the head of a request to the admin port, at most. Larger: each of [`ADMIN_CONNECTIONS_MAX`] can hold as much. Smaller:
+/// browsers' cookies do not fit.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// How long that head may take. Larger: who sends none is there for longer. Smaller: one that is lost on the way once is too late.
+pub const ADMIN_HEAD_MAX: Duration = Duration::from_secs(5);
+
+/// How long a connection to the admin port may last, all in all. Larger: a scraper that does not read keeps its answer in memory
+/// for longer. Smaller: a slow one does not get it whole.
+pub const ADMIN_CONNECTION_MAX: Duration = Duration::from_secs(10);
+
+/// Connections that the admin port accepts in each [`ADMIN_TICK`], at most. Larger: a flood takes more of a CPU. Smaller: a crowd of
+/// health checks waits.
+pub const ADMIN_ACCEPTS_A_TICK: usize = 128;
+
+/// Seconds that the status page shows.
+pub const ADMIN_HISTORY_SECONDS: usize = 300;
+
+/// Events that it shows.
+pub const ADMIN_EVENTS_MAX: usize = 50;
+
+/// Bytes of all names of a model's features together that it is told, at most. Larger: each of many who ask for the page's numbers
+/// is sent as much. Smaller: wide models have no names there.
+pub const ADMIN_NAMES_BYTES_MAX: usize = 16 * 1024;
+
+/// How often the admin thread looks whether the others make progress. Larger: a stuck one is noticed later. Smaller: an idle server
+/// wakes more often.
+pub const ADMIN_TICK: Duration = Duration::from_millis(250);
+
+/// A server is not ready whose batch processor has been in one step for longer than this. Larger: balancers send to a server that
+/// hangs. Smaller: a slow model looks like one that hangs.
+pub const READY_STEP_MAX: Duration = Duration::from_secs(1);
+
+/// A server is not alive whose batch processor, or one of whose I/O threads, has made no progress for longer than this.
+/// Larger: it is restarted later. Smaller: one that has no CPU for a moment is restarted for it.
+pub const LIVE_STALL_MAX: Duration = Duration::from_secs(5);
+
+/// Descriptors of the admin thread: its listener, three that it waits with, its connections and one more, and two files of /proc.
+pub const DESCRIPTORS_ADMIN: usize = 7 + ADMIN_CONNECTIONS_MAX;
+
 /// Address space that a thread takes: Rust's stack of 2 MiB, and a little for what the C library keeps beside it.
 /// Larger: a limit that would do is refused. Smaller: a thread can't be had after the server has said that all is well.
 pub const THREAD_BYTES: usize = 2 * 1024 * 1024 + 128 * 1024;
@@ -304,6 +353,10 @@ const _: () = assert!(
     "a rolling restart needs no privilege"
 );
 const _: () = assert!(CONNECTIONS_DEFAULT_MAX <= CONNECTIONS_MAX);
+const _: () = assert!(
+    READY_STEP_MAX.as_nanos() < LIVE_STALL_MAX.as_nanos() && LIVE_STALL_MAX.as_nanos() < MODEL_STALL_MAX.as_nanos(),
+    "a model that hangs is told of before the process ends for it"
+);
 const _: () = assert!(MODEL_SWAP_MAX.as_secs() > MODEL_STALL_MAX.as_secs(), "a model that hangs is noticed as that");
 const _: () = assert!(
     ConnectionLimits::SERVING.send_block_bytes_max > answer_bytes(MAX_VECTORS_PER_REQUEST),

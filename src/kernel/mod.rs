@@ -26,13 +26,14 @@ mod progress;
 mod uring;
 
 pub use alarm::{EventFd, ThreadAlarm};
-pub use listen::{BindError, BoundPort, Listener, Owner, ServedPort, bind_port, resolve};
+pub use listen::{AdminBindError, BindError, BoundPort, Listener, Owner, ServedPort, bind_admin, bind_port, resolve};
 #[cfg(feature = "onnxruntime")]
 pub use process::refuse_telemetry;
 pub use process::{
     DescriptorLimit, ReadFileError, SpeakingAllocator, available_cpus, check_address_space, explain_refusal,
-    explain_thread_refusal, give_up_system_calls, outlive_file_size_limit, pin_current_thread, raise_descriptor_limit,
-    read_regular_file, release_free_memory, run_when_idle, spare_address_space, write_to_stderr,
+    explain_thread_refusal, give_up_system_calls, outlive_file_size_limit, pin_current_thread, process_usage,
+    raise_descriptor_limit, read_regular_file, release_free_memory, run_when_idle, spare_address_space, unix_seconds,
+    write_to_stderr,
 };
 pub use uring::{RingSizes, RingSocket, UringKernel, probe_ring};
 

@@ -2,6 +2,7 @@
 //!
 //! Not what happens to a connection once it is accepted: that is [`super::uring`]'s.
 
+mod admin;
 mod claim;
 mod handover;
 mod port_owner;
@@ -9,5 +10,6 @@ mod socket_table;
 mod steering;
 mod tcp;
 
+pub use admin::{AdminBindError, bind_admin};
 pub use port_owner::Owner;
 pub use tcp::{BindError, BoundPort, Listener, ServedPort, bind_port, resolve};

@@ -1,6 +1,7 @@
-//! What a process needs once, mostly at its start: CPUs, limits, memory, the system calls that it gives up; and words for what
-//! the system refused.
+//! What a process needs once, mostly at its start: CPUs, limits, memory, the system calls that it gives up; words for what
+//! the system refused, and what the process has used.
 
+mod accounting;
 mod affinity;
 mod descriptors;
 mod idle;
@@ -12,6 +13,7 @@ mod stderr;
 #[cfg(feature = "onnxruntime")]
 mod telemetry;
 
+pub use accounting::{process_usage, unix_seconds};
 pub use affinity::{available_cpus, pin_current_thread};
 pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
 pub use idle::run_when_idle;
