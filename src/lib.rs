@@ -25,7 +25,7 @@
 //! ([`server::crew`]: all are ready before one begins), watches over them ([`server::watchdog`]) and carries a stop out
 //! ([`server::shutdown`]); all that is [`server::Server`]. Two threads of the process serve no request: one hears signals
 //! ([`server::signals`]), one writes the log ([`server::logging`]); where a model file is served, a third one reads it again when
-//! it is asked to ([`server::ServerHandle::reload`]).
+//! it is asked to ([`server::ServerHandle::reload`]); and with `--admin` one more tells over HTTP what all of them do ([`admin`]).
 //!
 //! # The journey of a request
 //!
@@ -67,7 +67,7 @@
 //! A room imports only from the rooms below it, and `tests/imports.rs` holds that:
 //!
 //! ```text
-//! main → server, verify → config → io_thread → batch → connections → kernel → log_gate, metrics → exchange → limits
+//! main → server, verify → admin → config → io_thread → batch → connections → kernel → log_gate, metrics → exchange → limits
 //! ```
 //!
 //! [`kernel`] is the only one that names libc, io_uring, sockets or affinity, and [`config`] the only one that names
@@ -77,6 +77,7 @@
 //! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::spread`], [`exchange::swap_place`], [`exchange::token`],
 //! [`exchange::control`], [`batch::BatchRole`] and [`metrics`].
 
+pub mod admin;
 pub mod batch;
 pub mod config;
 pub mod connections;

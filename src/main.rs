@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Display;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use disrust::admin::probe;
+use disrust::config::health::HealthFlags;
 use disrust::config::verify::VerifyOptions;
 use disrust::config::{CommandLine, Config, ConfigError, Flags, ModelChoice};
 use disrust::kernel::{SpeakingAllocator, check_address_space, spare_address_space, write_to_stderr};
@@ -21,6 +23,7 @@ use disrust_protocol::FEATURE_DIM;
 mod exit {
     pub const DRAINED: u8 = 0;
     pub const DISAGREE: u8 = 1;
+    pub const NOT_READY: u8 = 1;
     pub const USAGE: u8 = 2;
     pub const BAD_TABLE: u8 = 65;
     pub const RING_UNAVAILABLE: u8 = 69;
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     match CommandLine::read(std::env::args_os()) {
         // Nobody is served: a signal ends it as it ends any program.
         Ok(CommandLine::Verify(options)) => verify_model(&options),
+        Ok(CommandLine::Health(flags)) => ask_health(flags),
         Ok(CommandLine::Serve(flags)) => serve(Ok(flags)),
         Err(error) => serve(Err(error)),
     }
@@ -64,6 +68,32 @@ fn verify_model(options: &VerifyOptions) -> ExitCode {
             })
         }
     }
+}
+
+/// Asks a running server whether it is ready.
+fn ask_health(flags: HealthFlags) -> ExitCode {
+    let answer = match flags.address() {
+        Ok(Some(address)) => probe::ask(address).map_err(|error| (exit::NOT_READY, failure(&error))),
+        Ok(None) => Err((
+            exit::NOT_READY,
+            failure(
+                &"no --admin is known of, in the flags, the environment or the config file. Try: --admin ADDR:PORT, as \
+                      the server has it",
+            ),
+        )),
+        Err(error) => Err(config_failure(&error)),
+    };
+    let (status, words) = match answer {
+        Ok(answer) if answer.is_ready => {
+            // Who only wants the status reads nothing.
+            let _unheard = std::io::stdout().write_all(answer.words.as_bytes());
+            return ExitCode::from(exit::DRAINED);
+        }
+        Ok(answer) => (exit::NOT_READY, answer.words),
+        Err(failed) => failed,
+    };
+    write_to_stderr(words.as_bytes(), LAST_WORDS_MAX);
+    ExitCode::from(status)
 }
 
 /// Serves, if the command line says how, until the drain.
@@ -111,12 +141,7 @@ fn run(flags: Result<Flags, ConfigError>, logging: &Logging, signals: &Signals) 
             let _unheard = error.print();
             return Ok(());
         }
-        Err(ConfigError::Usage(error)) => {
-            let text = error.render();
-            let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
-            return Err((exit::USAGE, text));
-        }
-        Err(error @ ConfigError::File { .. }) => return Err((exit::CONFIG, failure(&error))),
+        Err(error) => return Err(config_failure(&error)),
     };
     let model = load_model(&config).map_err(|message| (exit::CONFIG, failure(&message)))?;
     let failed = |error: StartError| (start_failure_status(&error), failure(&error));
@@ -127,6 +152,17 @@ fn run(flags: Result<Flags, ConfigError>, logging: &Logging, signals: &Signals) 
     let report = server.wait().map_err(|error| (exit::INTERNAL, failure(&error)))?;
     tracing::info!("drained: {report}");
     Ok(())
+}
+
+fn config_failure(error: &ConfigError) -> (u8, String) {
+    match error {
+        ConfigError::Usage(error) => {
+            let text = error.render();
+            let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            (exit::USAGE, text)
+        }
+        ConfigError::File { .. } => (exit::CONFIG, failure(error)),
+    }
 }
 
 fn load_model(config: &Config) -> Result<ServedModel, LoadError> {
@@ -148,9 +184,10 @@ fn start_failure_status(error: &StartError) -> u8 {
     match error {
         StartError::Shape(_) => exit::CONFIG,
         StartError::RingUnavailable(_) => exit::RING_UNAVAILABLE,
-        StartError::Bind(_) | StartError::Pin(_) => exit::BIND_OR_PIN,
+        StartError::Bind(_) | StartError::AdminBind(_) | StartError::Pin(_) => exit::BIND_OR_PIN,
         StartError::Descriptors { .. }
         | StartError::Thread(_)
+        | StartError::Admin(_)
         | StartError::AddressSpace { .. }
         | StartError::System { .. } => exit::INTERNAL,
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cpu_list;
+pub mod health;
 pub mod placement;
 mod settings;
 mod sources;
@@ -13,6 +14,7 @@ mod values;
 pub mod verify;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use thiserror::Error;
 
 use crate::config::placement::{HelpBatch, Pin, PinPolicy, Wait};
 use crate::limits::BUFFER_MEMORY_BYTES;
+use health::HealthFlags;
 use settings::{Arguments, Settings};
 use sources::{name_variable, read_environment, read_file};
 use verify::VerifyOptions;
@@ -35,6 +38,8 @@ pub struct Config {
     pub host: String,
     /// TCP port; 0 lets the kernel choose.
     pub port: u16,
+    /// Where the admin port is, if there is one.
+    pub admin: Option<SocketAddr>,
     /// Other processes may listen on the same port.
     pub reuse_port: bool,
     /// I/O threads, or as many as suit the machine.
@@ -92,6 +97,7 @@ impl Default for Config {
         Config {
             host: "127.0.0.1".to_owned(),
             port: 9900,
+            admin: None,
             reuse_port: false,
             io_threads: None,
             pin: Pin::Auto,
@@ -148,6 +154,8 @@ pub enum CommandLine {
     Serve(Flags),
     /// To look at a model file, and to end.
     Verify(VerifyOptions),
+    /// To ask a running server whether it is ready, and to end.
+    Health(HealthFlags),
 }
 
 /// The flags of a server.
@@ -165,8 +173,9 @@ impl CommandLine {
         T: Into<OsString> + Clone,
     {
         let matches = command().try_get_matches_from(arguments)?;
-        match matches.subcommand_matches(verify::NAME) {
-            Some(matches) => Ok(CommandLine::Verify(VerifyOptions::from_arg_matches(matches)?)),
+        match matches.subcommand() {
+            Some((health::NAME, matches)) => Ok(CommandLine::Health(HealthFlags::from_arg_matches(matches)?)),
+            Some((_verify, matches)) => Ok(CommandLine::Verify(VerifyOptions::from_arg_matches(matches)?)),
             None => Ok(CommandLine::Serve(Flags(matches))),
         }
     }
@@ -174,7 +183,8 @@ impl CommandLine {
 
 fn command() -> Command {
     let verify = VerifyOptions::command().name(verify::NAME);
-    Arguments::command().mut_args(name_variable).subcommand(verify).args_conflicts_with_subcommands(true)
+    let health = HealthFlags::command().name(health::NAME);
+    Arguments::command().mut_args(name_variable).subcommands([verify, health]).args_conflicts_with_subcommands(true)
 }
 
 impl Flags {
@@ -199,6 +209,34 @@ impl Flags {
         config.check_threads().map_err(usage)?;
         config.check_model().map_err(usage)?;
         Ok(config)
+    }
+}
+
+impl HealthFlags {
+    /// The admin port of the server whose flags, environment and config file these are; nothing if it has none.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn address(self) -> Result<Option<SocketAddr>, ConfigError> {
+        self.address_in(|variable| std::env::var_os(variable))
+    }
+
+    fn address_in(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Option<SocketAddr>, ConfigError> {
+        let HealthFlags { admin, config } = self;
+        let settings = Settings { admin, ..Settings::default() };
+        let is_known = |argument: &Arg| match argument.get_id().as_str() {
+            "admin" => admin.is_none(),
+            "config" => config.is_none(),
+            _ => false,
+        };
+        let environment = read_environment(is_known, environment).map_err(usage)?;
+        let asked = Arguments { settings, config: config.clone() }.or(environment);
+        let file = match &asked.config {
+            // What else is in it is the server's affair, but for its being right.
+            Some(path) if asked.settings.admin.is_none() => read_file(path)?,
+            Some(_) | None => Settings::default(),
+        };
+        Ok(asked.settings.or(file).into_config().admin)
     }
 }
 
@@ -272,7 +310,7 @@ mod tests {
     fn config_of(arguments: &[&str], environment: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
         match CommandLine::read(["disrust"].iter().chain(arguments))? {
             CommandLine::Serve(flags) => flags.config_in(environment),
-            CommandLine::Verify(options) => panic!("{arguments:?} does not serve: {options:?}"),
+            other => panic!("{arguments:?} does not serve: {other:?}"),
         }
     }
 
@@ -352,6 +390,7 @@ mod tests {
         ("drain-timeout", ["1s", "1h 1s"], "off"),
         #[cfg(feature = "metrics")]
         ("metrics-interval", ["1s", "off"], "often"),
+        ("admin", ["127.0.0.1:9901", "off"], "9901"),
         ("reuse-port", ["true", "false"], "maybe"),
         ("seccomp", ["true", "false"], "1"),
     ];
@@ -530,7 +569,7 @@ mod tests {
     #[test]
     fn a_file_fills_in_what_the_flags_leave_out() {
         let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nhelp-batch = \"off\"\nidle-timeout = \"5s\"\n\
-            drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\n\
+            drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\nadmin = \"[::1]:1\"\n\
             model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nseccomp = true";
         let file = parse_file(file).expect("a good file");
         let flags = parse_setting("port", "7".as_ref()).expect("a good flag").settings;
@@ -538,6 +577,7 @@ mod tests {
         let expected = Config {
             host: "::1".to_owned(),
             port: 7,
+            admin: Some(SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 1))),
             reuse_port: true,
             io_threads: Some(2),
             pin: Pin::List(vec![1, 0, 0]),
@@ -555,7 +595,7 @@ mod tests {
             request_timeout: None,
             drain_timeout: Duration::from_secs(1),
             seccomp: true,
-            stage_times: Config::default().stage_times,
+            stage_times: true,
             metrics_interval: Config::default().metrics_interval,
             file: None,
         };

@@ -13,9 +13,9 @@ use super::placement::{HelpBatch, Pin, PinPolicy, Wait};
 #[cfg(feature = "metrics")]
 use super::values::parse_interval;
 use super::values::{
-    Timeout, parse_buffer_memory, parse_duration, parse_features, parse_help_batch, parse_io_threads,
-    parse_max_connections, parse_model_name, parse_output, parse_pin, parse_pin_policy, parse_port, parse_timeout,
-    parse_truth, parse_wait,
+    Admin, Timeout, parse_admin, parse_buffer_memory, parse_duration, parse_features, parse_help_batch,
+    parse_io_threads, parse_max_connections, parse_model_name, parse_output, parse_pin, parse_pin_policy, parse_port,
+    parse_timeout, parse_truth, parse_wait,
 };
 use super::{Config, ModelChoice, VERSION};
 
@@ -35,10 +35,11 @@ const AFTER_HELP: &str = "\
 Each flag can be set in the environment as DISRUST_<FLAG>, for example DISRUST_IO_THREADS=4; a variable that is empty \
 counts as not set. A flag beats the environment, which beats the config file. The longest time is 365 days.
 
-The command verify looks at a model file and ends: disrust verify --help.
+The command verify looks at a model file and ends: disrust verify --help. The command health asks a running server \
+whether it is ready: disrust health --help.
 
 Exit status: 0 drained after SIGTERM or SIGINT, 2 usage, 69 io_uring unavailable, 70 internal error, 71 cannot listen \
-or pin, 78 bad config file or model.";
+(--admin included) or pin, 78 bad config file or model.";
 
 /// Everything that can be set, from any source; what is not set is `None`.
 #[derive(Debug, Default, Parser)]
@@ -123,6 +124,10 @@ pub(super) struct Settings {
     #[arg(long, value_name = "TIME", value_parser = parse_interval)]
     pub metrics_interval: Option<Timeout>,
 
+    /// Serve metrics, health checks and a status page over HTTP at this address, to whoever reaches it; or off [default: off]
+    #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_admin)]
+    pub admin: Option<Admin>,
+
     /// Share the port with a server that listens on it already (for a rolling restart)
     #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -157,6 +162,7 @@ impl Settings {
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             #[cfg(feature = "metrics")]
             metrics_interval: self.metrics_interval.or(other.metrics_interval),
+            admin: self.admin.or(other.admin),
             reuse_port: self.reuse_port.or(other.reuse_port),
             seccomp: self.seccomp.or(other.seccomp),
         }
@@ -164,9 +170,11 @@ impl Settings {
 
     pub fn into_config(self) -> Config {
         let default = Config::default();
+        let admin = self.admin.map_or(default.admin, |admin| admin.0);
         Config {
             host: self.host.unwrap_or(default.host),
             port: self.port.unwrap_or(default.port),
+            admin,
             reuse_port: self.reuse_port.unwrap_or(default.reuse_port),
             io_threads: self.io_threads,
             pin: self.pin.unwrap_or(default.pin),
@@ -188,7 +196,8 @@ impl Settings {
             request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
             drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
             seccomp: self.seccomp.unwrap_or(default.seccomp),
-            stage_times: default.stage_times,
+            // For those who ask there.
+            stage_times: default.stage_times || admin.is_some(),
             #[cfg(feature = "metrics")]
             metrics_interval: self.metrics_interval.map_or(default.metrics_interval, |timeout| timeout.0),
             #[cfg(not(feature = "metrics"))]

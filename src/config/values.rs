@@ -1,6 +1,7 @@
 //! One parser for each kind of value, whatever source it comes from.
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use disrust_model::NAME_BYTES_MAX;
@@ -17,6 +18,20 @@ use crate::limits::{
     BUFFER_MEMORY_BYTES_MAX, BUFFER_MEMORY_BYTES_MIN, CONNECTIONS_MAX, FEATURE_DIM_MAX, IO_THREADS_MAX, TIME_MAX,
     VERIFY_ROW_COUNTS_MAX, VERIFY_ROWS_MAX,
 };
+
+/// Where the admin port is, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Admin(pub Option<SocketAddr>);
+
+pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
+    match text {
+        "off" => Ok(Admin(None)),
+        _ => text
+            .parse()
+            .map(|address| Admin(Some(address)))
+            .map_err(|_| "not off or an address with a port, such as 127.0.0.1:9901 or [::1]:9901".to_owned()),
+    }
+}
 
 /// A timeout that can be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

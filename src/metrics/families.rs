@@ -393,7 +393,7 @@ pub const FAMILIES: &[Family] = &[
         &["reason"],
         "Connections that ended, by how: peer (it closed), idle, request_timeout, send_timeout (it took no answers), linger \
          (it did not close after us), broken (reset or vanished), framing (error 1), age, drain, cut (at a drain's end), evicted \
-         (for its memory), rejected (there were too many; never accepted_total).",
+         (for its memory), rejected (one too many, which was never served).",
         |sources, samples| {
             for reason in CloseReason::ALL {
                 let count = sources.io.iter().map(|io| io.closed.by(reason).get()).sum::<u64>();

@@ -3,6 +3,7 @@
 //! If anything fails half-way, what has been started ends by itself ([`super::crew`]), and nothing is left behind.
 #![forbid(unsafe_code)]
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -18,6 +19,7 @@ use super::reporter::RunningReporter;
 use super::served::ServedFile;
 use super::threads::{run_batch_processor, run_batch_role, run_io_thread};
 use super::{Core, ReadyServer, ServerHandle, StartError};
+use crate::admin::{AdminThread, Chronicle, Subject};
 use crate::batch::{BatchProcessor, BatchRole, IoThreadPort, ModelPlace};
 use crate::config::Config;
 use crate::config::placement::{BATCH_THREAD_NAME, PinError, PinPolicy, Placement, io_thread_name};
@@ -32,7 +34,8 @@ use crate::exchange::wait::Waiter;
 use crate::exchange::wake::Wake;
 use crate::io_thread::{BatchAccess, IoThread, IoThreadParts};
 use crate::kernel::{
-    BoundPort, EventFd, RingSizes, RingSocket, ThreadAlarm, UringKernel, explain_refusal, pin_current_thread,
+    BoundPort, EventFd, RingSizes, RingSocket, ThreadAlarm, UringKernel, explain_refusal, kernel_release,
+    pin_current_thread,
 };
 use crate::limits::{ConnectionLimits, PoolGeometry, request_ring_slots, ring_entries, thread_budget_bytes};
 use crate::metrics::{BatchMetrics, IoMetrics};
@@ -41,6 +44,14 @@ use crate::metrics::{BatchMetrics, IoMetrics};
 enum Batch {
     Alone(BatchProcessor),
     Shared(Arc<BatchRole>),
+}
+
+/// What others are told, beside the log.
+pub(super) struct Told {
+    /// What has happened.
+    pub chronicle: Arc<Chronicle>,
+    /// Where they ask, if they may.
+    pub admin: Option<TcpListener>,
 }
 
 /// Everything that the threads are made of.
@@ -55,6 +66,10 @@ pub(super) struct Assembly {
     batch_metrics: Arc<BatchMetrics>,
     io_parts: Vec<(IoThreadParts<RingSocket>, EventFd)>,
     ring_sizes: RingSizes,
+    connections_max: usize,
+    buffers_each: u16,
+    /// What all threads' budgets come to.
+    budget_bytes: usize,
 }
 
 impl Assembly {
@@ -125,6 +140,9 @@ impl Assembly {
             batch_metrics,
             io_parts,
             ring_sizes: RingSizes { submissions, completions },
+            connections_max,
+            buffers_each: geometry.buffers,
+            budget_bytes: io_threads * thread_budget_bytes(config.buffer_memory, io_threads, layout),
             placement,
         })
     }
@@ -136,6 +154,7 @@ impl Assembly {
         mut bound: BoundPort,
         banner: Banner,
         file: Option<ServedFile>,
+        told: Told,
     ) -> Result<ReadyServer, StartError> {
         let (requests, notices) = channel();
         let io_metrics: Vec<_> = self.io_parts.iter().map(|(parts, _)| Arc::clone(&parts.metrics)).collect();
@@ -187,16 +206,35 @@ impl Assembly {
             .transpose()?;
         crew.wait_until_ready()?;
         // Relaxed: the threads wrote before they said that they are ready.
-        let banner = banner.lines(|place| refused[place].load(Ordering::Relaxed));
+        let is_refused = |place: usize| refused[place].load(Ordering::Relaxed);
+        let threads = banner.threads(is_refused);
+        let banner = banner.lines(is_refused);
+        let Told { chronicle, admin } = told;
+        let subject = Subject {
+            control: Arc::clone(&self.control),
+            io_metrics: io_metrics.clone(),
+            io_wakes: io_wakes.clone(),
+            batch_metrics: Arc::clone(&batch_metrics),
+            chronicle: Arc::clone(&chronicle),
+            threads,
+            listen: vec![bound.address()],
+            wait: self.placement.wait.to_string(),
+            helping: self.placement.helps,
+            buffers_each: self.buffers_each.into(),
+            buffer_memory_limit_bytes: self.budget_bytes as u64,
+            connections_max: self.connections_max as u64,
+            kernel: kernel_release(),
+        };
+        let admin = admin.map(|listener| AdminThread::start(listener, subject)).transpose()?;
         let io_metrics = io_metrics.into();
         let mut handle =
             ServerHandle { requests, control: self.control, io_metrics, model_place, batch_wake, reloader: None };
         if let Some(file) = file {
             let replacing = handle.clone();
-            handle.reloader = Some(Reloader::start(file, move |model| replacing.replace_model(model))?);
+            handle.reloader = Some(Reloader::start(file, chronicle, move |model| replacing.replace_model(model))?);
         }
         let (address, drain_timeout) = (bound.address(), config.drain_timeout);
-        let core = Core { address, handle, notices, io_wakes, batch_metrics, reporter, drain_timeout, banner };
+        let core = Core { address, handle, notices, io_wakes, batch_metrics, reporter, admin, drain_timeout, banner };
         Ok(ReadyServer { crew, core, bound })
     }
 }

@@ -22,13 +22,14 @@ pub(super) struct Banner {
 }
 
 impl Banner {
-    /// For a server on `address` that serves what `model` says, in lines, and at most so many connections.
+    /// For a server on `address`, with an admin port or without, that serves what `model` says, in lines, and at most so many connections.
     pub fn new(
         config: &Config,
         model: &str,
         layout: RequestLayout,
         placement: &Placement,
         address: SocketAddr,
+        admin: Option<SocketAddr>,
         connections_max: usize,
     ) -> Banner {
         let shared = if config.reuse_port { " (shared)" } else { "" };
@@ -36,7 +37,9 @@ impl Banner {
             "disrust {VERSION} on Linux {kernel}\n\
              process {process}, {seccomp}, configuration: {source}\n\
              listening on {address}{shared}\n\
+             {admin}\
              {model}",
+            admin = admin.map_or(String::new(), |address| format!("admin on http://{address}/\n")),
             kernel = kernel_release(),
             process = std::process::id(),
             seccomp = if config.seccomp { "confined by --seccomp" } else { "no --seccomp" },
@@ -48,6 +51,12 @@ impl Banner {
         let wait = format!("wait: {}; batches: {helps}\n", placement.wait);
         let after_threads = wait + &sizes(config, layout, placement.io_cpus.len(), connections_max);
         Banner { before_threads, threads, after_threads }
+    }
+
+    /// Each thread's name, and the CPU that it runs on, if it is pinned.
+    pub fn threads(&self, refused: impl Fn(usize) -> bool) -> Vec<(String, Option<usize>)> {
+        let threads = self.threads.iter().enumerate();
+        threads.map(|(place, (name, cpu))| (name.clone(), cpu.filter(|_| !refused(place)))).collect()
     }
 
     /// Its lines. `refused` tells which threads the system did not let have their CPU, by their place.
@@ -101,11 +110,26 @@ mod tests {
             warnings: Vec::new(),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 9900));
-        let lines = Banner::new(&config, "model: sum, 16 features\n", RequestLayout::new(16), &placement, address, 100)
-            .lines(|place| place == 2);
+        let admin = SocketAddr::from(([127, 0, 0, 1], 9901));
+        let lines = Banner::new(
+            &config,
+            "model: sum, 16 features\n",
+            RequestLayout::new(16),
+            &placement,
+            address,
+            Some(admin),
+            100,
+        )
+        .lines(|place| place == 2);
         let process = format!("process {}, confined by --seccomp, configuration: a.toml", std::process::id());
         let threads = "threads: io-0 → CPU 3, io-1 → not pinned, batch-processor → not pinned (CPU 4 was refused)";
-        for line in [&process, threads, "listening on 127.0.0.1:9900", "model: sum, 16 features"] {
+        for line in [
+            &process,
+            threads,
+            "listening on 127.0.0.1:9900",
+            "admin on http://127.0.0.1:9901/",
+            "model: sum, 16 features",
+        ] {
             assert!(lines.lines().any(|is| is == line), "{line}: {lines}");
         }
         assert!(lines.starts_with(&format!("disrust {VERSION} on Linux ")), "{lines}");

@@ -7,8 +7,9 @@ use thiserror::Error;
 
 use super::crew::CrewError;
 use super::watchdog::Stall;
+use crate::admin::AdminError;
 use crate::config::placement::PinError;
-use crate::kernel::BindError;
+use crate::kernel::{AdminBindError, BindError};
 use crate::limits::ShapeError;
 
 /// Why a server did not start. Each message says what, the likely cause, and what to try.
@@ -23,6 +24,12 @@ pub enum StartError {
     /// The address can't be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The admin address can't be listened on.
+    #[error(transparent)]
+    AdminBind(#[from] AdminBindError),
+    /// There is no admin thread.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// A CPU of a strict pinning is not there.
     #[error(transparent)]
     Pin(#[from] PinError),

@@ -30,24 +30,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::admin::{AdminThread, Chronicle};
 pub use crate::batch::ReplaceError;
 use crate::config::Config;
 use crate::config::placement::{default_io_threads, place};
 use crate::exchange::lived_time::LivedTime;
 use crate::exchange::wake::Wake;
 use crate::kernel::{
-    BoundPort, ServedPort, bind_port, check_address_space, explain_refusal, give_up_system_calls, probe_ring,
-    release_free_memory, resolve,
+    BoundPort, ServedPort, bind_admin, bind_port, check_address_space, explain_refusal, give_up_system_calls,
+    probe_ring, release_free_memory, resolve,
 };
 use crate::limits::{RELEASE_BYTES_MIN, layout_of};
 use crate::metrics::{BatchMetrics, IoMetrics};
-use assembly::Assembly;
+use assembly::{Assembly, Told};
 use banner::Banner;
 use crew::Crew;
 pub use error::{RunError, StartError};
 use handle::Notice;
 pub use handle::{Report, ServerHandle};
-
 use reporter::RunningReporter;
 use resources::{address_space_bytes, connections_max, topology};
 pub use served::ServedModel;
@@ -78,6 +78,8 @@ struct Core {
     io_wakes: Vec<Arc<Wake>>,
     batch_metrics: Arc<BatchMetrics>,
     reporter: Option<RunningReporter>,
+    /// Ends when all else has.
+    admin: Option<AdminThread>,
     drain_timeout: Duration,
     banner: String,
 }
@@ -98,6 +100,7 @@ impl Server {
     pub fn prepare(config: &Config, served: impl Into<ServedModel>) -> Result<ReadyServer, StartError> {
         let served: ServedModel = served.into();
         let description = served.description();
+        let chronicle = Arc::new(Chronicle::beginning(served.facts()));
         let ServedModel { model, file } = served;
         let layout = layout_of(model.feature_dim(), model.outputs())?;
         let topology = topology();
@@ -109,9 +112,12 @@ impl Server {
         check_address_space(bytes).map_err(|source| StartError::AddressSpace { bytes, io_threads, source })?;
         probe_ring().map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
         let bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
-        let banner = Banner::new(config, &description, layout, &placement, bound.address(), connections_max);
+        let admin = config.admin.map(bind_admin).transpose()?;
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let banner =
+            Banner::new(config, &description, layout, &placement, bound.address(), admin_address, connections_max);
         let assembly = Assembly::new(config, placement, connections_max, model, layout)?;
-        let ready = assembly.get_ready(config, bound, banner, file)?;
+        let ready = assembly.get_ready(config, bound, banner, file, Told { chronicle, admin })?;
         if config.seccomp {
             let what = "give up system calls as --seccomp asks (does the kernel have CONFIG_SECCOMP_FILTER?)";
             give_up_system_calls().map_err(|source| StartError::System { what, source })?;
@@ -166,11 +172,14 @@ impl ReadyServer {
     ///
     /// # Errors
     /// Somebody else has begun to listen on the port; then nothing runs or listens here.
-    pub fn serve(self) -> Result<Server, StartError> {
+    pub fn serve(mut self) -> Result<Server, StartError> {
         let port = self.bound.listen()?;
         let threads = self.crew.go();
         if let Some(reporter) = &self.core.reporter {
             reporter.begin();
+        }
+        if let Some(admin) = &mut self.core.admin {
+            admin.begin();
         }
         Ok(Server { core: self.core, threads, port })
     }

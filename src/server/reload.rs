@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Builder;
 use std::time::Instant;
@@ -18,7 +19,8 @@ use disrust_model::{F32_BYTES, Facts, LoadError, Loaded, Model, PredictError, Ro
 use thiserror::Error;
 
 use super::crew::CrewError;
-use super::served::ServedFile;
+use super::served::{ServedFile, told_facts};
+use crate::admin::Chronicle;
 use crate::batch::ReplaceError;
 use crate::kernel::{check_address_space, release_free_memory, run_when_idle};
 
@@ -58,13 +60,14 @@ impl Reloader {
     /// The system gives no thread.
     pub fn start(
         file: ServedFile,
+        chronicle: Arc<Chronicle>,
         replace: impl Fn(Box<dyn Model>) -> Result<(), ReplaceError> + Send + 'static,
     ) -> Result<Reloader, CrewError> {
         const NAME: &str = "reloader";
         // One place: who asks while somebody has asked and nothing has begun needs not ask.
         let (asked, requests) = sync_channel(1);
         // Detached: it ends with the last one who can ask.
-        let spawned = Builder::new().name(NAME.to_owned()).spawn(move || run(file, &requests, replace));
+        let spawned = Builder::new().name(NAME.to_owned()).spawn(move || run(file, &chronicle, &requests, replace));
         spawned.map_err(|source| CrewError::Refused { name: NAME.to_owned(), source })?;
         Ok(Reloader { asked })
     }
@@ -76,7 +79,12 @@ impl Reloader {
     }
 }
 
-fn run(mut file: ServedFile, requests: &Receiver<()>, replace: impl Fn(Box<dyn Model>) -> Result<(), ReplaceError>) {
+fn run(
+    mut file: ServedFile,
+    chronicle: &Chronicle,
+    requests: &Receiver<()>,
+    replace: impl Fn(Box<dyn Model>) -> Result<(), ReplaceError>,
+) {
     if let Err(error) = run_when_idle() {
         tracing::warn!(
             "loading a model may delay requests: the system refuses to let it wait for an idle CPU: {error}"
@@ -94,11 +102,13 @@ fn run(mut file: ServedFile, requests: &Receiver<()>, replace: impl Fn(Box<dyn M
                     format!("; it was {}, and is {}", file.facts.kind, facts.kind)
                 };
                 tracing::info!("the model {name} is replaced: version {old} -> {version}, loaded in {took} ms{kind}");
+                chronicle.model_replaced(told_facts(&facts));
                 file.facts = facts;
             }
             Err(error) => {
                 let (name, version) = (&file.facts.name, file.facts.version_text());
                 tracing::warn!("the new model is not taken, {name} of version {version} goes on serving: {error}");
+                chronicle.model_not_taken(&error.to_string());
             }
         }
         // What the old model held, or the one that was not taken.

@@ -9,8 +9,9 @@ use crate::config::placement::Topology;
 use crate::exchange::event::{InferenceEvent, Response};
 use crate::kernel::{available_cpus, raise_descriptor_limit};
 use crate::limits::{
-    CONNECTIONS_DEFAULT_MAX, CONNECTIONS_FEW, CONNECTIONS_MAX, DESCRIPTORS_PER_IO_THREAD, DESCRIPTORS_RESERVED,
-    PoolGeometry, THREAD_BYTES, beyond_budget_bytes, request_ring_slots, ring_bytes, thread_budget_bytes,
+    CONNECTIONS_DEFAULT_MAX, CONNECTIONS_FEW, CONNECTIONS_MAX, DESCRIPTORS_ADMIN, DESCRIPTORS_PER_IO_THREAD,
+    DESCRIPTORS_RESERVED, PoolGeometry, THREAD_BYTES, beyond_budget_bytes, request_ring_slots, ring_bytes,
+    thread_budget_bytes,
 };
 
 /// Address space that a server reserves when it starts, and that its peers can then make it use, at most.
@@ -23,7 +24,8 @@ pub(super) fn address_space_bytes(config: &Config, layout: RequestLayout, io_thr
     let each = buffers * (geometry.buffer_bytes() + size_of::<Response>()) + blocks + ring_bytes(io_threads);
     let batch = events * size_of::<InferenceEvent>() + geometry.scores_max(layout, events) * size_of::<f32>();
     // The batch processor's thread, the reporter's and the reloader's are three more.
-    io_threads * each + batch + (io_threads + 3) * THREAD_BYTES + REST_BYTES
+    let threads = io_threads + 3 + usize::from(config.admin.is_some());
+    io_threads * each + batch + threads * THREAD_BYTES + REST_BYTES
 }
 
 /// What the machine gives this process; to be read on the main thread, before any pinning.
@@ -38,11 +40,13 @@ pub(super) fn connections_max(config: &Config, io_threads: usize) -> Result<usiz
     let limit = raise_descriptor_limit()
         .map_err(|source| StartError::System { what: "read the limit on descriptors", source })?
         .0;
-    connections_within(limit, config.max_connections, io_threads)
+    connections_within(limit, config, io_threads)
 }
 
-fn connections_within(limit: usize, asked: Option<usize>, io_threads: usize) -> Result<usize, StartError> {
-    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_IO_THREAD * io_threads;
+fn connections_within(limit: usize, config: &Config, io_threads: usize) -> Result<usize, StartError> {
+    let asked = config.max_connections;
+    let admin = if config.admin.is_some() { DESCRIPTORS_ADMIN } else { 0 };
+    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_IO_THREAD * io_threads + admin;
     let available = limit.saturating_sub(reserved).min(CONNECTIONS_MAX);
     if available == 0 {
         return Err(StartError::Descriptors { limit });
@@ -81,7 +85,10 @@ mod tests {
             (reserved, None, None),
             (0, Some(7), None),
         ] {
-            assert_eq!(connections_within(limit, asked, 2).ok(), expected, "{asked:?} of {limit}");
+            let config = Config { max_connections: asked, ..Config::default() };
+            assert_eq!(connections_within(limit, &config, 2).ok(), expected, "{asked:?} of {limit}");
         }
+        let config = Config { admin: Some(([127, 0, 0, 1], 0).into()), ..Config::default() };
+        assert_eq!(connections_within(1024, &config, 2).ok(), Some(1024 - reserved - DESCRIPTORS_ADMIN));
     }
 }

@@ -5,6 +5,11 @@ use std::path::PathBuf;
 
 use disrust_model::{Facts, LoadOptions, Loaded, Model};
 
+use crate::admin::ModelFacts;
+
+/// The format of a model that is no file.
+const BUILT_IN: &str = "built in";
+
 /// A model to serve.
 pub struct ServedModel {
     pub(super) model: Box<dyn Model>,
@@ -26,6 +31,21 @@ impl ServedModel {
         ServedModel { model, file: Some(ServedFile { path, options, facts }) }
     }
 
+    /// What the admin port says of it.
+    pub(super) fn facts(&self) -> ModelFacts {
+        match &self.file {
+            Some(file) => told_facts(&file.facts),
+            None => ModelFacts {
+                name: self.model.name().to_owned(),
+                version: 0,
+                format: BUILT_IN.to_owned(),
+                features: self.model.feature_dim(),
+                outputs: self.model.outputs(),
+                feature_names: Vec::new(),
+            },
+        }
+    }
+
     /// What a banner says of it, in lines.
     pub(super) fn description(&self) -> String {
         match (&self.file, self.model.outputs()) {
@@ -35,6 +55,18 @@ impl ServedModel {
                 format!("model: {}, {} features, {outputs} outputs\n", self.model.name(), self.model.feature_dim())
             }
         }
+    }
+}
+
+/// What the admin port says of a file's model.
+pub(super) fn told_facts(facts: &Facts) -> ModelFacts {
+    ModelFacts {
+        name: facts.name.clone(),
+        version: facts.version,
+        format: facts.kind.clone(),
+        features: facts.features,
+        outputs: facts.outputs.len(),
+        feature_names: facts.feature_names.clone(),
     }
 }
 
