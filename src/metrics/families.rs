@@ -566,3 +566,127 @@ pub fn counters(sources: &Sources<'_>) -> Vec<(String, Number)> {
     };
     counters.flat_map(named).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(read: impl FnOnce(&Sources<'_>)) {
+        let io: [Arc<IoMetrics>; 2] = Default::default();
+        let facts = Facts {
+            io_names: vec!["io-0".to_owned(), "io-1".to_owned()],
+            state: "leaving",
+            model_name: "a \"b\" \\ c\nd".to_owned(),
+            process: ProcessUsage { cpu_seconds: Some(0.5), open_descriptors: Some(7), ..ProcessUsage::default() },
+            ..Facts::default()
+        };
+        io[1].turns.add(5);
+        read(&Sources { io: &io, batch: &BatchMetrics::default(), facts: &facts });
+    }
+
+    /// The table that explains the families to people.
+    fn table() -> String {
+        let mut table = "| name | type | labels | what |\n|---|---|---|---|\n".to_owned();
+        for Family { name, kind, labels, help, .. } in FAMILIES {
+            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+            table += &format!("| `{name}` | {} | {} | {help} |\n", kind.name(), labels.join(", "));
+        }
+        table
+    }
+
+    #[test]
+    fn the_documented_families_are_these() {
+        let document = include_str!("../../docs/OPERATIONS.md");
+        let written = document.split("<!-- metrics:prometheus -->\n").nth(1);
+        let written = written.and_then(|rest| rest.split("<!-- /metrics:prometheus -->").next());
+        assert!(written == Some(&table()), "docs/OPERATIONS.md should have, between its marks:\n{}", table());
+    }
+
+    /// What Prometheus' own rules ask of names and units (promtool check metrics), and this project of help.
+    #[test]
+    fn names_are_as_scrapers_expect_them() {
+        let mut names: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), FAMILIES.len(), "each is there once");
+        for Family { name, kind, help, .. } in FAMILIES {
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert!(name.starts_with("disrust_") || name.starts_with("process_"), "{name}");
+            for unit in ["_ns", "_us", "_ms", "milliseconds", "minutes", "kib", "mb", "percent"] {
+                assert!(!name.contains(unit), "{name}");
+            }
+            assert!(help.ends_with('.') && !help.contains(['\n', '\\', '|']), "{name}: {help}");
+            assert!(
+                *kind != Kind::Histogram || !name.ends_with("_seconds") || help.starts_with("From "),
+                "{name}: {help}"
+            );
+        }
+    }
+
+    /// Every family that is declared has samples with its labels and no others, but for what the system does not say.
+    #[test]
+    fn the_text_is_what_is_declared() {
+        told(|sources| {
+            let text = text(sources);
+            for Family { name, labels, .. } in FAMILIES {
+                let declared = text.matches(&format!("# TYPE {name} ")).count();
+                let is_unsaid =
+                    name.starts_with("process_") && !["process_cpu_seconds_total", "process_open_fds"].contains(name);
+                assert_eq!(declared, usize::from(!is_unsaid), "{name}");
+                for sample in text.lines().filter_map(|line| line.strip_prefix(&format!("{name}{{"))) {
+                    assert!(labels.iter().all(|label| sample.contains(&format!("{label}=\""))), "{name}: {sample}");
+                    assert_eq!(sample.matches("=\"").count(), labels.len(), "{name}: {sample}");
+                }
+            }
+            for line in [
+                "disrust_state{state=\"leaving\"} 1",
+                "disrust_state{state=\"ready\"} 0",
+                "disrust_turns_total{thread=\"io-1\"} 5",
+                "disrust_model_info{name=\"a \\\"b\\\" \\\\ c\\nd\",version=\"\",format=\"\"} 1",
+                "disrust_request_duration_seconds_bucket{le=\"0.000005\"} 0",
+                "disrust_batch_vectors_bucket{le=\"+Inf\"} 0",
+                "process_cpu_seconds_total 0.5",
+            ] {
+                assert!(text.lines().any(|is| is == line), "{line}: {text}");
+            }
+        });
+    }
+
+    /// Each count of the catalogue is in a family, but for what cannot happen, what is a peak, and what another one is made of.
+    #[test]
+    fn nothing_is_counted_that_scrapers_are_not_told() {
+        let source = include_str!("families.rs");
+        for metric in &super::super::catalogue::METRICS {
+            let is_told = source.contains(&format!("(\"{}\"", metric.name));
+            let is_left_out = [
+                "requests_per_s",
+                "published",
+                "req_ring_full",
+                "pool_too_large",
+                "closed",
+                "resp_ring_full",
+                "model_swaps",
+                "stall_pct",
+                "err_broken",
+                "err_expired",
+                "err_evicted",
+                "cut",
+            ];
+            let is_left_out = metric.kind() == "peak" || is_left_out.contains(&metric.name);
+            assert!(is_told != is_left_out, "{} is told: {is_told}", metric.name);
+        }
+    }
+
+    /// Counters are the same to those who read the text and to those who read numbers.
+    #[test]
+    fn counters_are_those_of_the_text() {
+        told(|sources| {
+            let text = text(sources);
+            let counters = counters(sources);
+            assert!(counters.len() > 20);
+            for (name, value) in counters {
+                assert!(text.lines().any(|line| line == format!("{name} {value}")), "{name} {value}");
+            }
+        });
+    }
+}

@@ -3,7 +3,7 @@
 //! If anything fails half-way, what has been started ends by itself ([`super::crew`]), and nothing is left behind.
 #![forbid(unsafe_code)]
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -52,6 +52,7 @@ pub(super) struct Told {
     pub chronicle: Arc<Chronicle>,
     /// Where they ask, if they may.
     pub admin: Option<TcpListener>,
+    pub admin_address: Option<SocketAddr>,
 }
 
 /// Everything that the threads are made of.
@@ -209,7 +210,7 @@ impl Assembly {
         let is_refused = |place: usize| refused[place].load(Ordering::Relaxed);
         let threads = banner.threads(is_refused);
         let banner = banner.lines(is_refused);
-        let Told { chronicle, admin } = told;
+        let Told { chronicle, admin, admin_address } = told;
         let subject = Subject {
             control: Arc::clone(&self.control),
             io_metrics: io_metrics.clone(),
@@ -234,7 +235,18 @@ impl Assembly {
             handle.reloader = Some(Reloader::start(file, chronicle, move |model| replacing.replace_model(model))?);
         }
         let (address, drain_timeout) = (bound.address(), config.drain_timeout);
-        let core = Core { address, handle, notices, io_wakes, batch_metrics, reporter, admin, drain_timeout, banner };
+        let core = Core {
+            address,
+            admin_address,
+            handle,
+            notices,
+            io_wakes,
+            batch_metrics,
+            reporter,
+            admin,
+            drain_timeout,
+            banner,
+        };
         Ok(ReadyServer { crew, core, bound })
     }
 }

@@ -72,6 +72,7 @@ pub struct Server {
 /// What a server is, before it serves and while it does.
 struct Core {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     handle: ServerHandle,
     /// What threads and handles say.
     notices: Receiver<Notice>,
@@ -117,7 +118,7 @@ impl Server {
         let banner =
             Banner::new(config, &description, layout, &placement, bound.address(), admin_address, connections_max);
         let assembly = Assembly::new(config, placement, connections_max, model, layout)?;
-        let ready = assembly.get_ready(config, bound, banner, file, Told { chronicle, admin })?;
+        let ready = assembly.get_ready(config, bound, banner, file, Told { chronicle, admin, admin_address })?;
         if config.seccomp {
             let what = "give up system calls as --seccomp asks (does the kernel have CONFIG_SECCOMP_FILTER?)";
             give_up_system_calls().map_err(|source| StartError::System { what, source })?;
@@ -128,6 +129,11 @@ impl Server {
     /// The address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.core.address
+    }
+
+    /// The address of its admin port, if it has one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.core.admin_address
     }
 
     /// What stops the server.

@@ -4,6 +4,7 @@
 //! Nothing here measures a time: a deadline is only where a test gives up, so that none hangs.
 #![allow(dead_code, unused_imports, reason = "each test crate uses its part of this")]
 
+pub mod admin;
 mod client;
 pub mod models;
 mod process;

@@ -156,6 +156,14 @@ impl ServerProcess {
         line.split(' ').next().and_then(|address| address.parse().ok()).expect("an address")
     }
 
+    /// The address of the admin port that the banner names.
+    pub fn admin_address(&self) -> SocketAddr {
+        let banner = self.stderr();
+        let line =
+            banner.lines().find_map(|line| line.strip_prefix("admin on http://")).expect("the banner says where");
+        line.trim_end_matches('/').parse().expect("an address")
+    }
+
     /// The file that it serves, if that is the trees of [`truth`].
     pub fn model_file(&self) -> Option<&TemporaryFile> {
         self.model_file.as_ref()

@@ -23,6 +23,7 @@ pub fn config() -> Config {
 /// A running server, which drains and must have kept its books when it goes out of scope.
 pub struct TestServer {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     handle: ServerHandle,
     /// Until it has ended.
     ended: Option<Receiver<Result<Report, RunError>>>,
@@ -43,14 +44,19 @@ impl TestServer {
 
     pub fn serve(config: Config, model: impl Model + 'static) -> TestServer {
         let server = Server::start(&config, Box::new(model)).expect("a server starts on a free port");
-        let (address, handle) = (server.address(), server.handle());
+        let (address, admin_address, handle) = (server.address(), server.admin_address(), server.handle());
         let (sender, ended) = channel();
         std::thread::spawn(move || sender.send(server.wait()));
-        TestServer { address, handle, ended: Some(ended) }
+        TestServer { address, admin_address, handle, ended: Some(ended) }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of its admin port, which it was configured to have.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address.expect("it has an admin port")
     }
 
     pub fn handle(&self) -> ServerHandle {
