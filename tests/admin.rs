@@ -12,7 +12,7 @@ use disrust::config::Config;
 use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::Signal;
 
-use common::admin::{answer_of, ask, connect, get, read_to_end, samples, scrape, status, value};
+use common::admin::{answer_of, ask, connect, garbage, get, read_to_end, samples, scrape, status, value};
 use common::models::{TemporaryFile, constant};
 use common::{
     Bystander, Client, PATIENCE_FOR_END, Request, Run, ServerProcess, TestServer, binary, config, free_port,
@@ -241,32 +241,6 @@ fn large_heads_are_refused() {
 /// Whatever is sent, the port goes on and the process does not grow.
 #[test]
 fn garbage_does_no_harm() {
-    const PIECES: [&str; 24] = [
-        "GET ",
-        "HEAD ",
-        "POST ",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "/",
-        "/metrics",
-        "/status.json",
-        "/%00",
-        "?verbose",
-        " HTTP/1.1",
-        " HTTP/9.9",
-        "\r\n",
-        "\n",
-        "\r\n\r\n",
-        "Host: ",
-        "Content-Length: ",
-        "18446744073709551616",
-        "-1",
-        "Transfer-Encoding: chunked",
-        "Expect: 100-continue\r\n",
-        "Connection: keep-alive\r\n",
-        "Upgrade: h2c\r\n",
-        ": ",
-        "\u{0}",
-    ];
     const CASES: u64 = 500;
     let server = server(&[]);
     let admin = server.admin_address();
@@ -275,17 +249,9 @@ fn garbage_does_no_harm() {
     let mut open = Vec::new();
     for seed in 0..CASES {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut garbage = Vec::new();
-        for _ in 0..rng.usize(1..40) {
-            match rng.u8(..) {
-                0..200 => garbage.extend_from_slice(PIECES[rng.usize(..PIECES.len())].as_bytes()),
-                200..240 => garbage.extend((0..rng.usize(..64)).map(|_| rng.u8(..))),
-                _ => garbage.extend(std::iter::repeat_n(rng.alphanumeric() as u8, rng.usize(..20_000))),
-            }
-        }
         let mut stream = connect(admin);
         // The server may end the connection meanwhile.
-        let _ended = stream.write_all(&garbage);
+        let _ended = stream.write_all(&garbage(&mut rng));
         match rng.u8(..4) {
             // Some hang up at once, some do not.
             0 => drop(stream),
@@ -448,7 +414,7 @@ fn a_reload_is_told_of() {
     wait_patiently_until(PATIENCE_FOR_END, "the new model serves", || reloads("ok") == 1);
     let second = info();
     assert_ne!(first, second);
-    file.replace(b"no model".to_vec());
+    file.replace(b"no model");
     server.signal(Signal::SIGHUP);
     wait_patiently_until(PATIENCE_FOR_END, "the file is refused", || reloads("failed") == 1);
     assert_eq!((info(), reloads("ok")), (second, 1));

@@ -11,10 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use disrust::limits::{DESCRIPTORS_PER_IO_THREAD, DESCRIPTORS_RESERVED};
+use disrust::limits::{ADMIN_CONNECTIONS_MAX, DESCRIPTORS_ADMIN, DESCRIPTORS_PER_IO_THREAD, DESCRIPTORS_RESERVED};
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, getrlimit};
 
+use common::admin;
 use common::{Client, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_disrust");
@@ -65,13 +66,25 @@ fn a_thread_that_cannot_be_had_is_named() {
     let user = had!(stranger());
     let reporter = cfg!(feature = "metrics").then_some("metrics");
     let threads = ["log", "signals", "batch-processor", "io-0", "io-1", "io-2", "io-3"].into_iter().chain(reporter);
+    let threads = threads.chain(["admin"]);
     for (had, missing) in std::iter::once((0, "log")).chain((1..).zip(threads.clone())) {
         let limit = format!("--nproc={had}");
-        let run = Run::of(limited(&[&limit]).uid(user).gid(user).args(["--io-threads", "4", "--reuse-port"]));
+        let run = Run::of(limited(&[&limit]).uid(user).gid(user).args([
+            "--io-threads",
+            "4",
+            "--reuse-port",
+            "--admin",
+            "127.0.0.1:0",
+        ]));
         assert_ends_with_words(&run, 70, &[&format!("the thread {missing}"), "ulimit -u", "--io-threads"]);
     }
     let enough = format!("--nproc={}", 1 + threads.count());
-    let server = ServerProcess::launch(limited(&[&enough]).uid(user).gid(user).args(["--io-threads", "4"]));
+    let server = ServerProcess::launch(limited(&[&enough]).uid(user).gid(user).args([
+        "--io-threads",
+        "4",
+        "--admin",
+        "127.0.0.1:0",
+    ]));
     assert_serves(&mut server.connect());
 }
 
@@ -203,6 +216,22 @@ fn few_descriptors_are_complained_about() {
         drop(clients);
         assert_eq!(server.wait().0, Some(0));
     }
+    // With all connections of clients taken, the admin port has its own.
+    let limit = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_IO_THREAD + DESCRIPTORS_ADMIN + 3;
+    let limit_flag = format!("--nofile={limit}");
+    let mut command = limited(&[&limit_flag]);
+    let server = ServerProcess::launch(command.args(["--io-threads", "1", "--reuse-port", "--admin", "127.0.0.1:0"]));
+    let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(assert_serves);
+    assert!(server.connect().is_closed_at_once());
+    let slow: Vec<_> = (0..2 * ADMIN_CONNECTIONS_MAX).map(|_| admin::connect(server.admin_address())).collect();
+    for path in ["/livez", "/metrics", "/status.json"] {
+        assert_eq!(admin::status(server.admin_address(), path), 200);
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs").count();
+    assert!(open <= limit - 4, "{open} of {limit}, and what is open for a moment");
+    clients.iter_mut().for_each(assert_serves);
+    drop(slow);
     let none = format!("--nofile={}", DESCRIPTORS_RESERVED + DESCRIPTORS_PER_IO_THREAD);
     let run = Run::of(limited(&[&none]).args(["--io-threads", "1"]));
     assert_ends_with_words(&run, 70, &["leaves none for connections", "ulimit -n"]);

@@ -38,6 +38,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
+use crate::kernel::explain_thread_refusal;
 pub use chronicle::{Chronicle, ModelFacts};
 pub use watch::Subject;
 use watch::Watch;
@@ -46,7 +47,7 @@ use watch::Watch;
 #[derive(Debug, Error)]
 pub enum AdminError {
     /// The system gives no thread.
-    #[error("cannot start the thread {THREAD_NAME}: {0}")]
+    #[error("cannot start the thread {THREAD_NAME}: {}", explain_thread_refusal(.0))]
     Thread(io::Error),
     /// It gives nothing to wait with.
     #[error(

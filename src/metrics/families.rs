@@ -612,8 +612,8 @@ mod tests {
         for Family { name, kind, help, .. } in FAMILIES {
             assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
             assert!(name.starts_with("disrust_") || name.starts_with("process_"), "{name}");
-            for unit in ["_ns", "_us", "_ms", "milliseconds", "minutes", "kib", "mb", "percent"] {
-                assert!(!name.contains(unit), "{name}");
+            for unit in ["ns", "us", "ms", "milliseconds", "minutes", "kib", "mb", "percent"] {
+                assert!(!name.split('_').any(|word| word == unit), "{name}");
             }
             assert!(help.ends_with('.') && !help.contains(['\n', '\\', '|']), "{name}: {help}");
             assert!(

@@ -96,3 +96,42 @@ pub fn samples(text: &str) -> BTreeMap<String, f64> {
 pub fn value(samples: &BTreeMap<String, f64>, name: &str) -> u64 {
     *samples.get(name).unwrap_or_else(|| panic!("there is {name}")) as u64
 }
+
+/// What nobody should send, mostly of words that mean something here.
+pub fn garbage(rng: &mut fastrand::Rng) -> Vec<u8> {
+    const PIECES: [&str; 24] = [
+        "GET ",
+        "HEAD ",
+        "POST ",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "/",
+        "/metrics",
+        "/status.json",
+        "/%00",
+        "?verbose",
+        " HTTP/1.1",
+        " HTTP/9.9",
+        "\r\n",
+        "\n",
+        "\r\n\r\n",
+        "Host: ",
+        "Content-Length: ",
+        "18446744073709551616",
+        "-1",
+        "Transfer-Encoding: chunked",
+        "Expect: 100-continue\r\n",
+        "Connection: keep-alive\r\n",
+        "Upgrade: h2c\r\n",
+        ": ",
+        "\u{0}",
+    ];
+    let mut garbage = Vec::new();
+    for _ in 0..rng.usize(1..40) {
+        match rng.u8(..) {
+            0..200 => garbage.extend_from_slice(PIECES[rng.usize(..PIECES.len())].as_bytes()),
+            200..240 => garbage.extend((0..rng.usize(..64)).map(|_| rng.u8(..))),
+            _ => garbage.extend(std::iter::repeat_n(rng.alphanumeric() as u8, rng.usize(..20_000))),
+        }
+    }
+    garbage
+}

@@ -4,6 +4,7 @@
 //! machine that is not busy. Rows that need a misbehaving kernel are in the simulation, orderings in the model tests.
 //! What a machine cannot do is skipped with the reason, never passed. Each row prints what it measured.
 
+mod admin;
 #[path = "../soak/bystanders.rs"]
 mod bystanders;
 #[path = "../common/mod.rs"]
@@ -68,6 +69,7 @@ fn rows() -> Vec<Row> {
         freezing::ROWS,
         signals::ROWS,
         reloads::ROWS,
+        admin::ROWS,
     ]
     .concat();
     let of_sum = listed.iter().map(|&(id, fault, run)| Row { id: id.to_owned(), fault, run, trees: false });

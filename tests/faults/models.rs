@@ -1,11 +1,12 @@
 //! Rows E: models that fail, hang, and share a CPU; and the servers that serve them, in processes of their own.
 
+use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use disrust::config::Config;
 use disrust::config::placement::Pin;
-use disrust::limits::MODEL_STALL_MAX;
+use disrust::limits::{LIVE_STALL_MAX, MODEL_STALL_MAX, READY_STEP_MAX};
 use disrust::server::Server;
 use disrust::server::logging::Logging;
 use disrust_model::{Model, PredictError, Rows, Sum};
@@ -15,7 +16,7 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 
 use super::Listed;
-use super::common::{Reply, ServerProcess, random_requests};
+use super::common::{Reply, ServerProcess, admin, random_requests, wait_patiently_until};
 use super::peer::Peer;
 use super::site::{Site, Stop, last_line, needs_program, require, through};
 
@@ -75,7 +76,8 @@ pub fn serve(kind: &str) -> ExitCode {
         _ => return ExitCode::from(2),
     };
     let logging = Logging::start().expect("this machine has threads");
-    let config = Config { port: 0, pin: Pin::None, ..Config::default() };
+    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let config = Config { port: 0, pin: Pin::None, admin, ..Config::default() };
     let model = Misbehaving { sum: Sum::new(FEATURE_DIM), manner };
     let mut signals = Signals::new([SIGTERM]).expect("a signal may be handled");
     let server = Server::start(&config, Box::new(model)).expect("it starts");
@@ -126,10 +128,15 @@ fn hanging(site: &mut Site) -> Result<(), Stop> {
     request.bytes[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
     let client = server.connect();
     client.send(&request.bytes);
-    let begun_at = Instant::now();
+    let (begun_at, admin) = (Instant::now(), server.admin_address());
+    for (path, bound) in [("/readyz", READY_STEP_MAX), ("/livez", LIVE_STALL_MAX)] {
+        wait_patiently_until(MODEL_STALL_MAX, path, || admin::status(admin, path) == 503);
+        let after = begun_at.elapsed();
+        site.measured(format!("{path} 503 after {:.1} s", after.as_secs_f64()));
+        require(after >= bound, format!("{path} gives the model {bound:?}"))?;
+    }
     let (status, log) = server.wait();
     site.measured(format!("ended after {:.0} s: {}", begun_at.elapsed().as_secs_f64(), last_line(&log)));
-    site.measured("there is no readiness to turn false yet");
     require(status == Some(70) && log.contains("taken for hung"), "it ends with a message")
 }
 

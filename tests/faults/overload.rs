@@ -9,7 +9,7 @@ use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::Signal;
 
 use super::Listed;
-use super::common::{Client, DeafCrowd, Request, random_requests, wait_until};
+use super::common::{Client, DeafCrowd, Request, admin, random_requests, wait_until};
 use super::models::server_with_model;
 use super::peer::Peer;
 use super::site::{Gauges, Site, Stop, require};
@@ -157,13 +157,24 @@ fn slow_model(site: &mut Site) -> Result<(), Stop> {
     let before = Gauges::of(&server);
     let request = site.request(64);
     let mut crowd = DeafCrowd::connect(server.address(), 20, &request);
-    let begun_at = Instant::now();
+    let (begun_at, admin, mut asked) = (Instant::now(), server.admin_address(), 0);
+    let mut status = serde_json::Value::Null;
     while begun_at.elapsed() < Duration::from_secs(site.size(10, 3)) {
         crowd.send();
         std::thread::sleep(Duration::from_millis(10));
+        let answers = [admin::status(admin, "/livez"), admin::status(admin, "/readyz")];
+        require(answers == [200; 2], format!("it makes progress, and health says {answers:?}"))?;
+        status = serde_json::from_str(&admin::get(admin, "/status.json").body).expect("it is JSON");
+        asked += 1;
     }
+    let busy = status["cpus"].as_array().and_then(|threads| threads.last()?["busy_share"].as_f64()).unwrap_or(0.0);
     let grown = server.resident_bytes().saturating_sub(before.resident_bytes) / 1024;
-    site.measured(format!("{grown} KiB more with 20 peers that never stop sending; there is no health to ask"));
+    site.measured(format!(
+        "{grown} KiB more with 20 peers that never stop sending; asked {asked} times, it was alive and ready, and its \
+         model busy for {:.0} % of the time",
+        100.0 * busy
+    ));
+    require(busy > 0.5, "the status page says that it is full")?;
     drop(crowd);
     let mut polite = server.connect();
     polite.exchange(&[request]);
