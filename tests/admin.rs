@@ -29,7 +29,7 @@ fn server(flags: &[&str]) -> ServerProcess {
 }
 
 fn config_with_admin() -> Config {
-    Config { admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..config() }
+    Config { admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))), stage_times: true, ..config() }
 }
 
 /// Every path answers, as it should and to no other method, also where the process has given system calls up.
@@ -144,12 +144,15 @@ fn a_drain_is_told_of_and_its_report_agrees() {
     let told = |name: &str| value(&last, name);
     let result = |result: &str| told(&format!("disrust_requests_total{{result=\"{result}\"}}"));
     let report = format!(
-        "drained: {} connections served, 1 cut at the end; {} requests answered, {} discarded because their peer had gone, \
-         {} refused while draining",
+        "drained: {} connections served, 1 cut at the end; {} requests answered, {} of them failed and {} shed, {} discarded \
+         because their peer had gone, {} refused while draining, {} bad",
         told("disrust_connections_accepted_total"),
-        result("ok") + result("model_error"),
+        result("ok") + result("model_error") + result("shed"),
+        result("model_error"),
+        result("shed"),
         result("discarded"),
         result("closing"),
+        result("bad"),
     );
     assert!(log.contains(&report), "{report}: {log}");
     assert!(result("ok") > 1000 && result("bad") == 1, "{last:?}");

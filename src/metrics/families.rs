@@ -660,6 +660,8 @@ mod tests {
             let is_told = source.contains(&format!("(\"{}\"", metric.name));
             let is_left_out = [
                 "requests_per_s",
+                "sent",
+                "rejected",
                 "published",
                 "req_ring_full",
                 "pool_too_large",
