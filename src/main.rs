@@ -1,6 +1,7 @@
 //! From the command line to an exit status. Everything in between is the library's.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -9,10 +10,10 @@ use std::time::Duration;
 use disrust::admin::probe;
 use disrust::config::health::HealthFlags;
 use disrust::config::verify::VerifyOptions;
-use disrust::config::{CommandLine, Config, ConfigError, Flags, ModelChoice};
+use disrust::config::{CommandLine, Config, ConfigError, Flags, LogFormat, ModelChoice};
 use disrust::kernel::{SpeakingAllocator, check_address_space, spare_address_space, write_to_stderr};
 use disrust::limits::THREAD_BYTES;
-use disrust::server::logging::Logging;
+use disrust::server::logging::{Logging, refusal};
 use disrust::server::signals::{CaughtSignals, Signals};
 use disrust::server::{ServedModel, Server, StartError};
 use disrust::verify;
@@ -43,12 +44,25 @@ static ALLOCATOR: SpeakingAllocator = SpeakingAllocator;
 fn main() -> ExitCode {
     #[cfg(feature = "onnxruntime")]
     disrust::kernel::refuse_telemetry();
-    match CommandLine::read(std::env::args_os()) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let log_format = LogFormat::of_words(&words, |variable| std::env::var_os(variable));
+    match CommandLine::read(words) {
         // Nobody is served: a signal ends it as it ends any program.
         Ok(CommandLine::Verify(options)) => verify_model(&options),
         Ok(CommandLine::Health(flags)) => ask_health(flags),
-        Ok(CommandLine::Serve(flags)) => serve(Ok(flags)),
-        Err(error) => serve(Err(error)),
+        Ok(CommandLine::Print(text)) => print(&text),
+        Ok(CommandLine::Serve(flags)) => serve(Ok(flags), log_format),
+        Err(error) => serve(Err(error), log_format),
+    }
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    match std::io::stdout().write_all(text) {
+        Ok(()) => ExitCode::from(exit::DRAINED),
+        Err(error) => {
+            write_to_stderr(failure(&format!("cannot write to stdout: {error}")).as_bytes(), LAST_WORDS_MAX);
+            ExitCode::from(exit::NOT_WRITTEN)
+        }
     }
 }
 
@@ -81,7 +95,8 @@ fn ask_health(flags: HealthFlags) -> ExitCode {
                       the server has it",
             ),
         )),
-        Err(error) => Err(config_failure(&error)),
+        // Who runs it is a person or a health check; its words are no log.
+        Err(error) => Err(config_failure(&error, LogFormat::Text)),
     };
     let (status, words) = match answer {
         Ok(answer) if answer.is_ready => {
@@ -97,18 +112,18 @@ fn ask_health(flags: HealthFlags) -> ExitCode {
 }
 
 /// Serves, if the command line says how, until the drain.
-fn serve(flags: Result<Flags, ConfigError>) -> ExitCode {
-    let (logging, signals) = match begin() {
+fn serve(flags: Result<Flags, ConfigError>, log_format: LogFormat) -> ExitCode {
+    let (logging, signals) = match begin(log_format) {
         Ok(begun) => begun,
         Err(error) => {
-            write_to_stderr(failure(&error).as_bytes(), LAST_WORDS_MAX);
+            write_to_stderr(refusal(log_format, &failure(&error)).as_bytes(), LAST_WORDS_MAX);
             return ExitCode::from(exit::INTERNAL);
         }
     };
     let status = match run(flags, &logging, &signals) {
         Ok(()) => exit::DRAINED,
         Err((status, message)) => {
-            logging.print(&message);
+            logging.refuse(&message);
             status
         }
     };
@@ -117,7 +132,7 @@ fn serve(flags: Result<Flags, ConfigError>) -> ExitCode {
 }
 
 /// Before anything that can take long or has much to say: signals, and somebody who writes.
-fn begin() -> Result<(Logging, Signals), String> {
+fn begin(log_format: LogFormat) -> Result<(Logging, Signals), String> {
     /// The threads that are begun here, and what is small.
     const BYTES: usize = 2 * THREAD_BYTES + 4 * 1024 * 1024;
     let caught = CaughtSignals::catch().map_err(|error| {
@@ -127,7 +142,7 @@ fn begin() -> Result<(Logging, Signals), String> {
     check_address_space(BYTES).map_err(|error| {
         format!("cannot reserve {} MiB of address space: {error}. Try: a higher ulimit -v", BYTES / 1024 / 1024)
     })?;
-    let logging = Logging::start().map_err(|error| error.to_string())?;
+    let logging = Logging::start(log_format).map_err(|error| error.to_string())?;
     let signals = caught.hear(&logging).map_err(|error| error.to_string())?;
     Ok((logging, signals))
 }
@@ -141,8 +156,9 @@ fn run(flags: Result<Flags, ConfigError>, logging: &Logging, signals: &Signals) 
             let _unheard = error.print();
             return Ok(());
         }
-        Err(error) => return Err(config_failure(&error)),
+        Err(error) => return Err(config_failure(&error, logging.format())),
     };
+    logging.set_format(config.log_format);
     let model = load_model(&config).map_err(|message| (exit::CONFIG, failure(&message)))?;
     let failed = |error: StartError| (start_failure_status(&error), failure(&error));
     let ready = Server::prepare(&config, model).map_err(failed)?;
@@ -154,11 +170,12 @@ fn run(flags: Result<Flags, ConfigError>, logging: &Logging, signals: &Signals) 
     Ok(())
 }
 
-fn config_failure(error: &ConfigError) -> (u8, String) {
+fn config_failure(error: &ConfigError, log_format: LogFormat) -> (u8, String) {
     match error {
         ConfigError::Usage(error) => {
             let text = error.render();
-            let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            let colored = log_format == LogFormat::Text && std::io::stderr().is_terminal();
+            let text = if colored { text.ansi().to_string() } else { text.to_string() };
             (exit::USAGE, text)
         }
         ConfigError::File { .. } => (exit::CONFIG, failure(error)),

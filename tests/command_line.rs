@@ -6,12 +6,13 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use disrust_protocol::{ErrorCode, FEATURE_DIM};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use serde_json::Value;
 
 use common::models::{TemporaryFile, cut, lightgbm, regression, three_classes};
 use common::{Client, Reply, Request, Run, ServerProcess, binary, free_port, random_requests, seeded, wait_until};
@@ -59,6 +60,9 @@ fn bad_flags_are_named() {
         (&["verify", "--model", "m.txt", "--rows", "0"], "--rows"),
         (&["verify", "--model", "m.txt", "--port", "1"], "--port"),
         (&["--port", "1", "verify", "--model", "m.txt"], "verify"),
+        (&["completions"], "<SHELL>"),
+        (&["completions", "tcl"], "bash"),
+        (&["--log-format", "xml"], "--log-format"),
         (&["--max-connections", "-1"], "--max-connections"),
         (&["--idle-timeout", "soon"], "--idle-timeout"),
         (&["--drain-timeout", "10"], "--drain-timeout"),
@@ -547,6 +551,148 @@ fn a_confined_server_serves_and_drains() {
     server.signal(Signal::SIGTERM);
     let (status, log) = server.wait();
     assert_eq!(status, Some(0), "{log}");
+}
+
+/// All flags and commands that `--help` lists, of the server and of its commands.
+fn listed_words() -> Vec<String> {
+    let help = |command: &[&str]| run(&[command, &["--help"]].concat()).stdout;
+    let server = help(&[]);
+    let commands = server.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands = commands.filter_map(|line| line.split_whitespace().next());
+    let commands: Vec<_> = commands.filter(|command| *command != "help").collect();
+    let helps = commands.iter().map(|command| help(&[command])).chain([server.clone()]);
+    let flags = helps.flat_map(|help| {
+        let words: Vec<_> = help.lines().filter(|line| line.trim_start().starts_with('-')).map(str::to_owned).collect();
+        words
+    });
+    let flags = flags.filter_map(|line| {
+        let long = &line[line.find("--")?..];
+        Some(long.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect())
+    });
+    flags.chain(commands.iter().map(|command| (*command).to_owned())).collect()
+}
+
+/// A shell completes every flag and command, and what is printed for it is one of its scripts.
+#[test]
+fn completions_know_every_flag_and_command() {
+    let words = listed_words();
+    assert!(["--port", "--config", "--inputs", "verify", "man"].iter().all(|word| words.iter().any(|is| is == word)));
+    for shell in ["bash", "zsh", "fish"] {
+        let run = run(&["completions", shell]);
+        assert!(run.status == Some(0) && run.stderr.is_empty(), "{shell}: {run:?}");
+        // Fish names them without their dashes.
+        let missing = words.iter().filter(|word| !run.stdout.contains(word.trim_start_matches('-')));
+        let missing: Vec<_> = missing.collect();
+        assert!(missing.is_empty(), "{shell}: {missing:?}");
+        if shell_is_here(shell) {
+            let script = TemporaryFile::new(&format!("completions.{shell}"), &run.stdout);
+            let syntax = Run::of(Command::new(shell).args(["-n", script.path()]).stdin(Stdio::null()));
+            assert!(syntax.status == Some(0) && syntax.stderr.is_empty(), "{shell}: {syntax:?}");
+        }
+    }
+    let script = TemporaryFile::new("completions.bash", run(&["completions", "bash"]).stdout);
+    for (word, expected) in [("--wait", "auto spin yield park"), ("--log-format", "text json")] {
+        let complete = format!(
+            "source {}; COMP_WORDS=(disrust {word} ''); COMP_CWORD=2; _disrust disrust '' {word}; echo \"${{COMPREPLY[*]}}\"",
+            script.path()
+        );
+        if shell_is_here("bash") {
+            let run = Run::of(Command::new("bash").args(["-c", &complete]).stdin(Stdio::null()));
+            assert_eq!(run.stdout.trim_end(), expected, "{run:?}");
+        }
+    }
+}
+
+/// Whether this machine has the shell to try a script in.
+fn shell_is_here(shell: &str) -> bool {
+    Command::new(shell).args(["-c", "true"]).stdin(Stdio::null()).status().is_ok()
+}
+
+/// The manual page tells of every flag, command and exit status, and what formats such pages has no complaint.
+#[test]
+fn the_manual_page_tells_of_everything() {
+    let page = run(&["man"]);
+    assert!(page.status == Some(0) && page.stderr.is_empty(), "{page:?}");
+    let text = page.stdout.replace("\\-", "-");
+    let missing: Vec<_> = listed_words().into_iter().filter(|word| !text.contains(word.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for said in ["\n.SH \"EXIT STATUS\"\n", "69 io_uring unavailable", "DISRUST_PORT", "\n.SS verify\n"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert_eq!(text.matches("\n.SH OPTIONS\n").count(), 1, "{text}");
+    let file = TemporaryFile::new("page.1", &page.stdout);
+    if Command::new("groff").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+        let mut groff = Command::new("groff");
+        let shown = Run::of(groff.args(["-man", "-ww", "-Tutf8", file.path()]).stdin(Stdio::null()));
+        assert!(shown.status == Some(0) && shown.stderr.is_empty() && shown.stdout.contains("batch"), "{shown:?}");
+    }
+}
+
+/// The objects of a log in JSON; panics at a line that is none, or that lacks what each has.
+fn objects(log: &str) -> Vec<Value> {
+    let object = |line: &str| {
+        let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for key in ["timestamp", "level", "message", "target", "threadName"] {
+            assert!(object[key].is_string(), "{key}: {line}");
+        }
+        object
+    };
+    log.lines().map(object).collect()
+}
+
+/// With `--log-format json` each line is an object: the banner, what happens to peers with its fields, and the end.
+#[test]
+fn a_log_in_json_is_one_object_a_line() {
+    let file = TemporaryFile::new("log_format.toml", "log-format = \"json\"\n");
+    for (flags, variable) in
+        [(&["--log-format", "json"][..], None), (&[], Some("json")), (&["--config", file.path()], None)]
+    {
+        let mut command = binary();
+        command.args(["--port", "0", "--pin", "none"]).args(flags);
+        command.envs(variable.map(|value| ("DISRUST_LOG_FORMAT", value)));
+        let server = ServerProcess::launch_anyway(&mut command);
+        wait_until("it serves", || server.stderr().contains("\"message\":\"timeouts: ") || server.has_ended());
+        let banner = objects(&server.stderr());
+        let messages = banner.iter().filter_map(|line| line["message"].as_str());
+        let listening = messages.filter_map(|message| message.strip_prefix("listening on ")).next();
+        let address = listening.expect("the banner says where").parse().expect("an address");
+        let mut bad = Client::connect(address);
+        let bad_address = bad.stream().local_addr().expect("it is connected").to_string();
+        bad.exchange(&[Request::bad(&[0; 4])]);
+        bad.expect_end();
+        server.signal(Signal::SIGTERM);
+        let (status, log) = server.wait();
+        assert_eq!(status, Some(0), "{log}");
+        let log = objects(&log);
+        let about = |text: &str| log.iter().find(|line| line["message"].as_str().is_some_and(|is| is.contains(text)));
+        let bad = about("a bad request").expect("it is logged");
+        assert!(bad["level"] == "WARN" && bad["peer"] == bad_address.as_str(), "{bad}");
+        assert_eq!(about("SIGTERM").expect("it is logged")["threadName"], "signals");
+        assert_eq!(about("drained: 1 connections").expect("it is logged")["level"], "INFO");
+    }
+}
+
+/// Whatever a server does not start for is one object, too, from wherever the format is known.
+#[test]
+fn refusals_are_objects_in_a_log_in_json() {
+    let file = TemporaryFile::new("log_format_only.toml", "log-format = \"json\"\n");
+    for (flags, variable, status, said) in [
+        (&["--prot", "1", "--log-format", "json"][..], None, 2, "--prot"),
+        (&["--port", "x", "--log-format=json"], None, 2, "--port"),
+        (&["--port", "x"], Some("json"), 2, "--port"),
+        (&["--config", "missing.toml"], Some("json"), 78, "missing.toml"),
+        (&["--config", file.path(), "--model", "missing.txt"], None, 78, "missing.txt"),
+        (&["--config", file.path(), "--host", "192.0.2.1"], None, 71, "192.0.2.1"),
+    ] {
+        let run = Run::of(binary().args(flags).envs(variable.map(|value| ("DISRUST_LOG_FORMAT", value))));
+        assert_eq!(run.status, Some(status), "{flags:?}: {run:?}");
+        let log = objects(&run.stderr);
+        let last = log.last().expect("it says why");
+        assert!(last["level"] == "ERROR" && last["message"].as_str().is_some_and(|is| is.contains(said)), "{last}");
+    }
+    // A flag that asks for text is heard, whatever the environment says.
+    let run = Run::of(binary().args(["--log-format", "text", "--port", "x"]).env("DISRUST_LOG_FORMAT", "json"));
+    assert!(run.status == Some(2) && run.stderr.starts_with("error: "), "{run:?}");
 }
 
 /// Lines about a peer say who it is, and why a connection was closed.

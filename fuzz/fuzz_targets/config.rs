@@ -24,6 +24,7 @@ fuzz_target!(|input: Input<'_>| {
     let config = match CommandLine::read(words) {
         Ok(CommandLine::Serve(flags)) => flags.config(),
         Ok(CommandLine::Verify(options)) => return assert!(!options.rows.0.is_empty()),
+        Ok(CommandLine::Print(text)) => return assert!(!text.is_empty()),
         Err(error) => Err(error),
     };
     match config {

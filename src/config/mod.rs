@@ -7,7 +7,9 @@
 
 pub mod cpu_list;
 pub mod health;
+mod log_format;
 pub mod placement;
+mod printed;
 mod settings;
 mod sources;
 mod values;
@@ -27,6 +29,7 @@ use thiserror::Error;
 use crate::config::placement::{HelpBatch, Pin, PinPolicy, Wait};
 use crate::limits::BUFFER_MEMORY_BYTES;
 use health::HealthFlags;
+pub use log_format::LogFormat;
 use settings::{Arguments, Settings};
 use sources::{name_variable, read_environment, read_file};
 use verify::VerifyOptions;
@@ -78,6 +81,8 @@ pub struct Config {
     pub stage_times: bool,
     /// How often metrics are printed, if they are.
     pub metrics_interval: Option<Duration>,
+    /// How the log is written.
+    pub log_format: LogFormat,
     /// The file that some of this came from.
     pub file: Option<PathBuf>,
 }
@@ -117,6 +122,7 @@ impl Default for Config {
             seccomp: false,
             stage_times: WITH_METRICS,
             metrics_interval: WITH_METRICS.then_some(Duration::from_secs(10)),
+            log_format: LogFormat::Text,
             file: None,
         }
     }
@@ -156,6 +162,8 @@ pub enum CommandLine {
     Verify(VerifyOptions),
     /// To ask a running server whether it is ready, and to end.
     Health(HealthFlags),
+    /// To print this, and to end.
+    Print(Vec<u8>),
 }
 
 /// The flags of a server.
@@ -174,9 +182,10 @@ impl CommandLine {
     {
         let matches = command().try_get_matches_from(arguments)?;
         match matches.subcommand() {
-            Some((health::NAME, matches)) => Ok(CommandLine::Health(HealthFlags::from_arg_matches(matches)?)),
-            Some((_verify, matches)) => Ok(CommandLine::Verify(VerifyOptions::from_arg_matches(matches)?)),
             None => Ok(CommandLine::Serve(Flags(matches))),
+            Some((verify::NAME, matches)) => Ok(CommandLine::Verify(VerifyOptions::from_arg_matches(matches)?)),
+            Some((health::NAME, matches)) => Ok(CommandLine::Health(HealthFlags::from_arg_matches(matches)?)),
+            Some((name, matches)) => Ok(CommandLine::Print(printed::print(command(), name, matches))),
         }
     }
 }
@@ -184,7 +193,8 @@ impl CommandLine {
 fn command() -> Command {
     let verify = VerifyOptions::command().name(verify::NAME);
     let health = HealthFlags::command().name(health::NAME);
-    Arguments::command().mut_args(name_variable).subcommands([verify, health]).args_conflicts_with_subcommands(true)
+    let commands = [verify, health].into_iter().chain(printed::commands());
+    Arguments::command().mut_args(name_variable).subcommands(commands).args_conflicts_with_subcommands(true)
 }
 
 impl Flags {
@@ -391,6 +401,7 @@ mod tests {
         #[cfg(feature = "metrics")]
         ("metrics-interval", ["1s", "off"], "often"),
         ("admin", ["127.0.0.1:9901", "off"], "9901"),
+        ("log-format", ["json", "text"], "yaml"),
         ("reuse-port", ["true", "false"], "maybe"),
         ("seccomp", ["true", "false"], "1"),
     ];
@@ -570,7 +581,8 @@ mod tests {
     fn a_file_fills_in_what_the_flags_leave_out() {
         let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nhelp-batch = \"off\"\nidle-timeout = \"5s\"\n\
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\nadmin = \"[::1]:1\"\n\
-            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nseccomp = true";
+            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nseccomp = true\n\
+            log-format = \"json\"";
         let file = parse_file(file).expect("a good file");
         let flags = parse_setting("port", "7".as_ref()).expect("a good flag").settings;
         let config = flags.or(file).into_config();
@@ -597,6 +609,7 @@ mod tests {
             seccomp: true,
             stage_times: true,
             metrics_interval: Config::default().metrics_interval,
+            log_format: LogFormat::Json,
             file: None,
         };
         assert_eq!(config, expected);

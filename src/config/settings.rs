@@ -9,6 +9,7 @@ use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
 use disrust_model::form::Output;
 
+use super::log_format::{LogFormat, parse_log_format};
 use super::placement::{HelpBatch, Pin, PinPolicy, Wait};
 #[cfg(feature = "metrics")]
 use super::values::parse_interval;
@@ -36,7 +37,7 @@ Each flag can be set in the environment as DISRUST_<FLAG>, for example DISRUST_I
 counts as not set. A flag beats the environment, which beats the config file. The longest time is 365 days.
 
 The command verify looks at a model file and ends: disrust verify --help. The command health asks a running server \
-whether it is ready: disrust health --help.
+whether it is ready: disrust health --help. completions and man print.
 
 Exit status: 0 drained after SIGTERM or SIGINT, 2 usage, 69 io_uring unavailable, 70 internal error, 71 cannot listen \
 (--admin included) or pin, 78 bad config file or model.";
@@ -128,6 +129,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_admin)]
     pub admin: Option<Admin>,
 
+    /// How the log is written, the banner and a refusal to start with it: text is for people, json is one object a line
+    /// [default: text]
+    #[arg(long, value_name = "text|json", value_parser = parse_log_format)]
+    pub log_format: Option<LogFormat>,
+
     /// Share the port with a server that listens on it already (for a rolling restart)
     #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -163,6 +169,7 @@ impl Settings {
             #[cfg(feature = "metrics")]
             metrics_interval: self.metrics_interval.or(other.metrics_interval),
             admin: self.admin.or(other.admin),
+            log_format: self.log_format.or(other.log_format),
             reuse_port: self.reuse_port.or(other.reuse_port),
             seccomp: self.seccomp.or(other.seccomp),
         }
@@ -202,6 +209,7 @@ impl Settings {
             metrics_interval: self.metrics_interval.map_or(default.metrics_interval, |timeout| timeout.0),
             #[cfg(not(feature = "metrics"))]
             metrics_interval: default.metrics_interval,
+            log_format: self.log_format.unwrap_or(default.log_format),
             file: None,
         }
     }

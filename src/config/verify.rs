@@ -14,7 +14,7 @@ pub(super) const NAME: &str = "verify";
 
 /// Says what a model file is, which engine scores it and how fast; scores rows, and compares the scores with expected ones.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(max_term_width = 100, after_help = AFTER_HELP)]
 pub struct VerifyOptions {
     /// The model file
     #[arg(long, value_name = "FILE")]

@@ -1,26 +1,41 @@
-//! Logs: to stderr, for people, and never in the way of a request.
+//! Logs: to stderr, for people or one JSON object a line, and never in the way of a request.
 //!
 //! Lines go through a bounded queue to a thread of their own, and are dropped when a slow reader of stderr does not take
 //! them; so a stuck terminal or a closed pipe cannot hold up serving. What a peer can cause is logged through a [`crate::log_gate::LogGate`].
+//!
+//! | atomic | written by | read by | orders |
+//! |---|---|---|---|
+//! | `is_json` | main, when the configuration is known | whoever logs | nothing: Relaxed, a line just before may have either format |
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use disrust_model::model_runs;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Full, Json, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, format};
+use tracing_subscriber::registry::LookupSpan;
 
+use crate::config::LogFormat;
 use crate::server::crew::CrewError;
 
 /// Lines that wait to be written. Larger: a stuck terminal holds more memory. Smaller: a burst of lines loses some.
 const LINES_WAITING_MAX: usize = 1024;
 
+/// Whose words those are that come from no module in particular.
+const TARGET: &str = "disrust";
+
 /// The process's logs.
 #[derive(Clone)]
 pub struct Logging {
     queue: Arc<Queue>,
+    is_json: Arc<AtomicBool>,
 }
 
 /// Lines on their way to stderr.
@@ -41,10 +56,11 @@ impl Logging {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start() -> Result<Logging, CrewError> {
+    pub fn start(log_format: LogFormat) -> Result<Logging, CrewError> {
         const NAME: &str = "log";
         let lines = Lines { waiting: VecDeque::with_capacity(LINES_WAITING_MAX), writing: false };
         let queue = Arc::new(Queue { lines: Mutex::new(lines), changed: Condvar::new() });
+        let is_json = Arc::new(AtomicBool::new(log_format == LogFormat::Json));
         let (written, writer) = (Arc::clone(&queue), Arc::clone(&queue));
         // Detached: it may be stuck in a write when the process ends.
         Builder::new()
@@ -54,20 +70,37 @@ impl Logging {
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || QueueWriter(Arc::clone(&writer)))
             .with_ansi(false)
-            .with_target(false)
-            .with_thread_names(true)
             // A failing stderr must not be reported to stderr.
             .log_internal_errors(false)
+            .event_format(EitherFormat::new(&is_json))
             .finish();
         // Fails only if logging was started before, which is as good.
         let _started_before = tracing::subscriber::set_global_default(subscriber);
         log_panics();
-        Ok(Logging { queue })
+        Ok(Logging { queue, is_json })
     }
 
-    /// Prints text for the operator, as it is.
-    pub fn print(&self, text: &str) {
-        self.queue.push(text.as_bytes());
+    /// How lines are written from now on.
+    pub fn set_format(&self, log_format: LogFormat) {
+        self.is_json.store(log_format == LogFormat::Json, Ordering::Relaxed);
+    }
+
+    /// How lines are written.
+    pub fn format(&self) -> LogFormat {
+        if self.is_json.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Text }
+    }
+
+    /// Prints lines for the operator: as they are, or each as an object.
+    pub fn print(&self, lines: &str) {
+        match self.format() {
+            LogFormat::Text => self.queue.push(lines.as_bytes()),
+            LogFormat::Json => lines.lines().for_each(|line| tracing::info!(target: TARGET, "{line}")),
+        }
+    }
+
+    /// Prints why the process ends, in one piece.
+    pub fn refuse(&self, message: &str) {
+        self.queue.push(refusal(self.format(), message).as_bytes());
     }
 
     /// Waits until all that was logged until now is written, as far as stderr takes it within `patience`.
@@ -111,6 +144,51 @@ impl Queue {
                     lines = self.changed.wait(lines).unwrap_or_else(PoisonError::into_inner);
                 }
             }
+        }
+    }
+}
+
+/// Why a process ends, where perhaps nothing is there yet that writes logs: text that ends in a newline.
+pub fn refusal(log_format: LogFormat, message: &str) -> String {
+    match log_format {
+        LogFormat::Text => message.to_owned(),
+        LogFormat::Json => {
+            let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+            let line = serde_json::json!({
+                "timestamp": time, "level": "ERROR", "message": message.trim_end(), "target": TARGET, "threadName": "main",
+            });
+            format!("{line}\n")
+        }
+    }
+}
+
+/// Both formats, of which one is in force.
+struct EitherFormat {
+    text: Format<Full>,
+    json: Format<Json>,
+    is_json: Arc<AtomicBool>,
+}
+
+impl EitherFormat {
+    fn new(is_json: &Arc<AtomicBool>) -> EitherFormat {
+        let text = format().with_target(false).with_thread_names(true);
+        // There are no spans.
+        let json =
+            format().with_thread_names(true).json().flatten_event(true).with_current_span(false).with_span_list(false);
+        EitherFormat { text, json, is_json: Arc::clone(is_json) }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for EitherFormat
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'fields> FormatFields<'fields> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if self.is_json.load(Ordering::Relaxed) {
+            self.json.format_event(context, to, event)
+        } else {
+            self.text.format_event(context, to, event)
         }
     }
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use disrust::config::Config;
 use disrust::config::placement::Pin;
+use disrust::config::{Config, LogFormat};
 use disrust::limits::{LIVE_STALL_MAX, MODEL_STALL_MAX, READY_STEP_MAX};
 use disrust::server::Server;
 use disrust::server::logging::Logging;
@@ -75,7 +75,7 @@ pub fn serve(kind: &str) -> ExitCode {
         "slow" => Manner::Slow,
         _ => return ExitCode::from(2),
     };
-    let logging = Logging::start().expect("this machine has threads");
+    let logging = Logging::start(LogFormat::Text).expect("this machine has threads");
     let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let config = Config { port: 0, pin: Pin::None, admin, stage_times: true, ..Config::default() };
     let model = Misbehaving { sum: Sum::new(FEATURE_DIM), manner };
