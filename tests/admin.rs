@@ -77,6 +77,24 @@ fn the_page_has_a_policy() {
     assert!(policy.starts_with("default-src 'none'; connect-src 'self'; ") && policy.contains("sha256-"), "{policy}");
 }
 
+/// Who runs no script reads how the server was when the page was asked for; a name is no markup.
+#[test]
+fn the_page_is_readable_without_script() {
+    let server = server(&["--model-name", "<b>sum</b>"]);
+    server.connect().exchange(&[Request::of(FEATURE_DIM, &[1.0; FEATURE_DIM])]);
+    let rows = [
+        ("State", "ready"),
+        ("Model", "&lt;b&gt;sum&lt;/b&gt;"),
+        ("disrust_requests_total{result=&quot;ok&quot;}", "1"),
+    ];
+    let rows = rows.map(|(name, value)| format!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>"));
+    wait_until("the answer is counted", || {
+        let page = get(server.admin_address(), "/").body;
+        assert!(!page.contains("<b>") && page.contains(&rows[0]) && page.contains(&rows[1]), "{page}");
+        page.contains(&rows[2])
+    });
+}
+
 /// While the model hangs, the port answers: not ready soon, not alive later, and well again when the model is back.
 #[test]
 fn a_model_that_hangs_is_told_of() {

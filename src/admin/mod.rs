@@ -25,6 +25,7 @@ mod health;
 mod history;
 mod pages;
 pub mod probe;
+mod snapshot;
 mod status;
 mod watch;
 

@@ -12,6 +12,7 @@ use hyper::{Method, Response, StatusCode, Uri};
 use sha2::{Digest, Sha256};
 
 use super::health::{Check, State};
+use super::snapshot::{PLACE, snapshot};
 use super::status::status;
 use super::watch::Watch;
 use crate::metrics::families::{self, text};
@@ -28,7 +29,7 @@ const PATHS: &str = "There is:\n\
     /drainz       for balancers: 200 ready, 404 to be given no more connections, 503 broken\n\
     Behind the last three, ?verbose tells each check.\n";
 
-/// The status page: one file, which asks for /status.json alone.
+/// The status page: one file, which asks for /status.json alone. In its place for it is what who runs no script can read.
 const PAGE: &str = include_str!("page.html");
 
 /// What a browser lets the page do: run and show what it holds itself, and ask this server. Nothing from elsewhere.
@@ -56,7 +57,8 @@ pub(super) fn answer(watch: &mut Watch, method: &Method, uri: &Uri, has_body: bo
         "/drainz" => drained(watch, verbose),
         "/status.json" => response(StatusCode::OK, "application/json", status(watch).to_string()),
         "/" => {
-            let mut page = response(StatusCode::OK, "text/html; charset=utf-8", PAGE);
+            let html = PAGE.replacen(PLACE, &snapshot(&status(watch)), 1);
+            let mut page = response(StatusCode::OK, "text/html; charset=utf-8", html);
             let policy = HeaderValue::from_str(&PAGE_POLICY).expect("hashes in base64");
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             page
@@ -169,5 +171,6 @@ mod tests {
             assert!(!page.contains(refused), "{refused}");
         }
         assert!(PAGE.starts_with("<!doctype html>") && PAGE.contains("<noscript>"), "readable without script");
+        assert_eq!(PAGE.matches(PLACE).count(), 1);
     }
 }
