@@ -402,6 +402,12 @@ pub const FAMILIES: &[Family] = &[
         },
     ),
     counter(
+        "disrust_connections_given_away_total",
+        &[],
+        "Connections that the I/O thread with the fewest serves, and not the one that accepted them.",
+        |sources, samples| samples.one(sources.count("given_away")),
+    ),
+    counter(
         "disrust_accept_failures_total",
         &[],
         "Accepts that failed, mostly because descriptors ran out.",
