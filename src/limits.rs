@@ -219,6 +219,14 @@ pub const ADMIN_EVENTS_MAX: usize = 50;
 /// is sent as much. Smaller: wide models have no names there.
 pub const ADMIN_NAMES_BYTES_MAX: usize = 16 * 1024;
 
+/// Connections that an I/O thread looks at when it is asked which of them have most under way, at most; the next ones when it is
+/// asked again. Larger: requests wait for that. Smaller: a page about very many connections tells of them later.
+pub const ROSTER_SLOTS_MAX: usize = 4096;
+
+/// Whoever has asked for the status page's numbers within this time is told of connections, too. Larger: threads tell of
+/// them for longer when nobody looks any more. Smaller: a page that is loaded now and then has none.
+pub const ADMIN_ROSTER_FOR: Duration = Duration::from_secs(5);
+
 /// How often the admin thread looks whether the others make progress. Larger: a stuck one is noticed later. Smaller: an idle server
 /// wakes more often.
 pub const ADMIN_TICK: Duration = Duration::from_millis(250);

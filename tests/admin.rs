@@ -514,6 +514,35 @@ fn the_status_tells_what_the_page_shows() {
     assert!(lengths.len() == 9 && lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
 }
 
+/// The page is told of the connections that have most under way: whose they are, and who is held back.
+#[test]
+fn busy_connections_are_told_of() {
+    let (server, gate) = TestServer::start_gated(Config { io_threads: Some(2), ..config_with_admin() });
+    let admin = server.admin_address();
+    let (mut client, idle) = (server.connect(), server.connect_many(20));
+    let request = Request::of(FEATURE_DIM, &[0.25; FEATURE_DIM]);
+    client.send(&request.bytes);
+    server.wait_for_requests(1);
+    let peer = client.stream().local_addr().expect("it is connected").to_string();
+    let mut top = Vec::new();
+    wait_until("its request is told of", || {
+        let status: serde_json::Value = serde_json::from_str(&get(admin, "/status.json").body).expect("it is JSON");
+        top = status["connections"]["top"].as_array().expect("a list").clone();
+        top.first().is_some_and(|first| first["peer"] == *peer && first["in_flight"] == 1)
+    });
+    assert!(top.len() <= 10 && top[1..].iter().all(|other| other["in_flight"] == 0), "{top:?}");
+    assert!(top[0]["out_of_credit"] == false && top[0]["age_seconds"].as_f64() >= Some(0.0), "{top:?}");
+    assert!(top[0]["thread"] == "io-0" || top[0]["thread"] == "io-1", "{top:?}");
+    gate.open();
+    client.expect([&request]);
+    let deaf = server.connect_deaf(1, &Request::of(FEATURE_DIM, &[1.0; 64 * FEATURE_DIM]));
+    wait_until("who does not read is told of", || {
+        let status = get(admin, "/status.json").body;
+        status.contains("\"out_of_credit\":true")
+    });
+    drop((deaf, idle));
+}
+
 /// The text is that of its declared families alone.
 #[test]
 fn the_helper_reads_what_it_should() {

@@ -110,11 +110,17 @@ impl History {
         self.batch_busy_share
     }
 
-    /// Takes a sample if a second has passed.
-    pub fn sample_when_due(&mut self, io: &[Arc<IoMetrics>], batch: &BatchMetrics, connections: usize, now: Instant) {
+    /// Takes a sample if a second has passed. Returns whether it has.
+    pub fn sample_when_due(
+        &mut self,
+        io: &[Arc<IoMetrics>],
+        batch: &BatchMetrics,
+        connections: usize,
+        now: Instant,
+    ) -> bool {
         let passed = now.saturating_duration_since(self.before.at);
         if passed < INTERVAL {
-            return;
+            return false;
         }
         let seconds = passed.as_secs_f64();
         let now = Moment::of(io, batch, now);
@@ -146,6 +152,7 @@ impl History {
             shed_per_s: per_s(now.shed, before.shed),
             connections: connections as u64,
         });
+        true
     }
 }
 
@@ -168,8 +175,8 @@ mod tests {
             batch.rows.add(12);
             batch.steps_finished.add(3);
             let end = begun_at + Duration::from_secs(2 * second);
-            history.sample_when_due(&io, &batch, 7, end - Duration::from_millis(1500));
-            history.sample_when_due(&io, &batch, 7, end);
+            assert!(!history.sample_when_due(&io, &batch, 7, end - Duration::from_millis(1500)));
+            assert!(history.sample_when_due(&io, &batch, 7, end));
         }
         let samples: Vec<_> = history.samples().collect();
         let last = samples[ADMIN_HISTORY_SECONDS - 1];

@@ -55,7 +55,10 @@ pub(super) fn answer(watch: &mut Watch, method: &Method, uri: &Uri, has_body: bo
         "/livez" => checked(&watch.health().live_checks(), verbose),
         "/readyz" => checked(&watch.health().ready_checks(), verbose),
         "/drainz" => drained(watch, verbose),
-        "/status.json" => response(StatusCode::OK, "application/json", status(watch).to_string()),
+        "/status.json" => {
+            watch.status_asked();
+            response(StatusCode::OK, "application/json", status(watch).to_string())
+        }
         "/" => {
             let html = PAGE.replacen(PLACE, &snapshot(&status(watch)), 1);
             let mut page = response(StatusCode::OK, "text/html; charset=utf-8", html);

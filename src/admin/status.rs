@@ -1,6 +1,8 @@
 //! The status page's numbers, as JSON. Whoever reads it knows it by these names.
 #![forbid(unsafe_code)]
 
+use std::cmp::Reverse;
+
 use serde_json::{Map, Value, json};
 
 use super::chronicle::{ModelFacts, Written};
@@ -8,6 +10,7 @@ use super::history::Sample;
 use super::watch::Watch;
 use crate::limits::ADMIN_NAMES_BYTES_MAX;
 use crate::metrics::families::{Number, counters};
+use crate::metrics::{ROSTER_MAX, RosterEntry};
 
 /// Everything.
 pub(super) fn status(watch: &Watch) -> Value {
@@ -46,7 +49,7 @@ pub(super) fn status(watch: &Watch) -> Value {
         "totals": totals,
         "history": history(watch),
         "threads": threads(watch),
-        "connections": {"open": subject.control.open_connections(), "top": []},
+        "connections": {"open": subject.control.open_connections(), "top": top_connections(watch)},
         "errors": errors,
         "events": events,
     })
@@ -108,6 +111,27 @@ fn threads(watch: &Watch) -> Vec<Value> {
         })
     })
     .collect()
+}
+
+/// Those of all threads that have most under way, as of a moment ago; none until the page has been asked for for a moment.
+fn top_connections(watch: &Watch) -> Vec<Value> {
+    let named = watch.subject.threads.iter().zip(&watch.subject.io_metrics);
+    let mut entries: Vec<(&str, RosterEntry)> =
+        named.flat_map(|((name, _), io)| io.roster.entries().into_iter().map(|entry| (name.as_str(), entry))).collect();
+    entries.sort_by_key(|(_, entry)| Reverse((entry.in_flight, entry.out_of_credit, entry.age_ns)));
+    entries.truncate(ROSTER_MAX);
+    entries
+        .into_iter()
+        .map(|(thread, RosterEntry { peer, in_flight, out_of_credit, age_ns })| {
+            json!({
+                "thread": thread,
+                "peer": peer.map(|peer| peer.to_string()),
+                "in_flight": in_flight,
+                "out_of_credit": out_of_credit,
+                "age_seconds": rounded(age_ns as f64 / 1e9),
+            })
+        })
+        .collect()
 }
 
 fn history(watch: &Watch) -> Value {

@@ -16,7 +16,7 @@ use crate::exchange::control::Control;
 use crate::exchange::lived_time::LivedTime;
 use crate::exchange::wake::Wake;
 use crate::kernel::{process_usage, unix_seconds};
-use crate::limits::ADMIN_TICK;
+use crate::limits::{ADMIN_ROSTER_FOR, ADMIN_TICK};
 use crate::metrics::families::{Facts, Sources};
 use crate::metrics::{BatchMetrics, IoMetrics};
 
@@ -61,6 +61,8 @@ pub(super) struct Watch {
     /// What the chronicle has of the state.
     told: State,
     process_started_unix_seconds: Option<f64>,
+    /// When somebody asked for the status page's numbers.
+    status_asked_at: Option<Instant>,
 }
 
 /// One for all tasks of the thread.
@@ -91,6 +93,7 @@ impl Watch {
             history,
             told: State::Ready,
             process_started_unix_seconds: process_usage().started_unix_seconds,
+            status_asked_at: None,
         };
         watch.look();
         watch
@@ -131,7 +134,25 @@ impl Watch {
     fn sample_when_due(&mut self) {
         let connections = self.subject.control.open_connections();
         let Subject { io_metrics, batch_metrics, .. } = &self.subject;
-        self.history.sample_when_due(io_metrics, batch_metrics, connections, Instant::now());
+        let sampled = self.history.sample_when_due(io_metrics, batch_metrics, connections, Instant::now());
+        if sampled && self.status_asked_at.is_some_and(|asked_at| asked_at.elapsed() < ADMIN_ROSTER_FOR) {
+            self.ask_for_connections();
+        }
+    }
+
+    /// Somebody looks at the status page: from now on the I/O threads tell of their connections, for a while.
+    pub fn status_asked(&mut self) {
+        let before = self.status_asked_at.replace(Instant::now());
+        if before.is_none_or(|before| before.elapsed() >= ADMIN_ROSTER_FOR) {
+            self.ask_for_connections();
+        }
+    }
+
+    fn ask_for_connections(&self) {
+        for (io, wake) in self.subject.io_metrics.iter().zip(&self.subject.io_wakes) {
+            io.roster.ask();
+            wake.wake_always();
+        }
     }
 
     /// Reads everything that scrapers are told.

@@ -85,6 +85,8 @@ pub struct Connection<S> {
     answer_bytes_in_flight: usize,
     /// Requests to refuse once the answers owed are in the send buffer.
     refused: u32,
+    /// When it was accepted.
+    opened_at_ns: u64,
     /// When the last byte came.
     received_at_ns: u64,
     /// When the partial request's first byte came, later by as long as nothing was received since.
@@ -125,6 +127,7 @@ impl<S: Copy> Connection<S> {
             request_bytes_in_flight: 0,
             answer_bytes_in_flight: 0,
             refused: 0,
+            opened_at_ns: now_ns,
             received_at_ns: now_ns,
             request_began_ns: now_ns,
             receive_since_ns: now_ns,
@@ -390,6 +393,21 @@ impl<S: Copy> Connection<S> {
     /// Whether requests are in flight between this thread and the batch processor.
     pub fn has_in_flight(&self) -> bool {
         self.event_sequence != self.response_sequence
+    }
+
+    /// Bursts of its requests that are.
+    pub fn bursts_in_flight(&self) -> u32 {
+        self.event_sequence.wrapping_sub(self.response_sequence)
+    }
+
+    /// When it was accepted.
+    pub fn opened_at_ns(&self) -> u64 {
+        self.opened_at_ns
+    }
+
+    /// Whether it is open and nothing is received from it until its peer takes answers, or until requests of it are scored.
+    pub fn is_out_of_credit(&self, limits: ConnectionLimits, pressure: Pressure) -> bool {
+        !self.peer_finished && !self.is_gone() && !self.wants_receive(limits, pressure)
     }
 
     /// Whether a request has begun to come.

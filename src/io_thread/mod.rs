@@ -21,6 +21,7 @@ mod accepting;
 mod deadlines;
 mod draining;
 mod eviction;
+mod roster;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -123,6 +124,8 @@ pub struct IoThread<K: Kernel> {
     /// Room for the candidates of an eviction: what each is worth, and its slot.
     victims: Vec<(u128, u32)>,
     evicted_at_ns: u64,
+    /// The slot at which the next look at who has most under way begins.
+    roster_at: usize,
     accept: Accept,
     /// When each timer that is under way is due, by the kernel's clock.
     timers: Vec<u64>,
@@ -175,6 +178,7 @@ impl<K: Kernel> IoThread<K> {
             blocks,
             victims: Vec::new(),
             evicted_at_ns: 0,
+            roster_at: 0,
             accept: Accept::Armed,
             timers: Vec::with_capacity(4),
             events_in_flight: 0,
@@ -326,7 +330,10 @@ impl<K: Kernel> IoThread<K> {
             Completion::Accepted { result, more } => self.accept_completed(result, more),
             Completion::Received { id, outcome, more } => self.receive_completed(id, outcome, more),
             Completion::Sent { id, block, result } => self.send_completed(id, block, result),
-            Completion::Alarm => self.kernel.await_alarm(),
+            Completion::Alarm => {
+                self.kernel.await_alarm();
+                self.tell_roster_when_asked();
+            }
             Completion::Timer => self.timer_completed(),
         }
     }

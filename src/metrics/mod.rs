@@ -21,11 +21,13 @@ mod closes;
 pub mod families;
 mod histogram;
 pub mod report;
+mod roster;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use closes::{CloseReason, Closes};
 pub use histogram::{Histogram, HistogramSnapshot};
+pub use roster::{ROSTER_MAX, Roster, RosterEntry};
 
 /// A count that one thread raises.
 #[derive(Debug, Default)]
@@ -142,6 +144,8 @@ pub struct IoMetrics {
     pub buffers_in_use: Gauge,
     /// Bytes of blocks that were lent at the end of the last turn.
     pub buffer_memory_bytes: Gauge,
+    /// Its connections that have most under way, when somebody asks.
+    pub roster: Roster,
     /// The most responses taken in one turn.
     pub responses_peak: Peak,
     /// The most buffers that were not lent to the kernel at the end of a turn.
