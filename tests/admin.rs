@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use disrust::config::Config;
-use disrust_protocol::FEATURE_DIM;
+use disrust_model::{Model, PredictError, Rows, Sum};
+use disrust_protocol::{ErrorCode, FEATURE_DIM};
 use nix::sys::signal::Signal;
 
 use common::admin::{answer_of, ask, connect, garbage, get, read_to_end, samples, scrape, status, value};
 use common::models::{TemporaryFile, constant};
 use common::{
-    Bystander, Client, PATIENCE_FOR_END, Request, Run, ServerProcess, TestServer, binary, config, free_port,
+    Bystander, Client, PATIENCE_FOR_END, Reply, Request, Run, ServerProcess, TestServer, binary, config, free_port,
     random_requests, seeded, wait_patiently_until, wait_until,
 };
 
@@ -512,6 +513,63 @@ fn the_status_tells_what_the_page_shows() {
         .map(|column| column.as_array().map(Vec::len))
         .collect();
     assert!(lengths.len() == 9 && lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+}
+
+/// The sum, but for rows that begin with a NaN, on which it fails.
+struct Fragile(Sum);
+
+impl Model for Fragile {
+    fn name(&self) -> &str {
+        "fragile sum"
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.0.feature_dim()
+    }
+
+    fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+        let mut matrix = vec![0.0; rows.count() * FEATURE_DIM];
+        rows.gather(&mut matrix);
+        match matrix.chunks(FEATURE_DIM).any(|row| row[0].is_nan()) {
+            true => Err(PredictError("a row begins with NaN".to_owned())),
+            false => self.0.predict(rows, scores),
+        }
+    }
+}
+
+/// Each request counts once, by its result; and so does each connection, by how it ended.
+#[test]
+fn results_and_ends_add_up() {
+    let server = TestServer::serve(config_with_admin(), Fragile(Sum::new(FEATURE_DIM)));
+    let (admin, mut rng) = (server.admin_address(), seeded());
+    let mut client = server.connect();
+    let mut requests = random_requests(&mut rng, 90, 1..=4);
+    for request in requests.iter_mut().step_by(3) {
+        request.bytes[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+        request.reply = Reply::Error(ErrorCode::ModelFailed);
+    }
+    client.exchange(&requests);
+    for _ in 0..2 {
+        let mut wrong = server.connect();
+        wrong.send(&0_u32.to_le_bytes());
+        assert!(wrong.is_closed_by_server());
+    }
+    drop(client);
+    let mut scraped = BTreeMap::new();
+    wait_until("all connections have ended", || {
+        scraped = scrape(admin);
+        value(&scraped, "disrust_connections") == 0
+    });
+    let by = |label: &str| value(&scraped, label);
+    for (result, count) in [("ok", 60), ("model_error", 30), ("bad", 2), ("shed", 0), ("closing", 0), ("discarded", 0)]
+    {
+        assert_eq!(by(&format!("disrust_requests_total{{result=\"{result}\"}}")), count, "{result}");
+    }
+    for (reason, count) in [("peer", 1), ("framing", 2), ("broken", 0), ("cut", 0), ("rejected", 0)] {
+        assert_eq!(by(&format!("disrust_connections_closed_total{{reason=\"{reason}\"}}")), count, "{reason}");
+    }
+    assert_eq!((by("disrust_connections_accepted_total"), by("disrust_request_duration_seconds_count")), (3, 90));
+    assert!(scraped["disrust_batch_busy_seconds_total"] > 0.0, "{scraped:?}");
 }
 
 /// The page is told of the connections that have most under way: whose they are, and who is held back.
