@@ -405,7 +405,7 @@ pub const FAMILIES: &[Family] = &[
         "disrust_connections_given_away_total",
         &[],
         "Connections that the I/O thread with the fewest serves, and not the one that accepted them.",
-        |sources, samples| samples.one(sources.count("given_away")),
+        |sources, samples| samples.add(sources.count("given_away")),
     ),
     counter(
         "disrust_accept_failures_total",
