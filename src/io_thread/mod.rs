@@ -25,7 +25,6 @@ mod eviction;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +39,7 @@ use crate::exchange::control::Control;
 use crate::exchange::event::{ConnectionId, InferenceEvent};
 use crate::exchange::response_queue::ResponseConsumer;
 use crate::exchange::wake::Wake;
-use crate::kernel::{Completion, Kernel, ReceiveOutcome};
+use crate::kernel::{Completion, Entrance, Kernel, Peer, ReceiveOutcome};
 use crate::limits::{COMPLETION_ENTRIES, STOP_MIN};
 use crate::log_gate::LogGate;
 use crate::metrics::{DETAILED, IoMetrics};
@@ -116,7 +115,8 @@ pub struct IoThread<K: Kernel> {
     /// Room for the candidates of an eviction: what each is worth, and its slot.
     victims: Vec<(u128, u32)>,
     evicted_at_ns: u64,
-    accept: Accept,
+    /// By entrance.
+    accept: [Accept; Entrance::ALL.len()],
     /// When each timer that is under way is due, by the kernel's clock.
     timers: Vec<u64>,
     /// Events that have not come back.
@@ -144,7 +144,13 @@ pub struct IoThread<K: Kernel> {
 impl<K: Kernel> IoThread<K> {
     /// A thread that accepts, once it takes turns. All buffers of the pool have been lent to the kernel.
     pub fn new(mut kernel: K, parts: IoThreadParts) -> IoThread<K> {
-        kernel.accept();
+        let accept = Entrance::ALL.map(|from| {
+            if !kernel.listens(from) {
+                return Accept::Closed;
+            }
+            kernel.accept(from);
+            Accept::Armed
+        });
         kernel.await_alarm();
         let clock_ns = kernel.now_ns();
         let buffers = usize::from(parts.pool.geometry().buffers);
@@ -166,7 +172,7 @@ impl<K: Kernel> IoThread<K> {
             blocks,
             victims: Vec::new(),
             evicted_at_ns: 0,
-            accept: Accept::Armed,
+            accept,
             timers: Vec::with_capacity(4),
             events_in_flight: 0,
             eventful: false,
@@ -239,7 +245,8 @@ impl<K: Kernel> IoThread<K> {
 
     /// Whether the next turn has something to do that no completion tells of.
     fn goes_on(&self) -> bool {
-        let takes = matches!(self.accept, Accept::Taking { from_ns, .. } if from_ns <= self.turn.now_ns);
+        let takes = |accept: &Accept| matches!(accept, Accept::Taking { from_ns, .. } if *from_ns <= self.turn.now_ns);
+        let takes = self.accept.iter().any(takes);
         let feeds = !self.starved.is_empty() && self.buffers_lent > 0;
         self.sweep_due_at_ns.is_some() || takes || feeds
     }
@@ -256,7 +263,7 @@ impl<K: Kernel> IoThread<K> {
 
     /// Whether the drain is over.
     pub fn is_finished(&self) -> bool {
-        self.accept == Accept::Closed && self.connections.is_empty()
+        self.accepts_no_more() && self.connections.is_empty()
     }
 
     /// Ends a finished thread: nothing may be in flight, lent or owed.
@@ -282,7 +289,7 @@ impl<K: Kernel> IoThread<K> {
 
     fn completed(&mut self, completion: Completion<K::Socket>) {
         match completion {
-            Completion::Accepted { result, more } => self.accept_completed(result, more),
+            Completion::Accepted { from, result, more } => self.accept_completed(from, result, more),
             Completion::Received { id, outcome, more } => self.receive_completed(id, outcome, more),
             Completion::Sent { id, block, result } => self.send_completed(id, block, result),
             Completion::Alarm => self.kernel.await_alarm(),
@@ -506,8 +513,8 @@ impl<K: Kernel> IoThread<K> {
 }
 
 /// A peer, as the log calls it.
-fn named(peer: Option<SocketAddr>) -> String {
-    peer.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+fn named(peer: Option<Peer>) -> String {
+    peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
 }
 
 /// The connection that a completion or response is for.

@@ -12,7 +12,7 @@ use crate::connections::Timeouts;
 use crate::exchange::event::Response;
 use crate::exchange::response_queue::{ResponseProducer, response_queue};
 use crate::exchange::wake::Alarm;
-use crate::kernel::{Queued, Shots};
+use crate::kernel::{Queued, Shots, Unacknowledged};
 use crate::limits::{ConnectionLimits, PoolGeometry, TICK};
 use crate::metrics::BatchMetrics;
 
@@ -29,6 +29,9 @@ struct Script {
     now_ns: u64,
     completions: VecDeque<Completion<u32>>,
     queued: VecDeque<Queued<u32>>,
+    /// Whether there is a Unix socket too, and which accepts were armed.
+    listens_at_path: bool,
+    accepts: Vec<Entrance>,
     lent: Vec<Buffer>,
     armed: Vec<ConnectionId>,
     closed: Vec<u32>,
@@ -46,15 +49,24 @@ impl Kernel for Script {
     fn now_ns(&mut self) -> u64 {
         self.now_ns
     }
-    fn accept(&mut self) {}
-    fn cancel_accept(&mut self) {
-        self.completions.push_back(Completion::Accepted { result: Err(io::ErrorKind::Other.into()), more: false });
+    fn listens(&self, from: Entrance) -> bool {
+        from == Entrance::Tcp || self.listens_at_path
     }
-    fn accept_queued(&mut self) -> Queued<u32> {
+    fn accept(&mut self, from: Entrance) {
+        self.accepts.push(from);
+    }
+    fn cancel_accept(&mut self, from: Entrance) {
+        self.completions.push_back(Completion::Accepted {
+            from,
+            result: Err(io::ErrorKind::Other.into()),
+            more: false,
+        });
+    }
+    fn accept_queued(&mut self, _from: Entrance) -> Queued<u32> {
         self.queued.pop_front().unwrap_or(Queued::Nothing)
     }
-    fn close_listener(&mut self) {
-        self.listener_closed = true;
+    fn close_listener(&mut self, from: Entrance) {
+        self.listener_closed |= from == Entrance::Tcp;
     }
     fn receive(&mut self, _socket: u32, id: ConnectionId, _shots: Shots) {
         self.armed.push(id);
@@ -64,13 +76,13 @@ impl Kernel for Script {
         let sent = block.content().len();
         self.completions.push_back(Completion::Sent { id, block, result: Ok(sent) });
     }
-    fn unacknowledged_bytes(&mut self, _socket: u32) -> usize {
-        self.unacknowledged_bytes
+    fn unacknowledged(&mut self, _socket: u32) -> Unacknowledged {
+        Unacknowledged::Bytes(self.unacknowledged_bytes)
     }
     fn peer_has_vanished(&mut self, _socket: u32) -> bool {
         false
     }
-    fn peer(&mut self, _socket: u32) -> Option<std::net::SocketAddr> {
+    fn peer(&mut self, _socket: u32) -> Option<Peer> {
         None
     }
     fn half_close(&mut self, _socket: u32) {}
@@ -166,7 +178,11 @@ impl Bench {
 
     fn accept(&mut self, sockets: std::ops::Range<u32>) {
         for socket in sockets {
-            self.kernel().completions.push_back(Completion::Accepted { result: Ok(socket), more: true });
+            self.kernel().completions.push_back(Completion::Accepted {
+                from: Entrance::Tcp,
+                result: Ok(socket),
+                more: true,
+            });
         }
         self.turn();
     }
@@ -216,7 +232,7 @@ fn what_a_thread_scores_itself_goes_out_in_the_same_turn() {
         let mut thread = IoThread::new(Script { lent, ..Script::default() }, parts);
         let mut request = Vec::new();
         write_request(LAYOUT, &[1.0], &mut request);
-        thread.kernel.completions.push_back(Completion::Accepted { result: Ok(0), more: true });
+        thread.kernel.completions.push_back(Completion::Accepted { from: Entrance::Tcp, result: Ok(0), more: true });
         thread.turn();
         let ticks = std::cell::Cell::new(0);
         for (sent, by_thread) in [(1, true), (2, false), (3, false)] {

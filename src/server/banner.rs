@@ -22,21 +22,23 @@ pub(super) struct Banner {
 }
 
 impl Banner {
-    /// For a server on `address` that serves what `model` says, in lines, and at most so many connections.
+    /// For a server on a port with this address, if it has one, that serves what `model` says, in lines, and at most so many connections.
     pub fn new(
         config: &Config,
         model: &str,
         layout: RequestLayout,
         placement: &Placement,
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         connections_max: usize,
     ) -> Banner {
         let shared = if config.reuse_port { " (shared)" } else { "" };
+        let port = address.map(|address| format!("listening on {address}{shared}\n")).unwrap_or_default();
+        let (mode, path) = (config.unix_mode, config.unix.as_deref().map(Path::display));
+        let path = path.map(|path| format!("listening at {path}, mode {mode:04o}\n")).unwrap_or_default();
         let before_threads = format!(
             "disrust {VERSION} on Linux {kernel}\n\
              process {process}, {seccomp}, configuration: {source}\n\
-             listening on {address}{shared}\n\
-             {model}",
+             {port}{path}{model}",
             kernel = kernel_release(),
             process = std::process::id(),
             seccomp = if config.seccomp { "confined by --seccomp" } else { "no --seccomp" },
@@ -92,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_banner_says_what_runs_and_which_threads_are_pinned() {
-        let config = Config { file: Some("a.toml".into()), seccomp: true, ..Config::default() };
+        let unix = Some("/run/a.sock".into());
+        let config = Config { file: Some("a.toml".into()), seccomp: true, unix, ..Config::default() };
         let placement = Placement {
             io_cpus: vec![Some(3), None],
             batch_cpu: Some(4),
@@ -100,12 +103,13 @@ mod tests {
             helps: false,
             warnings: Vec::new(),
         };
-        let address = SocketAddr::from(([127, 0, 0, 1], 9900));
+        let address = Some(SocketAddr::from(([127, 0, 0, 1], 9900)));
         let lines = Banner::new(&config, "model: sum, 16 features\n", RequestLayout::new(16), &placement, address, 100)
             .lines(|place| place == 2);
         let process = format!("process {}, confined by --seccomp, configuration: a.toml", std::process::id());
         let threads = "threads: io-0 → CPU 3, io-1 → not pinned, batch-processor → not pinned (CPU 4 was refused)";
-        for line in [&process, threads, "listening on 127.0.0.1:9900", "model: sum, 16 features"] {
+        let path = "listening at /run/a.sock, mode 0660";
+        for line in [&process, threads, "listening on 127.0.0.1:9900", path, "model: sum, 16 features"] {
             assert!(lines.lines().any(|is| is == line), "{line}: {lines}");
         }
         assert!(lines.starts_with(&format!("disrust {VERSION} on Linux ")), "{lines}");

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::crew::CrewError;
 use super::watchdog::Stall;
 use crate::config::placement::PinError;
-use crate::kernel::BindError;
+use crate::kernel::{BindError, BindPathError};
 use crate::limits::ShapeError;
 
 /// Why a server did not start. Each message says what, the likely cause, and what to try.
@@ -23,6 +23,9 @@ pub enum StartError {
     /// The address can't be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The Unix socket's path can't be listened at.
+    #[error(transparent)]
+    BindPath(#[from] BindPathError),
     /// A CPU of a strict pinning is not there.
     #[error(transparent)]
     Pin(#[from] PinError),

@@ -14,6 +14,7 @@ mod banner;
 pub mod crew;
 mod error;
 mod handle;
+mod listening;
 pub mod lived_time;
 pub mod logging;
 mod reload;
@@ -35,10 +36,7 @@ pub use crate::batch::ReplaceError;
 use crate::config::Config;
 use crate::config::placement::{default_io_threads, place};
 use crate::exchange::wake::Wake;
-use crate::kernel::{
-    BoundPort, ServedPort, bind_port, check_address_space, explain_refusal, give_up_system_calls, probe_ring,
-    release_free_memory, resolve,
-};
+use crate::kernel::{check_address_space, explain_refusal, give_up_system_calls, probe_ring, release_free_memory};
 use crate::limits::{RELEASE_BYTES_MIN, layout_of};
 use crate::metrics::{BatchMetrics, IoMetrics};
 use assembly::Assembly;
@@ -47,6 +45,7 @@ use crew::Crew;
 pub use error::{RunError, StartError};
 use handle::Notice;
 pub use handle::{Report, ServerHandle};
+use listening::{Bound, Served};
 use lived_time::LivedTime;
 use reporter::RunningReporter;
 use resources::{address_space_bytes, connections_max, topology};
@@ -59,19 +58,19 @@ pub struct ReadyServer {
     // Before the port: no thread has a listener when it is let go of.
     crew: Crew<StartError, Notice>,
     core: Core,
-    bound: BoundPort,
+    bound: Bound,
 }
 
 /// A running server.
 pub struct Server {
     core: Core,
     threads: Vec<JoinHandle<()>>,
-    port: ServedPort,
+    served: Served,
 }
 
 /// What a server is, before it serves and while it does.
 struct Core {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     handle: ServerHandle,
     /// What threads and handles say.
     notices: Receiver<Notice>,
@@ -108,7 +107,7 @@ impl Server {
         let bytes = address_space_bytes(config, layout, io_threads);
         check_address_space(bytes).map_err(|source| StartError::AddressSpace { bytes, io_threads, source })?;
         probe_ring().map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
-        let bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
+        let bound = Bound::new(config, io_threads)?;
         let banner = Banner::new(config, &description, layout, &placement, bound.address(), connections_max);
         let assembly = Assembly::new(config, placement, connections_max, model, layout)?;
         let ready = assembly.get_ready(config, bound, banner, file)?;
@@ -119,8 +118,8 @@ impl Server {
         Ok(ready)
     }
 
-    /// The address that the server listens on.
-    pub fn address(&self) -> SocketAddr {
+    /// The address of the TCP port that the server listens on, if it has one.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.core.address
     }
 
@@ -141,8 +140,8 @@ impl Server {
     /// # Errors
     /// See [`RunError`]: threads may still run then, and the process should end.
     pub fn wait(self) -> Result<Report, RunError> {
-        let Server { mut core, threads, port } = self;
-        core.watch(threads.len(), &mut Shutdown::of(port))?;
+        let Server { mut core, threads, served } = self;
+        core.watch(threads.len(), &mut Shutdown::of(served))?;
         for thread in threads {
             if let Err(_panic) = thread.join() {
                 return Err(RunError::ThreadFailed("after its end".to_owned()));
@@ -165,20 +164,20 @@ impl ReadyServer {
     /// Listens, and lets the threads begin.
     ///
     /// # Errors
-    /// Somebody else has begun to listen on the port; then nothing runs or listens here.
+    /// Somebody else has begun to listen on the port, or the path has gone; then nothing runs or listens here.
     pub fn serve(self) -> Result<Server, StartError> {
-        let port = self.bound.listen()?;
+        let served = self.bound.listen()?;
         let threads = self.crew.go();
         if let Some(reporter) = &self.core.reporter {
             reporter.begin();
         }
-        Ok(Server { core: self.core, threads, port })
+        Ok(Server { core: self.core, threads, served })
     }
 }
 
 impl Core {
     /// Until all of the `running` threads have ended in order.
-    fn watch(&mut self, mut running: usize, shutdown: &mut Shutdown<ServedPort>) -> Result<(), RunError> {
+    fn watch(&mut self, mut running: usize, shutdown: &mut Shutdown<Served>) -> Result<(), RunError> {
         let mut watchdog = Watchdog::new(self.drain_timeout);
         let mut released = TrimmedMemory::default();
         let mut time = LivedTime::starting(Instant::now());

@@ -75,7 +75,7 @@ pub fn serve(kind: &str) -> ExitCode {
         _ => return ExitCode::from(2),
     };
     let logging = Logging::start().expect("this machine has threads");
-    let config = Config { port: 0, pin: Pin::None, ..Config::default() };
+    let config = Config { port: Some(0), pin: Pin::None, ..Config::default() };
     let model = Misbehaving { sum: Sum::new(FEATURE_DIM), manner };
     let mut signals = Signals::new([SIGTERM]).expect("a signal may be handled");
     let server = Server::start(&config, Box::new(model)).expect("it starts");

@@ -19,7 +19,7 @@ use super::ring::RingReached;
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 10;
 
 /// What runs must come to, together; what none comes to is not tested.
-pub const REACHED: [&str; 23] = [
+pub const REACHED: [&str; 24] = [
     "rejected",
     "accept failures",
     "answered",
@@ -43,6 +43,7 @@ pub const REACHED: [&str; 23] = [
     "completions overflowed",
     "receives cancelled",
     "one-shot receives",
+    "accepted at a path",
 ];
 
 /// The server's own counts, and what they must be.
@@ -76,6 +77,7 @@ impl Checker {
             overflows: sum.overflows + ring.overflows,
             cancels: sum.cancels + ring.cancels,
             one_shots: sum.one_shots + ring.one_shots,
+            unix_accepts: sum.unix_accepts + ring.unix_accepts,
         });
         [
             self.sum(|metrics| &metrics.rejected),
@@ -101,6 +103,7 @@ impl Checker {
             rings.overflows,
             rings.cancels,
             rings.one_shots,
+            rings.unix_accepts,
         ]
     }
 

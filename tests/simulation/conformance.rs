@@ -21,7 +21,10 @@ use disrust::exchange::buffer_pool::{Buffer, BufferPool};
 use disrust::exchange::clock::Clock;
 use disrust::exchange::event::ConnectionId;
 use disrust::exchange::wake::Alarm;
-use disrust::kernel::{Completion, EventFd, Kernel, Queued, ReceiveOutcome, RingSizes, Shots, UringKernel, bind_port};
+use disrust::kernel::{
+    Completion, Entrance, EventFd, Kernel, Listeners, Queued, ReceiveOutcome, RingSizes, Shots, Unacknowledged,
+    UringKernel, bind_port,
+};
 use disrust::limits::{BlockSizes, PoolGeometry};
 use fastrand::Rng;
 use socket2::SockRef;
@@ -161,17 +164,17 @@ impl<K: Kernel, P: Peers> Side<K, P> {
 
     fn carry_out(&mut self, operation: Do) {
         match operation {
-            Do::Accept => self.kernel.accept(),
-            Do::CancelAccept => self.kernel.cancel_accept(),
+            Do::Accept => self.kernel.accept(Entrance::Tcp),
+            Do::CancelAccept => self.kernel.cancel_accept(Entrance::Tcp),
             Do::AcceptQueued => {
-                let queued = self.kernel.accept_queued();
+                let queued = self.kernel.accept_queued(Entrance::Tcp);
                 let is_connection = matches!(queued, Queued::Connection(_));
                 self.told.push(format!("a connection was queued: {is_connection}"));
                 if let Queued::Connection(socket) = queued {
                     self.sockets.push(socket);
                 }
             }
-            Do::CloseListener => self.kernel.close_listener(),
+            Do::CloseListener => self.kernel.close_listener(Entrance::Tcp),
             Do::Receive(connection, shots) => self.kernel.receive(self.sockets[connection], id(connection), shots),
             Do::CancelReceive(connection) => self.kernel.cancel_receive(id(connection)),
             Do::Send(connection, bytes) => self.send(connection, bytes),
@@ -180,8 +183,9 @@ impl<K: Kernel, P: Peers> Side<K, P> {
                 self.send(connection, SEND_BLOCK_BYTES);
             }
             Do::LookAt(connection) => {
-                let unacknowledged = self.kernel.unacknowledged_bytes(self.sockets[connection]);
-                self.told.push(format!("{connection} has something unacknowledged: {}", unacknowledged > 0));
+                let unacknowledged = self.kernel.unacknowledged(self.sockets[connection]);
+                let is_owed = !matches!(unacknowledged, Unacknowledged::Bytes(0) | Unacknowledged::Memory(0));
+                self.told.push(format!("{connection} has something unacknowledged: {is_owed}"));
             }
             Do::HalfClose(connection) => self.kernel.half_close(self.sockets[connection]),
             Do::Abort(connection) => self.kernel.abort(self.sockets[connection]),
@@ -265,7 +269,7 @@ impl<K: Kernel, P: Peers> Side<K, P> {
     ) {
         let number = |error: io::Error| error.raw_os_error();
         match completion {
-            Completion::Accepted { result, more } => {
+            Completion::Accepted { from: _, result, more } => {
                 lines
                     .push(format!("accepted: {:?}, more {more}", result.as_ref().map(|_| ()).map_err(io::Error::kind)));
                 self.sockets.extend(result);
@@ -445,7 +449,8 @@ fn on_the_real_kernel(script: &[Do]) -> Vec<String> {
     let pool = Arc::new(BufferPool::new(GEOMETRY));
     let alarm = EventFd::new().expect("a descriptor");
     let sizes = RingSizes { submissions: 2, completions: 256 };
-    let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm.clone(), Clock::starting())
+    let listeners = Listeners { tcp: Some(listener), unix: None };
+    let kernel = UringKernel::new(sizes, Arc::clone(&pool), listeners, alarm.clone(), Clock::starting())
         .expect("io_uring is available");
     let peers = TcpPeers { address, streams: Vec::new() };
     Side::new(kernel, peers, pool, alarm).run(script)

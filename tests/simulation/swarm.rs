@@ -120,6 +120,10 @@ pub struct Swarm {
     pub wait: WaitStrategy,
     /// I/O threads help the batch processor with what is expected to take so long at most.
     pub help_ns_max: Option<u64>,
+    /// Whether there is a listener of each thread's, and whether there is one that they share; how often a client comes by that.
+    pub has_port: bool,
+    pub has_path: bool,
+    pub by_path: Chance,
     pub clients: usize,
     pub requests_per_client_max: usize,
     /// Whether some requests have as many vectors as there can be.
@@ -147,6 +151,16 @@ impl Swarm {
     /// Whether I/O threads help, from a stream of its own, as above.
     pub fn draw_help(&mut self, rng: &mut Rng) {
         self.help_ns_max = rng.bool().then(|| [1, 20, 1000, 50_000][rng.usize(..4)]);
+    }
+
+    /// Where the server listens, likewise.
+    pub fn draw_entrances(&mut self, rng: &mut Rng) {
+        self.has_path = rng.u8(..3) == 0;
+        self.has_port = !self.has_path || rng.u8(..3) > 0;
+        self.by_path = match (self.has_port, self.has_path) {
+            (true, true) => Chance(rng.u16(..=1024)),
+            (_, has_path) => Chance(if has_path { 1024 } else { 0 }),
+        };
     }
 
     /// What is drawn from `models`, a stream of its own, came later; so that the seeds before it stay what they were.
@@ -220,6 +234,9 @@ impl Swarm {
             wait: [WaitStrategy::Park, WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Yield]
                 [rng.usize(..4)],
             help_ns_max: None,
+            has_port: true,
+            has_path: false,
+            by_path: Chance::NEVER,
             clients,
             requests_per_client_max,
             large_requests,
