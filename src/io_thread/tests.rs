@@ -319,6 +319,34 @@ fn a_queued_connection_waits_for_a_descriptor() {
     assert_eq!(bench.thread.parts.metrics.accepted.get(), 1);
 }
 
+/// A listener that threads share is accepted from one connection at a time, beside the thread's own; that another thread has begun
+/// to end it is no failure; and the thread accepts no more when both are closed.
+#[test]
+fn a_thread_has_two_listeners() {
+    let (parts, lent, _consumer, _responses) = Bench::parts(1 << 20);
+    let (control, metrics) = (Arc::clone(&parts.control), Arc::clone(&parts.metrics));
+    let mut thread = IoThread::new(Script { lent, listens_at_path: true, ..Script::default() }, parts);
+    assert_eq!(thread.kernel.accepts, [Entrance::Tcp, Entrance::Unix]);
+    let accepted = |from, result, more| Completion::Accepted { from, result, more };
+    thread.kernel.completions.push_back(accepted(Entrance::Tcp, Ok(1), true));
+    thread.kernel.completions.push_back(accepted(Entrance::Unix, Ok(2), false));
+    thread.turn();
+    assert_eq!(thread.kernel.accepts[2..], [Entrance::Unix]);
+    let ended = io::Error::from(io::ErrorKind::InvalidInput);
+    thread.kernel.completions.push_back(accepted(Entrance::Unix, Err(ended), false));
+    thread.turn();
+    assert_eq!((thread.kernel.accepts.len(), metrics.accept_failures.get()), (3, 0));
+    control.request_drain();
+    thread.kernel.queued.extend([Queued::Connection(3), Queued::NoDescriptor]);
+    thread.turn();
+    assert_eq!((control.listeners_closed(), metrics.accepted.get()), (0, 3), "one of them waits for a descriptor");
+    for _ in 0..10 {
+        thread.kernel.now_ns += nanoseconds(TICK);
+        thread.turn();
+    }
+    assert_eq!((control.listeners_closed(), metrics.accepted.get()), (1, 3));
+}
+
 /// However long the process was stopped, a request that had begun may still come to its end.
 #[test]
 fn a_stop_is_not_the_peers_time() {
