@@ -2,8 +2,8 @@
 //!
 //! A stream is two queues of bytes between a client and the server, and what each end has done to it. Of the bytes for the
 //! client, its side has acknowledged those in front, as many as its window holds, at once or late; the others wait at
-//! the server's side, and a reset loses them. A stream over a Unix socket is the same, but that the server sees the memory of
-//! what was not read instead of bytes that were not acknowledged. Not modelled: segments, other delays (the order in which actors are
+//! the server's side, and a reset loses them. Over a Unix socket the client's side has everything at once, and it waits there:
+//! the server sees the memory of what was not read. Not modelled: segments, other delays (the order in which actors are
 //! stepped does that), options. What the numbers are is Linux's:
 //! queued bytes are read before a reset is seen, and a FIN that came before it hides it; a reset's error is reported
 //! once, to whichever operation asks first, and after it a receive finds the end and a send EPIPE; closing with unread
@@ -286,9 +286,10 @@ impl Network {
     /// The client's side acknowledges what its window has room for: at least a byte, or with `at_once` all of it.
     fn acknowledge(&mut self, number: StreamNumber, at_once: bool) {
         let stream = &mut self.streams[number];
-        let room = self.client_window_bytes.saturating_sub(stream.acknowledged);
+        let window_bytes = if stream.unread.is_some() { usize::MAX } else { self.client_window_bytes };
+        let room = window_bytes.saturating_sub(stream.acknowledged);
         let most = if stream.client_vanished { 0 } else { stream.unacknowledged().min(room) };
-        let is_late = !at_once && self.acknowledges_late && most > 0;
+        let is_late = !at_once && self.acknowledges_late && most > 0 && stream.unread.is_none();
         stream.acknowledged += if is_late { 1 + self.rng.usize(..most) } else { most };
     }
 
@@ -310,7 +311,7 @@ impl Network {
 
     pub fn is_writable(&self, number: StreamNumber) -> bool {
         let stream = &self.streams[number];
-        stream.unacknowledged() < self.socket_out_bytes || stream.server_finished || stream.server_broken
+        stream.held_bytes() < self.socket_out_bytes || stream.server_finished || stream.server_broken
     }
 
     /// Receives up to `place.len()` bytes.
@@ -336,7 +337,7 @@ impl Network {
         if stream.server_broken || stream.server_finished {
             return Outgoing::Error(stream.server_error.take().unwrap_or(errno::EPIPE));
         }
-        let room = socket_out_bytes.saturating_sub(stream.unacknowledged());
+        let room = socket_out_bytes.saturating_sub(stream.held_bytes());
         let taken = bytes.len().min(most).min(room);
         if taken == 0 {
             return Outgoing::NoRoom;
@@ -518,6 +519,11 @@ impl Stream {
                 unread.pop_front();
             }
         }
+    }
+
+    /// Bytes for the client that take room in the server's socket.
+    fn held_bytes(&self) -> usize {
+        if self.unread.is_some() { self.to_client.len() } else { self.unacknowledged() }
     }
 
     /// Bytes for the client that the server's side still has.

@@ -273,7 +273,8 @@ impl World {
         self.checker.check_at_rest();
         let network = self.network.borrow();
         assert!(network.descriptors_open() == 0, "every descriptor is closed");
-        Checker::check_accept_failures(&network.accept_failures_ns, &network.closes_ns);
+        let listeners = self.swarm.io_threads * (usize::from(self.swarm.has_port) + usize::from(self.swarm.has_path));
+        Checker::check_accept_failures(listeners, &network.accept_failures_ns, &network.closes_ns);
     }
 
     fn play_the_end(&mut self) {
