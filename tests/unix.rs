@@ -22,7 +22,7 @@ use disrust::exchange::wake::Alarm;
 use disrust::kernel::{
     Completion, Entrance, EventFd, Kernel, Listeners, PathListener, RingSizes, UringKernel, bind_path,
 };
-use disrust::limits::PoolGeometry;
+use disrust::limits::{PoolGeometry, UNIX_SEND_BUFFER_BYTES};
 use disrust_protocol::ErrorCode;
 use nix::sys::signal::Signal;
 
@@ -234,8 +234,8 @@ fn who_waits_in_the_queue_when_a_drain_begins_is_answered() {
 /// all of its answers.
 #[test]
 fn a_peer_that_does_not_read_holds_little() {
-    /// What the socket's memory is bounded to, and the last send, which may go beyond.
-    const UNREAD_BYTES_MAX: usize = 2 * 64 * 1024 + 16 * 1024;
+    /// What the socket's memory is bounded to, which holds fewer bytes than that; also with the last send, which may go beyond.
+    const UNREAD_BYTES_MAX: usize = 2 * UNIX_SEND_BUFFER_BYTES;
     let (mut rng, folder) = (seeded(), Folder::new());
     let path = folder.socket();
     let server = start_only_at(&path, &["--io-threads", "1"]);

@@ -39,6 +39,8 @@ struct Script {
     timers: Vec<u64>,
     /// What every peer leaves unacknowledged.
     unacknowledged_bytes: usize,
+    /// Or the memory of what it leaves unread.
+    unread_memory_bytes: Option<usize>,
     /// Whether the last enter was one that waits.
     waited: bool,
 }
@@ -77,7 +79,8 @@ impl Kernel for Script {
         self.completions.push_back(Completion::Sent { id, block, result: Ok(sent) });
     }
     fn unacknowledged(&mut self, _socket: u32) -> Unacknowledged {
-        Unacknowledged::Bytes(self.unacknowledged_bytes)
+        let bytes = Unacknowledged::Bytes(self.unacknowledged_bytes);
+        self.unread_memory_bytes.map_or(bytes, Unacknowledged::Memory)
     }
     fn peer_has_vanished(&mut self, _socket: u32) -> bool {
         false
@@ -345,6 +348,31 @@ fn a_thread_has_two_listeners() {
         thread.turn();
     }
     assert_eq!((control.listeners_closed(), metrics.accepted.get()), (1, 3));
+}
+
+/// A peer that leaves far more memory unread than it was sent bytes, and less than before, is not late.
+#[test]
+fn what_a_unix_socket_tells_is_memory() {
+    let mut bench = Bench::new(1 << 20);
+    bench.accept(0..1);
+    let mut request = Vec::new();
+    (0..2).for_each(|_| write_request(LAYOUT, &[1.0], &mut request));
+    bench.arrive(0, &request);
+    bench.turn();
+    bench.answer();
+    bench.turn();
+    let expired_after = |bench: &mut Bench, ticks: usize| {
+        for _ in 0..ticks {
+            bench.pass(TICK);
+            bench.turn();
+        }
+        bench.thread.parts.metrics.expired.get()
+    };
+    bench.kernel().unread_memory_bytes = Some(2000);
+    assert_eq!(expired_after(&mut bench, 20), 0);
+    bench.kernel().unread_memory_bytes = Some(1000);
+    assert_eq!(expired_after(&mut bench, 20), 0, "it reads");
+    assert_eq!(expired_after(&mut bench, 60), 1, "and does not any more");
 }
 
 /// However long the process was stopped, a request that had begun may still come to its end.

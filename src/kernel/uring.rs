@@ -48,7 +48,7 @@ pub struct RingSizes {
 }
 
 /// A socket that this ring has accepted. Only the ring can make one, so that nobody can name a descriptor that is not his.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingSocket {
     descriptor: RawFd,
     from: Entrance,
@@ -507,7 +507,12 @@ impl Drop for UringKernel {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+
     use super::*;
+    use crate::kernel::PathListener;
+    use crate::limits::PoolGeometry;
 
     #[test]
     fn a_ring_takes_nothing_that_a_server_does_not_submit() {
@@ -521,6 +526,33 @@ mod tests {
             assert!(pushed.is_ok(), "one at a time");
             ring.submit_and_wait(1).expect("it is enabled");
             assert_eq!(ring.completion().next().map(|entry| entry.result()), Some(result));
+        }
+    }
+
+    /// However it was accepted.
+    #[test]
+    fn a_connection_at_a_path_has_a_small_send_buffer() {
+        let name = format!("disrust/test/{}", std::process::id());
+        let address = UnixAddress::from_abstract_name(name).expect("a short name");
+        let listener = UnixListener::bind_addr(&address).expect("a name of our own");
+        let unix = Some(PathListener(Arc::new(listener.into())));
+        let pool = Arc::new(BufferPool::new(PoolGeometry { buffers: 1, headroom_bytes: 0, receive_bytes: 64 }));
+        let (sizes, alarm) = (RingSizes { submissions: 2, completions: 4 }, EventFd::new().expect("a descriptor"));
+        let kernel = UringKernel::new(sizes, pool, Listeners { tcp: None, unix }, alarm, Clock::starting());
+        let mut kernel = kernel.expect("this machine has io_uring");
+        let _streams = [(); 2].map(|()| UnixStream::connect_addr(&address).expect("it listens"));
+        kernel.accept(Entrance::Unix);
+        kernel.enter(true);
+        let accepted = kernel.next_completion();
+        let Some(Completion::Accepted { from: Entrance::Unix, result: Ok(first), more: false }) = accepted else {
+            panic!("one that waits is accepted: {accepted:?}")
+        };
+        let Queued::Connection(second) = kernel.accept_queued(Entrance::Unix) else { panic!("the other one waits") };
+        assert_eq!(kernel.accept_queued(Entrance::Unix), Queued::Nothing);
+        for socket in [first, second] {
+            let bytes = SockRef::from(&socket.borrow()).send_buffer_size().expect("it is open");
+            assert_eq!(bytes, 2 * UNIX_SEND_BUFFER_BYTES);
+            kernel.close(socket);
         }
     }
 

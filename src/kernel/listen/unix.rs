@@ -358,6 +358,7 @@ fn hint(source: &io::Error) -> &'static str {
         Some(libc::EROFS) => ". The file system can only be read: give --unix a folder elsewhere, such as /run",
         Some(libc::ENOSPC | libc::EDQUOT) => ". The file system is full: make room, or give --unix a folder elsewhere",
         Some(libc::EMFILE | libc::ENFILE) => ". Raise the limit on open descriptors (ulimit -n)",
+        Some(libc::EOPNOTSUPP) => ". The mode is set through /proc, which must be mounted",
         Some(libc::EADDRINUSE) => ". A foreign program has made it at this moment: try again",
         _ => "",
     }
