@@ -18,6 +18,7 @@ mod limits;
 mod models;
 mod namespaces;
 mod overload;
+mod paths;
 mod peer;
 mod ports;
 mod reloads;
@@ -62,6 +63,7 @@ fn rows() -> Vec<Row> {
         models::ROWS,
         lifecycle::ROWS,
         ports::ROWS,
+        paths::ROWS,
         slow_readers::ROWS,
         crowds::ROWS,
         limits::ROWS,
