@@ -42,12 +42,12 @@ const WINDOW_MAX: usize = 64;
 fn main() {
     // The scheduler has its part in these figures, so they scatter: more of them than elsewhere.
     let mut criterion = criterion(50, Duration::from_secs(2));
-    let config = Config { port: 0, io_threads: Some(1), ..Config::default() };
+    let config = Config { port: Some(0), io_threads: Some(1), ..Config::default() };
     let server = Server::start(&config, Box::new(Sum::new(FEATURE_DIM))).expect("the server starts");
     // After the start: the server looks at the CPUs that its starter may use.
     let last_cpu = available_cpus().pop().expect("this thread runs somewhere");
     assert!(pin_current_thread(last_cpu), "the CPU was there");
-    let mut connection = TcpStream::connect(server.address()).expect("the server accepts");
+    let mut connection = TcpStream::connect(server.address().expect("it has a port")).expect("the server accepts");
     connection.set_nodelay(true).expect("a socket takes the option");
     windows(&mut criterion, &mut connection);
     drop(connection);

@@ -7,7 +7,7 @@
 //! # Threads
 //!
 //! ```text
-//!             kernel: one SO_REUSEPORT listener a thread
+//!             kernel: one SO_REUSEPORT listener a thread, one Unix socket for all
 //!    accept, receive │ (multishot, buffers from the thread's BufferPool)
 //!         ┌──────────▼──────────┐ claim/publish   ┌───────────────┐  poll   ┌──────────────────┐
 //!         │ io-0 … io-(N-1)     ├────────────────►│ MPSC disruptor├────────►│ batch-processor  │
@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Each I/O thread owns its ring, listener, buffers and connections, and shares nothing with the other I/O threads but
-//! the count of open connections ([`exchange::control`]); a connection that would be one too many for the thread that has accepted it goes to
+//! the count of open connections ([`exchange::control`]) and the Unix socket's listener, if there is one; a connection that would be one too many for the thread that has accepted it goes to
 //! the one with the fewest, for good and before anything is received ([`exchange::spread`]). The batch processor owns the model, and takes a new one
 //! between two steps ([`exchange::swap_place`]). Where it has no CPU of its own, an I/O thread plays its role for a step
 //! rather than wake its thread ([`batch::BatchRole`]). The main thread starts them

@@ -107,8 +107,8 @@ pub const TRIM_INTERVAL: Duration = Duration::from_millis(500);
 /// stays resident. Smaller: it walks all of its memory for little.
 pub const RELEASE_BYTES_MIN: u64 = 1024 * 1024;
 
-/// After a failed accept (descriptors exhausted) a thread waits this long, times the number of threads, before it
-/// tries again, so that all threads together try at most eight times a second; or until it has closed a connection.
+/// After a failed accept (descriptors exhausted) a thread waits this long, times the number of threads and of its listeners,
+/// before it tries again, so that all threads together try at most eight times a second; or until it has closed a connection.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(125);
 
 /// When the server has half-closed a connection and the peer's side has acknowledged everything, the peer has this long,
@@ -181,7 +181,7 @@ pub const THREAD_STALL_MAX: Duration = Duration::from_secs(20);
 pub const DESCRIPTORS_PER_IO_THREAD: usize = 4;
 
 /// Descriptors for everything that is neither a connection nor an I/O thread's: three standard streams, two that signals come
-/// through, up to five that the port needs until it is handed over, and what is open for a moment, such as a file of /proc.
+/// through, up to five that the port needs until it is handed over, two for the Unix socket's path, and what is open for a moment, such as a file of /proc.
 /// Larger: a small limit leaves fewer for connections. Smaller: the last connections take what the rest of the server needs.
 pub const DESCRIPTORS_RESERVED: usize = 16;
 
@@ -290,6 +290,16 @@ pub const STEP_GROWTH_MAX: u32 = 3;
 /// (TCP_NOTSENT_LOWAT): the kernel takes no more above it. Larger: a peer that does not read costs more of the kernel's
 /// memory, 4.2 MB without this. Smaller: a send each few packets for peers that are far away.
 pub const KERNEL_UNSENT_BYTES: u32 = 64 * 1024;
+
+/// Memory that a Unix socket holds for a peer that does not read, in bytes; the kernel doubles it (SO_SNDBUF, socket(7)), and
+/// counts more for each send than its bytes. Larger: a peer that does not read costs more of the kernel's memory, 208 KiB
+/// without this. Smaller: fewer answers are on their way to one that does.
+pub const UNIX_SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Memory that a send takes in a Unix socket beyond its bytes, at least: a buffer's head and end (SKB_TRUESIZE in
+/// include/linux/skbuff.h), 576 bytes in kernels of 64 bits. Larger than it is: a send is taken for the peer's progress, once
+/// each, as long as there is room for it. Smaller: some progress of a peer that reads more slowly than it asks is not seen.
+pub const UNIX_SEND_OVERHEAD_MIN: usize = 512;
 
 /// A peer that is owed as much as a connection may be, and has taken nothing for this long, is taken for one that reads when it
 /// has written all. Larger: such a peer waits for longer. Smaller: a pause of a peer that reads slowly is taken for that, and a

@@ -201,7 +201,9 @@ fn start_failure_status(error: &StartError) -> u8 {
     match error {
         StartError::Shape(_) => exit::CONFIG,
         StartError::RingUnavailable(_) => exit::RING_UNAVAILABLE,
-        StartError::Bind(_) | StartError::AdminBind(_) | StartError::Pin(_) => exit::BIND_OR_PIN,
+        StartError::Bind(_) | StartError::BindPath(_) | StartError::AdminBind(_) | StartError::Pin(_) => {
+            exit::BIND_OR_PIN
+        }
         StartError::Descriptors { .. }
         | StartError::Thread(_)
         | StartError::Admin(_)

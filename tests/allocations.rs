@@ -42,10 +42,11 @@ fn requests_are_answered_without_allocating() {
     const ROUNDS: usize = 200;
     /// A prime, so that requests are cut everywhere.
     const PIECE_BYTES: usize = 1361;
-    let config = Config { port: 0, io_threads: Some(2), pin: Pin::None, ..Config::default() };
+    let config = Config { port: Some(0), io_threads: Some(2), pin: Pin::None, ..Config::default() };
     let server = Server::start(&config, Box::new(Sum::new(16))).expect("the server starts");
-    let mut connections: Vec<TcpStream> =
-        (0..CONNECTIONS).map(|_| TcpStream::connect(server.address()).expect("the server accepts")).collect();
+    let mut connections: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|_| TcpStream::connect(server.address().expect("it has a port")).expect("the server accepts"))
+        .collect();
     let mut requests = Vec::new();
     let mut answer_bytes = 0;
     for vectors in [1, 64, 2, 33, 1, 7] {

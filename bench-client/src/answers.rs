@@ -6,10 +6,10 @@
 #![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Read};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use disrust_protocol::{Answer, ErrorCode, read_answer};
+use socket2::Socket;
 
 use crate::failure::Fault;
 use crate::rows::same_score;
@@ -44,7 +44,7 @@ fn check_error(answer: Answer<'_>, expected: ErrorCode) -> Result<(), Fault> {
 
 /// The answers of one connection, in order.
 pub struct AnswerReader<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Socket,
     /// The stream's own read timeout, to tell how long was waited.
     timeout: Duration,
     buffer: Vec<u8>,
@@ -55,7 +55,7 @@ pub struct AnswerReader<'a> {
 
 impl<'a> AnswerReader<'a> {
     /// A reader of all that `stream` will still bring; its read timeout is `timeout`.
-    pub fn new(stream: &'a TcpStream, timeout: Duration) -> AnswerReader<'a> {
+    pub fn new(stream: &'a Socket, timeout: Duration) -> AnswerReader<'a> {
         AnswerReader { stream, timeout, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0 }
     }
 

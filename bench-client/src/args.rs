@@ -8,7 +8,7 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod bench;
 mod cpu_list;
@@ -26,7 +26,7 @@ pub use pairs::PairsPlan;
 pub use run::{ComparePlan, OVERTIME, OutputPlan, ProbePlan, RunPlan, SearchPlan};
 pub use sweep::{IO_THREADS_MAX, ServerKind, SweepPlan, Wait};
 pub use table::TablePlan;
-use target::TargetFlags;
+use target::{Address, TargetFlags};
 
 /// Under which options stand in the help.
 mod heading {
@@ -69,11 +69,12 @@ impl Arguments {
             let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
             target::tell_where_the_port_goes(error, &words)
         })?;
-        let CommandLine { port, flags, mode } = CommandLine::from_arg_matches(&matches)?;
+        let CommandLine { address, flags, mode } = CommandLine::from_arg_matches(&matches)?;
+        let target = flags.target(address, &matches)?;
         if let Some(Mode::Floor(plan)) = &mode {
-            plan.check()?;
+            plan.check(&target)?;
         }
-        Ok(Arguments { target: flags.target(port, &matches)?, mode })
+        Ok(Arguments { target, mode })
     }
 }
 
@@ -81,9 +82,9 @@ impl Arguments {
 #[derive(Parser)]
 #[command(name = "client", version, subcommand_precedence_over_arg = true)]
 struct CommandLine {
-    /// The port that the server listens on.
-    #[arg(value_name = "PORT", default_value_t = 9900, value_parser = value_parser!(u16).range(1..))]
-    port: u16,
+    /// The port that the server listens on, or unix:PATH for its Unix socket.
+    #[arg(value_name = "PORT", default_value = "9900", value_parser = target::address)]
+    address: Address,
     #[command(flatten)]
     flags: TargetFlags,
     #[command(subcommand)]
@@ -168,6 +169,18 @@ mod tests {
         }
     }
 
+    /// The promise: a Unix socket may stand where the port does.
+    #[test]
+    fn a_path_may_stand_for_the_port() {
+        for line in
+            ["client unix:/run/a.sock", "client unix:/run/a.sock pipeline", "client unix:/run/a.sock run --closed"]
+        {
+            let target = parsed(line).target;
+            assert_eq!(target.to_string(), "unix:/run/a.sock", "{line}");
+        }
+        assert_eq!(parsed("client 80 --host ::1").target.to_string(), "::1:80");
+    }
+
     /// The promise: with no flags it is the server's own defaults that are met.
     #[test]
     fn the_defaults_meet_the_server() {
@@ -228,6 +241,8 @@ mod tests {
     fn what_is_out_of_bounds_is_refused() {
         for line in [
             "client 0",
+            "client unix:",
+            "client unix:/run/a.sock floor --kind epoll",
             "client 65536",
             "client nonsense",
             "client pipeline 9900",

@@ -1,15 +1,18 @@
-//! Connections: from a host and port to a stream that sends at once and never waits for ever.
+//! Connections: from a host and port, or a Unix socket's path, to a socket that sends at once and never waits for ever.
 //!
 //! Whom a connection goes to is a [`Target`], which every command is told.
 //!
-//! Invariants: a stream that leaves here has TCP_NODELAY and both timeouts set.
+//! Invariants: a socket that leaves here has both timeouts set, and TCP_NODELAY if it is one of TCP.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::failure::Failure;
 
@@ -18,6 +21,8 @@ use crate::failure::Failure;
 pub struct Target {
     /// The port that the server listens on.
     pub port: u16,
+    /// The path of the server's Unix socket, which is connected to instead of host and port.
+    pub path: Option<PathBuf>,
     /// The name or address of the server.
     pub host: String,
     /// Features in a vector, as the server has them.
@@ -28,30 +33,62 @@ pub struct Target {
     pub seed: u64,
 }
 
+/// As the command line has it.
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(formatter, "unix:{}", path.display()),
+            None => write!(formatter, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
 /// Connects to the server, by the first of its addresses that answers.
-pub fn connect(target: &Target) -> Result<TcpStream, Failure> {
-    let stream = addresses(target).and_then(|addresses| connect_any(&addresses, target.timeout));
-    stream.map_err(|source| Failure::Connect { address: format!("{}:{}", target.host, target.port), source })
+pub fn connect(target: &Target) -> Result<Socket, Failure> {
+    let socket = addresses(target).and_then(|addresses| connect_any(&addresses, target.timeout));
+    socket.map_err(|source| Failure::Connect { address: target.to_string(), source })
 }
 
-fn addresses(target: &Target) -> io::Result<Vec<SocketAddr>> {
-    Ok((target.host.as_str(), target.port).to_socket_addrs()?.collect())
+/// Where else a connection goes that is to follow this one.
+pub fn same_address(target: &Target, socket: &Socket) -> io::Result<SockAddr> {
+    match &target.path {
+        // A server may have bound another name before it took this one.
+        Some(path) => SockAddr::unix(path),
+        None => socket.peer_addr(),
+    }
 }
 
-fn connect_any(addresses: &[SocketAddr], timeout: Duration) -> io::Result<TcpStream> {
+fn addresses(target: &Target) -> io::Result<Vec<SockAddr>> {
+    if let Some(path) = &target.path {
+        return Ok(vec![SockAddr::unix(path)?]);
+    }
+    let addresses = (target.host.as_str(), target.port).to_socket_addrs()?;
+    Ok(addresses.map(|address: SocketAddr| address.into()).collect())
+}
+
+fn connect_any(addresses: &[SockAddr], timeout: Duration) -> io::Result<Socket> {
     let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
-        match TcpStream::connect_timeout(address, timeout) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))?;
-                return Ok(stream);
+        let socket = socket_for(address, Type::STREAM)?;
+        match socket.connect_timeout(address, timeout) {
+            Ok(()) => {
+                socket.set_read_timeout(Some(timeout))?;
+                socket.set_write_timeout(Some(timeout))?;
+                return Ok(socket);
             }
             Err(error) => last_error = error,
         }
     }
     Err(last_error)
+}
+
+/// A socket that sends at once, to be connected to this address.
+pub fn socket_for(address: &SockAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(address.domain(), kind.cloexec(), None)?;
+    if address.domain() != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(socket)
 }
 
 /// Lets this process open as many descriptors as it is allowed to, which is often far more than it starts with.

@@ -235,5 +235,5 @@ fn connect_advice(error: &io::Error) -> &'static str {
         return "Too many connections for this process: raise `ulimit -n`, or ask for fewer.";
     }
     "Is the server running? Start it with `cargo run --release`.\n\
-     If it listens elsewhere: `client PORT --host HOST`."
+     If it listens elsewhere: `client PORT --host HOST`, or `client unix:PATH`."
 }

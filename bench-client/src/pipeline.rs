@@ -7,13 +7,14 @@
 #![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::panic::resume_unwind;
 use std::thread;
 use std::time::Duration;
 
 use disrust_protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout, write_request};
 use fastrand::Rng;
+use socket2::Socket;
 
 use crate::answers::AnswerReader;
 use crate::connect::{Target, connect};
@@ -63,7 +64,7 @@ fn random_requests(layout: RequestLayout, seed: u64) -> Requests {
 }
 
 /// Sends and reads at the same time. If both fail, the reader knows better why.
-fn exchange(stream: &TcpStream, requests: &Requests, timeout: Duration) -> Result<(), Failure> {
+fn exchange(stream: &Socket, requests: &Requests, timeout: Duration) -> Result<(), Failure> {
     thread::scope(|scope| {
         let sender = scope.spawn(|| send_all(stream, requests, timeout));
         let read = read_all(stream, requests, timeout);
@@ -77,7 +78,7 @@ fn exchange(stream: &TcpStream, requests: &Requests, timeout: Duration) -> Resul
     })
 }
 
-fn send_all(mut stream: &TcpStream, requests: &Requests, timeout: Duration) -> Result<(), Failure> {
+fn send_all(mut stream: &Socket, requests: &Requests, timeout: Duration) -> Result<(), Failure> {
     let mut sent_bytes = 0;
     while sent_bytes < requests.bytes.len() {
         let fault = match stream.write(&requests.bytes[sent_bytes..]) {
@@ -95,7 +96,7 @@ fn send_all(mut stream: &TcpStream, requests: &Requests, timeout: Duration) -> R
     stream.shutdown(Shutdown::Write).map_err(Failure::local("shut down the sending side"))
 }
 
-fn read_all(stream: &TcpStream, requests: &Requests, timeout: Duration) -> Result<(), Failure> {
+fn read_all(stream: &Socket, requests: &Requests, timeout: Duration) -> Result<(), Failure> {
     let mut answers = AnswerReader::new(stream, timeout);
     for (expected, request) in requests.expected.iter().zip(0..) {
         answers.read_scores(expected).map_err(Failure::at(0, request))?;

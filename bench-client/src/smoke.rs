@@ -7,12 +7,13 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::thread::sleep;
 use std::time::Duration;
 
 use disrust_protocol::{ErrorCode, RequestLayout, write_request};
 use fastrand::Rng;
+use socket2::Socket;
 
 use crate::answers::AnswerReader;
 use crate::connect::{Target, connect};
@@ -43,7 +44,7 @@ pub fn run(target: &Target, out: &mut impl Write) -> Result<(), Failure> {
 
 fn valid_requests(target: &Target, layout: RequestLayout, out: &mut impl Write) -> Result<(), Failure> {
     let stream = connect(target)?;
-    say(out, format_args!("connected to {}:{}, {} features a vector", target.host, target.port, target.features))?;
+    say(out, format_args!("connected to {target}, {} features a vector", target.features))?;
     let mut answers = AnswerReader::new(&stream, target.timeout);
     let exchanges = exchanges(layout, target.seed);
     for (exchange, request) in exchanges.iter().zip(0..) {
@@ -104,7 +105,7 @@ fn exchanges(layout: RequestLayout, seed: u64) -> Vec<Exchange> {
     ]
 }
 
-fn send_in_pieces(mut stream: &TcpStream, bytes: &[u8], cuts: &[usize]) -> Result<(), Fault> {
+fn send_in_pieces(mut stream: &Socket, bytes: &[u8], cuts: &[usize]) -> Result<(), Fault> {
     let mut sent_bytes = 0;
     for &cut in cuts {
         stream.write_all(&bytes[sent_bytes..cut]).map_err(Fault::Send)?;

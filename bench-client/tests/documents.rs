@@ -54,6 +54,7 @@ fn planted_commands_are_found() {
         "client",
         "client 9900 run --rate 50k --json a.json",
         "client --host a run",
+        "client unix:/run/a.sock run --rate 50k",
         "cargo run --release --bin client -- PORT pipeline",
         "scripts/sweep.sh --quick --io-threads 1,2",
         "scripts/compare_builds.sh A B 10 --connections 64",
@@ -64,6 +65,7 @@ fn planted_commands_are_found() {
     }
     for wrong in [
         "client 9900 rnu",
+        "client unix:/run/a.sock rnu",
         "client run --raet 50k",
         "client --hots a run",
         "cargo run --release --bin client -- 9900 pipelines",

@@ -23,7 +23,6 @@ pub(super) fn status(watch: &Watch) -> Value {
     let errors: Vec<Value> = ERRORS.iter().map(|(cause, name)| json!({"cause": cause, "total": total(name)})).collect();
     let events: Vec<Value> =
         events.iter().map(|event| json!({"unix_seconds": event.unix_seconds, "text": event.text})).collect();
-    let listen: Vec<String> = subject.listen.iter().map(ToString::to_string).collect();
     json!({
         "state": watch.health().state().name(),
         "shedding": watch.history.samples().last().is_some_and(|sample| sample.shed_per_s > 0.0),
@@ -32,7 +31,7 @@ pub(super) fn status(watch: &Watch) -> Value {
         "kernel": subject.kernel,
         "uptime_seconds": watch.uptime().as_secs_f64(),
         "now_unix_seconds": watch.begun_unix_seconds + watch.uptime().as_secs_f64(),
-        "listen": listen,
+        "listen": subject.listen,
         "wait": subject.wait,
         "helping": subject.helping,
         "model": {
@@ -125,7 +124,7 @@ fn top_connections(watch: &Watch) -> Vec<Value> {
         .map(|(thread, RosterEntry { peer, in_flight, out_of_credit, age_ns })| {
             json!({
                 "thread": thread,
-                "peer": peer.map(|peer| peer.to_string()),
+                "peer": peer,
                 "in_flight": in_flight,
                 "out_of_credit": out_of_credit,
                 "age_seconds": rounded(age_ns as f64 / 1e9),

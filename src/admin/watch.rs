@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +34,7 @@ pub struct Subject {
     /// The I/O threads and then the batch processor's, with the CPUs that they run on.
     pub threads: Vec<(String, Option<usize>)>,
     /// Where it listens.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<String>,
     /// How its threads wait.
     pub wait: String,
     /// Whether I/O threads help the batch processor.

@@ -39,11 +39,15 @@ use verify::VerifyOptions;
 pub struct Config {
     /// Address or name to listen on.
     pub host: String,
-    /// TCP port; 0 lets the kernel choose.
-    pub port: u16,
     /// Where the admin port is, if there is one.
     pub admin: Option<SocketAddr>,
-    /// Other processes may listen on the same port.
+    /// TCP port, if there is to be one; 0 lets the kernel choose.
+    pub port: Option<u16>,
+    /// Path of a Unix socket, if there is to be one.
+    pub unix: Option<PathBuf>,
+    /// Mode of its file.
+    pub unix_mode: u32,
+    /// Other processes may listen on the same port, and the path may be another process's until this one listens.
     pub reuse_port: bool,
     /// I/O threads, or as many as suit the machine.
     pub io_threads: Option<usize>,
@@ -101,8 +105,10 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             host: "127.0.0.1".to_owned(),
-            port: 9900,
             admin: None,
+            port: Some(9900),
+            unix: None,
+            unix_mode: 0o660,
             reuse_port: false,
             io_threads: None,
             pin: Pin::Auto,
@@ -216,6 +222,7 @@ impl Flags {
             None => Settings::default(),
         };
         let config = Config { file: asked.config, ..asked.settings.or(file).into_config() };
+        config.check_listeners().map_err(usage)?;
         config.check_threads().map_err(usage)?;
         config.check_model().map_err(usage)?;
         Ok(config)
@@ -263,6 +270,13 @@ impl Config {
             (_, Some(threads)) => Some(threads),
             (Pin::List(cpus), None) => Some(cpus.len() - 1),
             (Pin::Auto | Pin::None, None) => None,
+        }
+    }
+
+    fn check_listeners(&self) -> Result<(), String> {
+        match (self.port, &self.unix) {
+            (None, None) => Err("--port off leaves nothing to listen on: give --unix PATH, or a port".to_owned()),
+            _ => Ok(()),
         }
     }
 
@@ -382,6 +396,8 @@ mod tests {
     /// Every flag: two values that differ, and a bad one.
     const VALUES: &[(&str, [&str; 2], &str)] = &[
         ("port", ["1", "2"], "abc"),
+        ("unix", ["a.sock", "/run/b.sock"], ""),
+        ("unix-mode", ["0600", "0666"], "0999"),
         ("host", ["::1", "localhost"], ""),
         ("io-threads", ["2", "3"], "0"),
         ("pin", ["0-2", "none"], "0-"),
@@ -467,8 +483,8 @@ mod tests {
     fn a_named_file_beats_that_of_the_environment() {
         let file = TemporaryFile::new("named", "port = 3");
         let config = read_in(&[("DISRUST_CONFIG", "missing.toml")], &["--config", file.path()]).expect("a good file");
-        assert_eq!(config.port, 3);
-        assert_eq!(read_in(&[("DISRUST_CONFIG", file.path())], &[]).ok().map(|config| config.port), Some(3));
+        assert_eq!(config.port, Some(3));
+        assert_eq!(read_in(&[("DISRUST_CONFIG", file.path())], &[]).ok().map(|config| config.port), Some(Some(3)));
         assert_eq!(read_in(&[("DISRUST_CONFIG", "")], &[]).ok(), Some(Config::default()));
         let missing = read_in(&[("DISRUST_CONFIG", "missing.toml")], &["--port", "3"]);
         assert!(matches!(missing, Err(ConfigError::File { path, .. }) if path == Path::new("missing.toml")));
@@ -481,6 +497,7 @@ mod tests {
         for (key, ..) in VALUES {
             let variable = format!("DISRUST_{}", key.replace('-', "_").to_uppercase());
             match read(&variable, &[]) {
+                Ok(config) if *key == "unix" => assert_eq!(config.unix, Some(not_text().into())),
                 Ok(config) => assert_eq!(config.model, ModelChoice::File(not_text().into()), "{key}"),
                 Err(error) => {
                     let message = error.to_string();
@@ -491,7 +508,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(read("DISRUST_PORT", &["--port", "7"]).ok().map(|config| config.port), Some(7));
+        assert_eq!(read("DISRUST_PORT", &["--port", "7"]).ok().map(|config| config.port), Some(Some(7)));
         let outcome = read("DISRUST_CONFIG", &[]);
         assert!(
             matches!(&outcome, Err(ConfigError::File { path, .. }) if path.as_os_str() == not_text()),
@@ -572,6 +589,21 @@ mod tests {
     }
 
     #[test]
+    fn a_server_listens_somewhere() {
+        assert!(usage_error(&["--port", "off"]).contains("--unix PATH"));
+        let config = read(&["--port", "off", "--unix", "a.sock"]).expect("good flags");
+        assert_eq!((config.port, config.unix, config.unix_mode), (None, Some("a.sock".into()), 0o660));
+        let config = read_in(&[("DISRUST_PORT", "off")], &["--port", "0"]).expect("good flags");
+        assert_eq!((config.port, config.unix), (Some(0), None));
+        for path in ["", "/", "run/", "..", "a\0b", "\0b"] {
+            assert!(usage_error(&[&format!("--unix={path}")]).contains("--unix"), "{path:?}");
+        }
+        for mode in ["0o660", "rw", "1777", "-1", "", "0778"] {
+            assert!(usage_error(&[&format!("--unix-mode={mode}")]).contains("--unix-mode"), "{mode:?}");
+        }
+    }
+
+    #[test]
     fn timeouts_can_be_switched_off() {
         let config = read(&["--request-timeout", "off", "--idle-timeout", "1m 30s"]).expect("good flags");
         assert_eq!((config.request_timeout, config.idle_timeout), (None, Some(Duration::from_secs(90))));
@@ -579,7 +611,7 @@ mod tests {
 
     #[test]
     fn a_file_fills_in_what_the_flags_leave_out() {
-        let file = "port = 1\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nhelp-batch = \"off\"\nidle-timeout = \"5s\"\n\
+        let file = "port = 1\nunix = \"a.sock\"\nunix-mode = \"0600\"\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nhelp-batch = \"off\"\nidle-timeout = \"5s\"\n\
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\nadmin = \"[::1]:1\"\n\
             model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nseccomp = true\n\
             log-format = \"json\"";
@@ -588,8 +620,10 @@ mod tests {
         let config = flags.or(file).into_config();
         let expected = Config {
             host: "::1".to_owned(),
-            port: 7,
             admin: Some(SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 1))),
+            port: Some(7),
+            unix: Some("a.sock".into()),
+            unix_mode: 0o600,
             reuse_port: true,
             io_threads: Some(2),
             pin: Pin::List(vec![1, 0, 0]),

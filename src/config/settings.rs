@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, PathBufValueParser, TypedValueParser};
 use disrust_model::form::Output;
 
 use super::log_format::{LogFormat, parse_log_format};
@@ -14,9 +14,9 @@ use super::placement::{HelpBatch, Pin, PinPolicy, Wait};
 #[cfg(feature = "metrics")]
 use super::values::parse_interval;
 use super::values::{
-    Admin, Timeout, parse_admin, parse_buffer_memory, parse_duration, parse_features, parse_help_batch,
-    parse_io_threads, parse_max_connections, parse_model_name, parse_output, parse_pin, parse_pin_policy, parse_port,
-    parse_timeout, parse_truth, parse_wait,
+    Admin, Port, Timeout, check_socket_path, parse_admin, parse_buffer_memory, parse_duration, parse_features,
+    parse_help_batch, parse_io_threads, parse_max_connections, parse_mode, parse_model_name, parse_output, parse_pin,
+    parse_pin_policy, parse_port, parse_timeout, parse_truth, parse_wait,
 };
 use super::{Config, ModelChoice, VERSION};
 
@@ -45,13 +45,21 @@ Exit status: 0 drained after SIGTERM or SIGINT, 2 usage, 69 io_uring unavailable
 /// Everything that can be set, from any source; what is not set is `None`.
 #[derive(Debug, Default, Parser)]
 pub(super) struct Settings {
-    /// TCP port to listen on; 0 lets the kernel choose a free one [default: 9900]
-    #[arg(short, long, value_parser = parse_port, allow_negative_numbers = true)]
-    pub port: Option<u16>,
+    /// TCP port to listen on; 0 lets the kernel choose a free one, off has none [default: 9900]
+    #[arg(short, long, value_name = "PORT|off", value_parser = parse_port, allow_negative_numbers = true)]
+    pub port: Option<Port>,
 
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub host: Option<String>,
+
+    /// Path of a Unix socket to listen at too
+    #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(check_socket_path))]
+    pub unix: Option<PathBuf>,
+
+    /// Mode of the Unix socket's file, in octal: who may write to it may connect [default: 0660]
+    #[arg(long, value_name = "MODE", value_parser = parse_mode, allow_negative_numbers = true)]
+    pub unix_mode: Option<u32>,
 
     /// I/O threads, each with its own ring, listener and buffers [default: by the CPUs available]
     #[arg(long, value_name = "N", value_parser = parse_io_threads, allow_negative_numbers = true)]
@@ -134,7 +142,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "text|json", value_parser = parse_log_format)]
     pub log_format: Option<LogFormat>,
 
-    /// Share the port with a server that listens on it already (for a rolling restart)
+    /// Share the port with a server that listens on it already, and take its Unix socket's path over (for a rolling restart)
     #[arg(long, value_name = "true|false", value_parser = parse_truth, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub reuse_port: Option<bool>,
@@ -150,6 +158,8 @@ impl Settings {
     pub fn or(self, other: Settings) -> Settings {
         Settings {
             port: self.port.or(other.port),
+            unix: self.unix.or(other.unix),
+            unix_mode: self.unix_mode.or(other.unix_mode),
             host: self.host.or(other.host),
             io_threads: self.io_threads.or(other.io_threads),
             pin: self.pin.or(other.pin),
@@ -180,8 +190,10 @@ impl Settings {
         let admin = self.admin.map_or(default.admin, |admin| admin.0);
         Config {
             host: self.host.unwrap_or(default.host),
-            port: self.port.unwrap_or(default.port),
             admin,
+            port: self.port.map_or(default.port, |port| port.0),
+            unix: self.unix,
+            unix_mode: self.unix_mode.unwrap_or(default.unix_mode),
             reuse_port: self.reuse_port.unwrap_or(default.reuse_port),
             io_threads: self.io_threads,
             pin: self.pin.unwrap_or(default.pin),

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use disrust_model::NAME_BYTES_MAX;
@@ -36,6 +38,10 @@ pub(super) fn parse_admin(text: &str) -> Result<Admin, String> {
 /// A timeout that can be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timeout(pub Option<Duration>);
+
+/// A port that there need not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Port(pub Option<u16>);
 
 pub(super) fn parse_pin(text: &str) -> Result<Pin, String> {
     match text {
@@ -122,17 +128,35 @@ pub(super) fn parse_interval(text: &str) -> Result<Timeout, String> {
     }
 }
 
-pub(super) fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| {
+pub(super) fn parse_port(text: &str) -> Result<Port, String> {
+    if text == "off" {
+        return Ok(Port(None));
+    }
+    text.parse().map(|port| Port(Some(port))).map_err(|_| {
         if text.starts_with("tcp://") {
             // https://kubernetes.io/docs/concepts/containers/container-environment/#cluster-information
             "an address that Kubernetes sets for a service named disrust, not a port: say enableServiceLinks: false in \
              the pod"
                 .to_owned()
         } else {
-            format!("not a whole number in 0..={}", u16::MAX)
+            format!("not a whole number in 0..={}, or off", u16::MAX)
         }
     })
+}
+
+/// A path that a file can have. One that begins with zero would be no file's.
+pub(super) fn check_socket_path(path: PathBuf) -> Result<PathBuf, String> {
+    let bytes = path.as_os_str().as_bytes();
+    if path.file_name().is_none() || bytes.ends_with(b"/") || bytes.contains(&0) {
+        return Err("not a path of a file, such as /run/disrust.sock".to_owned());
+    }
+    Ok(path)
+}
+
+pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
+    let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+    mode.ok_or_else(|| "not a mode in octal, such as 0660 or 0600".to_owned())
 }
 
 pub(super) fn parse_truth(text: &str) -> Result<bool, String> {

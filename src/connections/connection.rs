@@ -28,7 +28,7 @@ use super::send_buffer::SendBuffer;
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
 use crate::kernel::Shots;
-use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, WRITER_STALL_MIN};
+use crate::limits::{ConnectionLimits, DRAIN_QUIET, DRAIN_REFUSE, UNIX_SEND_OVERHEAD_MIN, WRITER_STALL_MIN};
 use crate::metrics::CloseReason;
 
 /// The receiving side's operation.
@@ -96,6 +96,8 @@ pub struct Connection<S> {
     /// Bytes of all sends that have completed, and how many of them the peer's side is known to have acknowledged.
     sent_bytes: u64,
     acknowledged_bytes: u64,
+    /// What was last seen of a socket that tells its memory.
+    look: MemoryLook,
     /// It has acknowledged nothing for a while.
     is_stalled: bool,
     /// When a send last completed.
@@ -106,6 +108,30 @@ pub struct Connection<S> {
     longest_step_ns: u64,
     /// Since when, in a drain, whatever the peer sends can be refused.
     refusing_since_ns: Option<u64>,
+}
+
+/// The memory that a Unix socket's unread bytes took when it was last looked at, and what was sent since.
+#[derive(Debug, Default)]
+struct MemoryLook {
+    memory_bytes: u32,
+    sent_bytes: u32,
+    sends: u32,
+}
+
+impl MemoryLook {
+    fn sent(&mut self, bytes: usize) {
+        self.sent_bytes = self.sent_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.sends = self.sends.saturating_add(1);
+    }
+
+    /// Looks again. Of what there would be if nothing had been read, this part is left; 1 if it may be all.
+    fn share_left(&mut self, memory_bytes: usize) -> f64 {
+        let sends = f64::from(self.sends) * UNIX_SEND_OVERHEAD_MIN as f64;
+        let unread = f64::from(self.memory_bytes) + f64::from(self.sent_bytes) + sends;
+        let memory_bytes = u32::try_from(memory_bytes).unwrap_or(u32::MAX);
+        *self = MemoryLook { memory_bytes, ..MemoryLook::default() };
+        (f64::from(memory_bytes) / unread).min(1.0)
+    }
 }
 
 impl<S: Copy> Connection<S> {
@@ -133,6 +159,7 @@ impl<S: Copy> Connection<S> {
             receive_since_ns: now_ns,
             sent_bytes: 0,
             acknowledged_bytes: 0,
+            look: MemoryLook::default(),
             is_stalled: false,
             sent_at_ns: now_ns,
             progress_at_ns: now_ns,
@@ -251,6 +278,7 @@ impl<S: Copy> Connection<S> {
     pub fn send_completed(&mut self, block: Box<Block>, sent: usize, turn: Turn, blocks: &mut BlockPool) {
         self.sends.send_completed(block, sent, blocks);
         self.sent_bytes += sent as u64;
+        self.look.sent(sent);
         self.sent_at_ns = turn.now_ns;
         if self.is_gone() {
             self.sends.clear(blocks);
@@ -273,6 +301,16 @@ impl<S: Copy> Connection<S> {
         }
         let stalled_ns = turn.now_ns.saturating_sub(self.progress_at_ns);
         self.is_stalled = self.unacknowledged_bytes() > 0 && stalled_ns >= nanoseconds(WRITER_STALL_MIN);
+    }
+
+    /// The same of a socket that tells only how much memory is taken by what the peer has not read: some of it has been read if
+    /// that is less than before and what was sent since. How much that was is a guess, until all of it has been.
+    pub fn unread(&mut self, memory_bytes: usize, turn: Turn) {
+        let before = self.sent_bytes - self.acknowledged_bytes;
+        let share_of_before = self.look.share_left(memory_bytes);
+        let unread =
+            if memory_bytes == 0 { 0 } else { ((before as f64 * share_of_before) as u64).clamp(1, before.max(1)) };
+        self.acknowledged(unread as usize, turn);
     }
 
     // ---- It ends.

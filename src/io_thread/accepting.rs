@@ -1,8 +1,8 @@
 //! How connections come: accepted as they arrive, again after a failure, and at last those that wait when the drain begins.
 //!
-//! Invariants: an accept is under way, or there is a time for the next try, or the listener closes. It closes only behind the
-//! last connection that was established by then: closing it would reset that one. A connection that another thread should serve goes
-//! there before anything is received of it, and none is left in this thread's inbox when the listener has closed.
+//! Invariants: of each listener, an accept is under way, or there is a time for the next try, or it closes. It closes only behind
+//! the last connection that was established by then: closing it would reset that one. A connection that another thread should serve goes there before
+//! anything is received of it, and none is left in this thread's inbox when its listeners have closed.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -10,11 +10,11 @@ use std::io;
 use super::{IoThread, named, nanoseconds};
 use crate::connections::{Connection, Drain};
 use crate::exchange::event::ConnectionId;
-use crate::kernel::{Kernel, Queued};
+use crate::kernel::{Entrance, Kernel, Queued};
 use crate::limits::{ACCEPT_RETRY, LISTEN_BACKLOG, QUEUED_ACCEPTS_A_TURN};
 use crate::metrics::CloseReason;
 
-/// The state of accepting.
+/// The state of accepting from one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accept {
     Armed,
@@ -29,16 +29,18 @@ pub(super) enum Accept {
         left: usize,
         from_ns: u64,
     },
-    /// The listener is closed.
+    /// The listener is closed, or there is none.
     Closed,
 }
 
 impl<K: Kernel> IoThread<K> {
-    pub(super) fn accept_completed(&mut self, result: Result<K::Socket, io::Error>, more: bool) {
+    pub(super) fn accept_completed(&mut self, from: Entrance, result: Result<K::Socket, io::Error>, more: bool) {
         let failed = result.is_err();
         match result {
             Ok(socket) => self.accepted(socket),
-            Err(error) if self.accept != Accept::Ending => {
+            // Another thread has begun to drain, and this one does as soon as it looks.
+            Err(error) if from == Entrance::Unix && error.kind() == io::ErrorKind::InvalidInput => {}
+            Err(error) if self.accept[from as usize] != Accept::Ending => {
                 self.parts.metrics.accept_failures.add(1);
                 if let Some(suppressed) = self.accept_log.pass(self.turn.now_ns) {
                     tracing::warn!(%error, suppressed, "accepting failed; it is tried again later");
@@ -49,14 +51,16 @@ impl<K: Kernel> IoThread<K> {
         if more {
             return;
         }
-        match self.accept {
+        let listeners = self.accept.iter().filter(|accept| **accept != Accept::Closed).count();
+        let accept = &mut self.accept[from as usize];
+        match accept {
             Accept::Armed if failed => {
                 // Descriptors or memory have run out. Trying again at once would fail at once, over and over.
-                let pause_ns = nanoseconds(ACCEPT_RETRY) * self.parts.io_threads as u64;
-                self.accept = Accept::Paused { until_ns: self.turn.now_ns + pause_ns };
+                let pause_ns = nanoseconds(ACCEPT_RETRY) * (self.parts.io_threads * listeners) as u64;
+                *accept = Accept::Paused { until_ns: self.turn.now_ns + pause_ns };
             }
-            Accept::Armed => self.kernel.accept(),
-            Accept::Ending => self.accept_ended(),
+            Accept::Armed => self.kernel.accept(from),
+            Accept::Ending => self.accept_ended(from),
             Accept::Paused { .. } | Accept::Taking { .. } | Accept::Closed => unreachable!("an accept ends once"),
         }
     }
@@ -102,59 +106,77 @@ impl<K: Kernel> IoThread<K> {
         self.carry_on(slot);
     }
 
-    /// A descriptor may be what accepting waits for.
+    /// A descriptor may be what accepting waits for: from the listener that waits for the next try soonest.
     pub(super) fn descriptor_freed(&mut self) {
-        if let Accept::Paused { until_ns: from_ns } | Accept::Taking { from_ns, .. } = &mut self.accept {
-            *from_ns = self.turn.now_ns;
+        let now_ns = self.turn.now_ns;
+        let waits = self.accept.iter_mut().filter_map(|accept| match accept {
+            Accept::Paused { until_ns: from_ns } | Accept::Taking { from_ns, .. } => Some(from_ns),
+            Accept::Armed | Accept::Ending | Accept::Closed => None,
+        });
+        if let Some(from_ns) = waits.filter(|from_ns| **from_ns > now_ns).min() {
+            *from_ns = now_ns;
         }
     }
 
     pub(super) fn retry_accept_when_due(&mut self) {
-        if let Accept::Paused { until_ns } = self.accept
-            && until_ns <= self.turn.now_ns
-        {
-            self.accept = Accept::Armed;
-            self.kernel.accept();
+        for from in Entrance::ALL {
+            if let Accept::Paused { until_ns } = self.accept[from as usize]
+                && until_ns <= self.turn.now_ns
+            {
+                self.accept[from as usize] = Accept::Armed;
+                self.kernel.accept(from);
+            }
         }
     }
 
     /// Begins to take the connections that are established already: closing the listener would reset them.
-    pub(super) fn accept_ended(&mut self) {
+    pub(super) fn accept_ended(&mut self, from: Entrance) {
         // What had been established by now; more may come for as long as the listener is open.
         let left = usize::try_from(LISTEN_BACKLOG).expect("a count") + 1;
-        self.accept = Accept::Taking { left, from_ns: self.turn.now_ns };
+        self.accept[from as usize] = Accept::Taking { left, from_ns: self.turn.now_ns };
+    }
+
+    pub(super) fn take_queued(&mut self) {
+        Entrance::ALL.into_iter().for_each(|from| self.take_queued_from(from));
     }
 
     /// Takes some of them, and closes the listener behind the last one. Where there is no descriptor for them they wait for
     /// one, as long as the drain may take.
-    pub(super) fn take_queued(&mut self) {
-        let Accept::Taking { left, from_ns } = self.accept else { return };
+    fn take_queued_from(&mut self, from: Entrance) {
+        let Accept::Taking { left, from_ns } = self.accept[from as usize] else { return };
         let now_ns = self.turn.now_ns;
         if now_ns < from_ns && !self.drain_is_over() {
             return;
         }
         let a_turn = left.min(QUEUED_ACCEPTS_A_TURN);
         for taken in 0..a_turn {
-            match self.kernel.accept_queued() {
+            match self.kernel.accept_queued(from) {
                 Queued::Connection(socket) => self.accepted(socket),
                 Queued::NoDescriptor if !self.drain_is_over() => {
                     let from_ns = now_ns + nanoseconds(ACCEPT_RETRY);
-                    self.accept = Accept::Taking { left: left - taken, from_ns };
+                    self.accept[from as usize] = Accept::Taking { left: left - taken, from_ns };
                     return;
                 }
-                Queued::Nothing | Queued::NoDescriptor => return self.close_listener(),
+                Queued::Nothing | Queued::NoDescriptor => return self.close_listener(from),
             }
         }
-        self.accept = Accept::Taking { left: left - a_turn, from_ns };
+        self.accept[from as usize] = Accept::Taking { left: left - a_turn, from_ns };
         if left == a_turn {
-            self.close_listener();
+            self.close_listener(from);
         }
     }
 
-    pub(super) fn close_listener(&mut self) {
-        self.kernel.close_listener();
-        self.parts.share.close().into_iter().for_each(|socket| self.serve(socket));
-        self.parts.control.listener_closed();
-        self.accept = Accept::Closed;
+    pub(super) fn close_listener(&mut self, from: Entrance) {
+        self.kernel.close_listener(from);
+        self.accept[from as usize] = Accept::Closed;
+        if self.accepts_no_more() {
+            self.parts.share.close().into_iter().for_each(|socket| self.serve(socket));
+            self.parts.control.listener_closed();
+        }
+    }
+
+    /// Whether all listeners are closed.
+    pub(super) fn accepts_no_more(&self) -> bool {
+        self.accept.iter().all(|accept| *accept == Accept::Closed)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Accept, IoThread, named, nanoseconds};
 use crate::connections::{Drain, Timeouts, Turn};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Unacknowledged};
 use crate::limits::{IN_FLIGHT_LOOK, PEER_SILENCE_MAX, SWEEP_INTERVAL_MAX, SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL};
 use crate::metrics::CloseReason;
 
@@ -28,7 +28,9 @@ impl<K: Kernel> IoThread<K> {
         let now_ns = self.turn.now_ns;
         let in_a_tick_ns = now_ns + nanoseconds(TICK);
         let ticks = self.drain_began_ns.is_some() || self.is_short;
-        let accept_ns = if let Accept::Paused { until_ns } = self.accept { Some(until_ns) } else { None };
+        let paused_until =
+            |accept: &Accept| if let Accept::Paused { until_ns } = accept { Some(*until_ns) } else { None };
+        let accept_ns = self.accept.iter().filter_map(paused_until).min();
         let sweep_ns = if self.eventful { Some(self.swept_at_ns + self.sweep_interval_ns) } else { self.deadline_ns };
         let in_flight_ns = (self.events_in_flight > 0).then_some(now_ns + nanoseconds(IN_FLIGHT_LOOK));
         let trim_ns = self.blocks.can_trim().then_some(self.trimmed_at_ns + nanoseconds(TRIM_INTERVAL));
@@ -96,8 +98,10 @@ impl<K: Kernel> IoThread<K> {
     pub(super) fn look_at(&mut self, key: usize, as_of: Turn) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.awaits_acknowledgement() {
-            let unacknowledged_bytes = self.kernel.unacknowledged_bytes(connection.socket);
-            connection.acknowledged(unacknowledged_bytes, as_of);
+            match self.kernel.unacknowledged(connection.socket) {
+                Unacknowledged::Bytes(bytes) => connection.acknowledged(bytes, as_of),
+                Unacknowledged::Memory(bytes) => connection.unread(bytes, as_of),
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::{Accept, IoThread, nanoseconds};
 use crate::connections::Drain;
-use crate::kernel::Kernel;
+use crate::kernel::{Entrance, Kernel};
 use crate::limits::DRAIN_LAST_CALL;
 
 impl<K: Kernel> IoThread<K> {
@@ -19,13 +19,16 @@ impl<K: Kernel> IoThread<K> {
 
     pub(super) fn begin_drain(&mut self) -> u64 {
         self.drain_began_ns = Some(self.turn.now_ns);
-        match self.accept {
-            Accept::Armed => {
-                self.accept = Accept::Ending;
-                self.kernel.cancel_accept();
+        for from in Entrance::ALL {
+            match self.accept[from as usize] {
+                Accept::Armed => {
+                    self.accept[from as usize] = Accept::Ending;
+                    self.kernel.cancel_accept(from);
+                }
+                Accept::Paused { .. } => self.accept_ended(from),
+                Accept::Closed => {}
+                Accept::Ending | Accept::Taking { .. } => unreachable!("a drain begins once"),
             }
-            Accept::Paused { .. } => self.accept_ended(),
-            Accept::Ending | Accept::Taking { .. } | Accept::Closed => unreachable!("a drain begins once"),
         }
         self.turn.now_ns
     }

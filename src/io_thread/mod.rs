@@ -26,7 +26,6 @@ mod roster;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +41,7 @@ use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
 use crate::exchange::response_queue::ResponseConsumer;
 use crate::exchange::spread::Share;
 use crate::exchange::wake::Wake;
-use crate::kernel::{Completion, Kernel, ReceiveOutcome};
+use crate::kernel::{Completion, Entrance, Kernel, Peer, ReceiveOutcome};
 use crate::limits::{COMPLETION_ENTRIES, STOP_MIN, SUBMISSIONS_PER_TIMED_ONE};
 use crate::log_gate::LogGate;
 use crate::metrics::{CloseReason, IoMetrics};
@@ -126,7 +125,8 @@ pub struct IoThread<K: Kernel> {
     evicted_at_ns: u64,
     /// The slot at which the next look at who has most under way begins.
     roster_at: usize,
-    accept: Accept,
+    /// By entrance.
+    accept: [Accept; Entrance::ALL.len()],
     /// When each timer that is under way is due, by the kernel's clock.
     timers: Vec<u64>,
     /// Events that have not come back.
@@ -154,7 +154,13 @@ pub struct IoThread<K: Kernel> {
 impl<K: Kernel> IoThread<K> {
     /// A thread that accepts, once it takes turns. All buffers of the pool have been lent to the kernel.
     pub fn new(mut kernel: K, parts: IoThreadParts<K::Socket>) -> IoThread<K> {
-        kernel.accept();
+        let accept = Entrance::ALL.map(|from| {
+            if !kernel.listens(from) {
+                return Accept::Closed;
+            }
+            kernel.accept(from);
+            Accept::Armed
+        });
         kernel.await_alarm();
         let clock_ns = kernel.now_ns();
         let buffers = usize::from(parts.pool.geometry().buffers);
@@ -179,7 +185,7 @@ impl<K: Kernel> IoThread<K> {
             victims: Vec::new(),
             evicted_at_ns: 0,
             roster_at: 0,
-            accept: Accept::Armed,
+            accept,
             timers: Vec::with_capacity(4),
             events_in_flight: 0,
             eventful: false,
@@ -276,7 +282,8 @@ impl<K: Kernel> IoThread<K> {
 
     /// Whether the next turn has something to do that no completion tells of.
     fn goes_on(&self) -> bool {
-        let takes = matches!(self.accept, Accept::Taking { from_ns, .. } if from_ns <= self.turn.now_ns);
+        let takes = |accept: &Accept| matches!(accept, Accept::Taking { from_ns, .. } if *from_ns <= self.turn.now_ns);
+        let takes = self.accept.iter().any(takes);
         let feeds = !self.starved.is_empty() && self.buffers_lent > 0;
         self.sweep_due_at_ns.is_some() || takes || feeds
     }
@@ -293,7 +300,7 @@ impl<K: Kernel> IoThread<K> {
 
     /// Whether the drain is over.
     pub fn is_finished(&self) -> bool {
-        self.accept == Accept::Closed && self.connections.is_empty()
+        self.accepts_no_more() && self.connections.is_empty()
     }
 
     /// Ends a finished thread: nothing may be in flight, lent or owed.
@@ -327,7 +334,7 @@ impl<K: Kernel> IoThread<K> {
 
     fn completed(&mut self, completion: Completion<K::Socket>) {
         match completion {
-            Completion::Accepted { result, more } => self.accept_completed(result, more),
+            Completion::Accepted { from, result, more } => self.accept_completed(from, result, more),
             Completion::Received { id, outcome, more } => self.receive_completed(id, outcome, more),
             Completion::Sent { id, block, result } => self.send_completed(id, block, result),
             Completion::Alarm => {
@@ -564,8 +571,8 @@ impl<K: Kernel> IoThread<K> {
 }
 
 /// A peer, as the log calls it.
-fn named(peer: Option<SocketAddr>) -> String {
-    peer.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+fn named(peer: Option<Peer>) -> String {
+    peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
 }
 
 /// The connection that a completion or response is for.

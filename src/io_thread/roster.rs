@@ -37,7 +37,7 @@ impl<K: Kernel> IoThread<K> {
             .filter_map(|(_, key)| {
                 let connection = self.connections.get(*key)?;
                 Some(RosterEntry {
-                    peer: self.kernel.peer(connection.socket),
+                    peer: self.kernel.peer(connection.socket).map(|peer| peer.to_string()),
                     in_flight: connection.bursts_in_flight(),
                     out_of_credit: connection.is_out_of_credit(self.parts.rules.limits, pressure),
                     age_ns: self.turn.now_ns.saturating_sub(connection.opened_at_ns()),

@@ -12,7 +12,7 @@ use crate::connections::Timeouts;
 use crate::exchange::event::Response;
 use crate::exchange::response_queue::{ResponseProducer, response_queue};
 use crate::exchange::wake::Alarm;
-use crate::kernel::{Queued, Shots};
+use crate::kernel::{Queued, Shots, Unacknowledged};
 use crate::limits::{ConnectionLimits, PoolGeometry, TICK};
 use crate::metrics::BatchMetrics;
 
@@ -29,6 +29,9 @@ struct Script {
     now_ns: u64,
     completions: VecDeque<Completion<u32>>,
     queued: VecDeque<Queued<u32>>,
+    /// Whether there is a Unix socket too, and which accepts were armed.
+    listens_at_path: bool,
+    accepts: Vec<Entrance>,
     lent: Vec<Buffer>,
     armed: Vec<ConnectionId>,
     aborted: Vec<u32>,
@@ -37,6 +40,8 @@ struct Script {
     timers: Vec<u64>,
     /// What every peer leaves unacknowledged.
     unacknowledged_bytes: usize,
+    /// Or the memory of what it leaves unread.
+    unread_memory_bytes: Option<usize>,
     /// Whether the last enter was one that waits.
     waited: bool,
     /// How long an enter takes that waits, and one that does not.
@@ -50,15 +55,24 @@ impl Kernel for Script {
     fn now_ns(&mut self) -> u64 {
         self.now_ns
     }
-    fn accept(&mut self) {}
-    fn cancel_accept(&mut self) {
-        self.completions.push_back(Completion::Accepted { result: Err(io::ErrorKind::Other.into()), more: false });
+    fn listens(&self, from: Entrance) -> bool {
+        from == Entrance::Tcp || self.listens_at_path
     }
-    fn accept_queued(&mut self) -> Queued<u32> {
+    fn accept(&mut self, from: Entrance) {
+        self.accepts.push(from);
+    }
+    fn cancel_accept(&mut self, from: Entrance) {
+        self.completions.push_back(Completion::Accepted {
+            from,
+            result: Err(io::ErrorKind::Other.into()),
+            more: false,
+        });
+    }
+    fn accept_queued(&mut self, _from: Entrance) -> Queued<u32> {
         self.queued.pop_front().unwrap_or(Queued::Nothing)
     }
-    fn close_listener(&mut self) {
-        self.listener_closed = true;
+    fn close_listener(&mut self, from: Entrance) {
+        self.listener_closed |= from == Entrance::Tcp;
     }
     fn receive(&mut self, _socket: u32, id: ConnectionId, _shots: Shots) {
         self.armed.push(id);
@@ -68,13 +82,14 @@ impl Kernel for Script {
         let sent = block.content().len();
         self.completions.push_back(Completion::Sent { id, block, result: Ok(sent) });
     }
-    fn unacknowledged_bytes(&mut self, _socket: u32) -> usize {
-        self.unacknowledged_bytes
+    fn unacknowledged(&mut self, _socket: u32) -> Unacknowledged {
+        let bytes = Unacknowledged::Bytes(self.unacknowledged_bytes);
+        self.unread_memory_bytes.map_or(bytes, Unacknowledged::Memory)
     }
     fn peer_has_vanished(&mut self, _socket: u32) -> bool {
         false
     }
-    fn peer(&mut self, _socket: u32) -> Option<std::net::SocketAddr> {
+    fn peer(&mut self, _socket: u32) -> Option<Peer> {
         None
     }
     fn half_close(&mut self, _socket: u32) {}
@@ -175,7 +190,11 @@ impl Bench {
 
     fn accept(&mut self, sockets: std::ops::Range<u32>) {
         for socket in sockets {
-            self.kernel().completions.push_back(Completion::Accepted { result: Ok(socket), more: true });
+            self.kernel().completions.push_back(Completion::Accepted {
+                from: Entrance::Tcp,
+                result: Ok(socket),
+                more: true,
+            });
         }
         self.turn();
     }
@@ -227,7 +246,7 @@ fn what_a_thread_scores_itself_goes_out_in_the_same_turn() {
         let mut thread = IoThread::new(Script { lent, ..Script::default() }, parts);
         let mut request = Vec::new();
         write_request(LAYOUT, &[1.0], &mut request);
-        thread.kernel.completions.push_back(Completion::Accepted { result: Ok(0), more: true });
+        thread.kernel.completions.push_back(Completion::Accepted { from: Entrance::Tcp, result: Ok(0), more: true });
         thread.turn();
         let ticks = std::cell::Cell::new(0);
         for (sent, by_thread) in [(1, true), (2, false), (3, false)] {
@@ -327,7 +346,7 @@ fn neighbours() -> (IoThread<Script>, Share<u32>) {
 fn connections_go_to_the_thread_with_the_fewest() {
     let (mut thread, neighbour) = neighbours();
     let metrics = Arc::clone(&thread.parts.metrics);
-    let accepted = |socket| Completion::Accepted { result: Ok(socket), more: true };
+    let accepted = |socket| Completion::Accepted { from: Entrance::Tcp, result: Ok(socket), more: true };
     thread.kernel.completions.extend([1, 2, 3, 4].map(accepted));
     thread.turn();
     assert_eq!((metrics.accepted.get(), metrics.given_away.get(), neighbour.take()), (2, 2, vec![2, 4]));
@@ -344,7 +363,7 @@ fn whatever_a_thread_was_given_when_its_listener_closes_it_serves() {
     let (mut thread, neighbour) = neighbours();
     let metrics = Arc::clone(&thread.parts.metrics);
     assert_eq!(neighbour.give(0, 1), Ok(()));
-    thread.close_listener();
+    Entrance::ALL.into_iter().for_each(|from| thread.close_listener(from));
     assert_eq!((metrics.accepted.get(), thread.kernel.armed.len()), (1, 1));
     assert_eq!(neighbour.give(0, 2), Err(2));
 }
@@ -358,6 +377,59 @@ fn a_draining_thread_gives_nothing_away() {
     thread.turn();
     assert!(thread.kernel.listener_closed && !neighbour.has_guests());
     assert_eq!(thread.parts.metrics.accepted.get(), 2);
+}
+
+/// A listener that threads share is accepted from one connection at a time, beside the thread's own; that another thread has begun
+/// to end it is no failure; and the thread accepts no more when both are closed.
+#[test]
+fn a_thread_has_two_listeners() {
+    let (parts, lent, _consumer, _responses) = Bench::parts(1 << 20);
+    let (control, metrics) = (Arc::clone(&parts.control), Arc::clone(&parts.metrics));
+    let mut thread = IoThread::new(Script { lent, listens_at_path: true, ..Script::default() }, parts);
+    assert_eq!(thread.kernel.accepts, [Entrance::Tcp, Entrance::Unix]);
+    let accepted = |from, result, more| Completion::Accepted { from, result, more };
+    thread.kernel.completions.push_back(accepted(Entrance::Tcp, Ok(1), true));
+    thread.kernel.completions.push_back(accepted(Entrance::Unix, Ok(2), false));
+    thread.turn();
+    assert_eq!(thread.kernel.accepts[2..], [Entrance::Unix]);
+    let ended = io::Error::from(io::ErrorKind::InvalidInput);
+    thread.kernel.completions.push_back(accepted(Entrance::Unix, Err(ended), false));
+    thread.turn();
+    assert_eq!((thread.kernel.accepts.len(), metrics.accept_failures.get()), (3, 0));
+    control.request_drain();
+    thread.kernel.queued.extend([Queued::Connection(3), Queued::NoDescriptor]);
+    thread.turn();
+    assert_eq!((control.listeners_closed(), metrics.accepted.get()), (0, 3), "one of them waits for a descriptor");
+    for _ in 0..10 {
+        thread.kernel.now_ns += nanoseconds(TICK);
+        thread.turn();
+    }
+    assert_eq!((control.listeners_closed(), metrics.accepted.get()), (1, 3));
+}
+
+/// A peer that leaves far more memory unread than it was sent bytes, and less than before, is not late.
+#[test]
+fn what_a_unix_socket_tells_is_memory() {
+    let mut bench = Bench::new(1 << 20);
+    bench.accept(0..1);
+    let mut request = Vec::new();
+    (0..2).for_each(|_| write_request(LAYOUT, &[1.0], &mut request));
+    bench.arrive(0, &request);
+    bench.turn();
+    bench.answer();
+    bench.turn();
+    let expired_after = |bench: &mut Bench, ticks: usize| {
+        for _ in 0..ticks {
+            bench.pass(TICK);
+            bench.turn();
+        }
+        bench.kernel().aborted.len()
+    };
+    bench.kernel().unread_memory_bytes = Some(2000);
+    assert_eq!(expired_after(&mut bench, 20), 0);
+    bench.kernel().unread_memory_bytes = Some(1000);
+    assert_eq!(expired_after(&mut bench, 20), 0, "it reads");
+    assert_eq!(expired_after(&mut bench, 60), 1, "and does not any more");
 }
 
 /// However long the process was stopped, a request that had begun may still come to its end.

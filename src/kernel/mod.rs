@@ -11,7 +11,6 @@
 //!   in the kernel for that socket.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::exchange::blocks::Block;
@@ -21,12 +20,17 @@ use crate::exchange::event::ConnectionId;
 mod alarm;
 mod buffer_ring;
 mod listen;
+mod peer;
 mod process;
 mod progress;
 mod uring;
 
 pub use alarm::{EventFd, ThreadAlarm};
-pub use listen::{AdminBindError, BindError, BoundPort, Listener, Owner, ServedPort, bind_admin, bind_port, resolve};
+pub use listen::{
+    AdminBindError, BindError, BindPathError, BoundPath, BoundPort, Listener, Listeners, Owner, PathListener,
+    ServedPath, ServedPort, bind_admin, bind_path, bind_port, resolve,
+};
+pub use peer::Peer;
 #[cfg(feature = "onnxruntime")]
 pub use process::refuse_telemetry;
 pub use process::{
@@ -40,6 +44,30 @@ pub use uring::{RingSizes, RingSocket, UringKernel, probe_ring};
 /// The running kernel's release, such as `6.1.0`; empty if /proc does not say.
 pub fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Which of a thread's listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// Its own, on the TCP port.
+    Tcp,
+    /// The Unix socket, which all threads share: each accepts one connection at a time, so that all get some.
+    Unix,
+}
+
+impl Entrance {
+    /// All that there can be; each at the place of its number.
+    pub const ALL: [Entrance; 2] = [Entrance::Tcp, Entrance::Unix];
+}
+
+/// How much of what was sent the peer's side has not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unacknowledged {
+    /// Over TCP: bytes that were not acknowledged; a FIN counts as one.
+    Bytes(usize),
+    /// Over a Unix socket: memory, in bytes, of what was not read. Each send takes more of it than it has bytes, and lets go
+    /// of it as a whole.
+    Memory(usize),
 }
 
 /// How a receive is armed.
@@ -62,17 +90,21 @@ pub trait Kernel {
     /// The monotonic clock, in nanoseconds since a moment before the first call.
     fn now_ns(&mut self) -> u64;
 
-    /// Accepts connections from the thread's listener until the completion says that no more come.
-    fn accept(&mut self);
+    /// Whether the thread has this listener.
+    fn listens(&self, from: Entrance) -> bool;
+
+    /// Accepts connections from one of the thread's listeners until the completion says that no more come.
+    fn accept(&mut self, from: Entrance);
 
     /// Ends accepting; the final accept completion follows.
-    fn cancel_accept(&mut self);
+    fn cancel_accept(&mut self, from: Entrance);
 
-    /// Takes a connection that is established but not accepted yet, after accepting has ended.
-    fn accept_queued(&mut self) -> Queued<Self::Socket>;
+    /// Takes a connection that is established but not accepted yet, after accepting has ended. From the first call on nobody can
+    /// connect to a listener that threads share, and accepting fails on it (EINVAL).
+    fn accept_queued(&mut self, from: Entrance) -> Queued<Self::Socket>;
 
-    /// Stops listening.
-    fn close_listener(&mut self);
+    /// Stops listening; where threads share the listener, with the last of them.
+    fn close_listener(&mut self, from: Entrance);
 
     /// Receives into a provided buffer.
     fn receive(&mut self, socket: Self::Socket, id: ConnectionId, shots: Shots);
@@ -83,16 +115,15 @@ pub trait Kernel {
     /// Sends the block's content, or a part of it.
     fn send(&mut self, socket: Self::Socket, id: ConnectionId, block: Box<Block>);
 
-    /// Bytes that a completed send of this socket took, or one that is in the kernel, and that the peer's side has not
-    /// acknowledged; a FIN counts as one.
-    fn unacknowledged_bytes(&mut self, socket: Self::Socket) -> usize;
+    /// What a completed send of this socket took, or one that is in the kernel, and the peer's side has not taken.
+    fn unacknowledged(&mut self, socket: Self::Socket) -> Unacknowledged;
 
     /// Whether the peer has vanished, as far as TCP knows: nothing of it has come for [`crate::limits::PEER_SILENCE_MAX`],
-    /// although it was asked repeatedly. A peer that does not read answers such questions.
+    /// although it was asked repeatedly. A peer that does not read answers such questions. One on this machine does not vanish.
     fn peer_has_vanished(&mut self, socket: Self::Socket) -> bool;
 
     /// Who is at the other end, for the log; nobody knows once the connection is broken.
-    fn peer(&mut self, socket: Self::Socket) -> Option<SocketAddr>;
+    fn peer(&mut self, socket: Self::Socket) -> Option<Peer>;
 
     /// Ends the sending direction (FIN after what was sent).
     fn half_close(&mut self, socket: Self::Socket);
@@ -135,6 +166,8 @@ pub enum Queued<S> {
 pub enum Completion<S> {
     /// Of [`Kernel::accept`].
     Accepted {
+        /// As given.
+        from: Entrance,
         /// The new connection's socket.
         result: Result<S, io::Error>,
         /// Whether accepting goes on.

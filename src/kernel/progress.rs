@@ -1,7 +1,8 @@
 //! What the kernel knows of a peer that is owed something: how much it has acknowledged, and whether it is still there.
 //!
 //! Completed sends tell neither: the kernel takes bytes off a server's hands in large steps, and keeps them for a peer that
-//! has vanished as for one that does not read. For TCP; a Unix socket counts otherwise.
+//! has vanished as for one that does not read. For TCP; of a Unix socket the same call tells how much memory the messages
+//! take that the peer has not read to the end.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -12,12 +13,13 @@ use crate::limits::PEER_SILENCE_MAX;
 /// way. Each comes later than the one before, so that it takes a while until there are so many.
 const UNANSWERED_MIN: u8 = 3;
 
-/// Bytes in the socket that have not been acknowledged, sent or not; a FIN counts as one (SIOCOUTQ, tcp(7)).
-pub(super) fn unacknowledged_bytes(socket: RawFd) -> usize {
+/// Bytes in the socket that have not been acknowledged, sent or not; a FIN counts as one (SIOCOUTQ, tcp(7)). Of a Unix socket,
+/// the memory of what was sent and has not been read (unix_outq_len in net/unix/af_unix.c).
+pub(super) fn outgoing_bytes(socket: RawFd) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int, which `bytes` is.
     let outcome = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
-    // It fails for no TCP socket; one that is broken has nothing to acknowledge any more, and its operations fail.
+    // It fails for no such socket; one that is broken has nothing to acknowledge any more, and its operations fail.
     if outcome == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
@@ -50,6 +52,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
+    use crate::limits::UNIX_SEND_OVERHEAD_MIN;
 
     #[test]
     fn what_a_peer_does_not_take_is_unacknowledged_until_it_does() {
@@ -61,13 +64,33 @@ mod tests {
         while let Ok(bytes) = socket.write(&[0; 65536]) {
             sent += bytes;
         }
-        let unread = unacknowledged_bytes(socket.as_raw_fd());
+        let unread = outgoing_bytes(socket.as_raw_fd());
         assert!(0 < unread && unread < sent, "{unread} of {sent} bytes, some of which the peer's side has taken");
         assert!(!peer_has_vanished(socket.as_raw_fd()), "it does not read, and is there");
         let mut read = vec![0; sent];
         peer.read_exact(&mut read).expect("all of it arrives");
-        while unacknowledged_bytes(socket.as_raw_fd()) > 0 {
+        while outgoing_bytes(socket.as_raw_fd()) > 0 {
             std::thread::yield_now();
         }
+    }
+
+    /// What [`crate::connections::Connection::unread`] makes of it relies on this.
+    #[test]
+    fn what_a_peer_does_not_read_takes_memory_in_a_unix_socket() {
+        let (mut socket, mut peer) = std::os::unix::net::UnixStream::pair().expect("descriptors");
+        let (mut sent, mut taken) = (0, 0);
+        for bytes in [1, 5, 200, 4000, 20_000] {
+            socket.write_all(&vec![0; bytes]).expect("there is room");
+            sent += bytes;
+            let memory = outgoing_bytes(socket.as_raw_fd());
+            assert!(memory >= taken + bytes + UNIX_SEND_OVERHEAD_MIN, "{bytes} bytes take {taken} to {memory}");
+            taken = memory;
+        }
+        peer.read_exact(&mut vec![0; sent - 1]).expect("it was sent");
+        let memory = outgoing_bytes(socket.as_raw_fd());
+        assert!(0 < memory && memory < taken, "a byte of the last one is left");
+        peer.read_exact(&mut [0]).expect("it was sent");
+        assert_eq!(outgoing_bytes(socket.as_raw_fd()), 0);
+        assert!(!peer_has_vanished(socket.as_raw_fd()));
     }
 }

@@ -1,4 +1,4 @@
-//! [`Kernel`] on io_uring: one ring, one listener, one thread.
+//! [`Kernel`] on io_uring: one ring, its listeners, one thread.
 //!
 //! It translates operations to submissions and completions back, and holds what the kernel holds; it decides nothing.
 //! The ring's settings, and their reasons (DEFER_TASKRUN needs Linux 6.1):
@@ -16,8 +16,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,14 +28,15 @@ use socket2::SockRef;
 use super::Shots;
 use super::alarm::EventFd;
 use super::buffer_ring::{BufferRing, GROUP};
-use super::listen::Listener;
+use super::listen::Listeners;
 use super::process::restrict;
-use super::progress::{peer_has_vanished, unacknowledged_bytes};
-use super::{Completion, Kernel, Queued, ReceiveOutcome};
+use super::progress::{outgoing_bytes, peer_has_vanished};
+use super::{Completion, Entrance, Kernel, Peer, Queued, ReceiveOutcome, Unacknowledged};
 use crate::exchange::blocks::Block;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::clock::Clock;
 use crate::exchange::event::ConnectionId;
+use crate::limits::UNIX_SEND_BUFFER_BYTES;
 
 /// Sizes of a ring.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +48,30 @@ pub struct RingSizes {
 }
 
 /// A socket that this ring has accepted. Only the ring can make one, so that nobody can name a descriptor that is not his.
-#[derive(Debug, Clone, Copy)]
-pub struct RingSocket(RawFd);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingSocket {
+    descriptor: RawFd,
+    from: Entrance,
+}
 
-/// An I/O thread's ring, listener and alarm.
+impl RingSocket {
+    /// What has just been accepted.
+    fn accepted(descriptor: RawFd, from: Entrance) -> RingSocket {
+        let socket = RingSocket { descriptor, from };
+        if from == Entrance::Unix {
+            // It inherits nothing from its listener. Without this the kernel holds more for a peer that does not read.
+            let _as_it_is = SockRef::from(&socket.borrow()).set_send_buffer_size(UNIX_SEND_BUFFER_BYTES);
+        }
+        socket
+    }
+
+    fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor came from an accept, and is open for as long as its connection asks for something.
+        unsafe { BorrowedFd::borrow_raw(self.descriptor) }
+    }
+}
+
+/// An I/O thread's ring, listeners and alarm.
 pub struct UringKernel {
     // The queues point into the ring and come before it: fields are dropped in order.
     submissions: SubmissionQueue<'static>,
@@ -66,7 +86,7 @@ pub struct UringKernel {
     alarm_count: Box<u64>,
     timer: Box<Timespec>,
     alarm: EventFd,
-    listener: Option<Listener>,
+    listeners: Listeners,
     /// Submissions that did not fit the queue; they go before later ones.
     backlog: VecDeque<squeue::Entry>,
     /// Submissions whose final completion has not come.
@@ -104,6 +124,11 @@ const _: () = assert!(crate::limits::CONNECTIONS_MAX <= 1 << SLOT_BITS, "a slot 
 
 fn token(operation: Operation, id: ConnectionId) -> u64 {
     (operation as u64) << (32 + SLOT_BITS) | u64::from(id.slot) << 32 | u64::from(id.generation)
+}
+
+/// Of an accept, which has no connection yet: its slot is the listener.
+fn accept_token(from: Entrance) -> u64 {
+    token(Operation::Accept, ConnectionId { slot: from as u32, generation: 0 })
 }
 
 fn read_token(token: u64) -> (Operation, ConnectionId) {
@@ -156,7 +181,7 @@ impl UringKernel {
     pub fn new(
         sizes: RingSizes,
         pool: Arc<BufferPool>,
-        listener: Listener,
+        listeners: Listeners,
         alarm: EventFd,
         clock: Clock,
     ) -> io::Result<UringKernel> {
@@ -180,7 +205,7 @@ impl UringKernel {
             alarm_count: Box::new(0),
             timer: Box::new(Timespec::new()),
             alarm,
-            listener: Some(listener),
+            listeners,
             backlog: VecDeque::with_capacity(sizes.completions as usize),
             operations_in_kernel: 0,
             clock,
@@ -258,46 +283,61 @@ impl Kernel for UringKernel {
         self.clock.now_ns()
     }
 
-    fn accept(&mut self) {
-        let Some(listener) = &self.listener else { panic!("accepting needs a listener") };
-        let entry = opcode::AcceptMulti::new(Fd(listener.0.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
-        // SAFETY: the entry points to no memory.
-        unsafe { self.submit(entry.user_data(token(Operation::Accept, ConnectionId::default()))) }
+    fn listens(&self, from: Entrance) -> bool {
+        self.listeners.descriptor(from).is_some()
     }
 
-    fn cancel_accept(&mut self) {
-        let entry = opcode::AsyncCancel::new(token(Operation::Accept, ConnectionId::default())).build();
+    fn accept(&mut self, from: Entrance) {
+        let listener = Fd(self.listeners.descriptor(from).expect("accepting needs a listener"));
+        let entry = match from {
+            Entrance::Tcp => opcode::AcceptMulti::new(listener).flags(libc::SOCK_CLOEXEC).build(),
+            // A thread that goes on accepting keeps its place at the front of those who wait, and gets nearly all.
+            Entrance::Unix => {
+                let (address, its_bytes) = (std::ptr::null_mut(), std::ptr::null_mut());
+                opcode::Accept::new(listener, address, its_bytes).flags(libc::SOCK_CLOEXEC).build()
+            }
+        };
+        // SAFETY: the entry points to no memory.
+        unsafe { self.submit(entry.user_data(accept_token(from))) }
+    }
+
+    fn cancel_accept(&mut self, from: Entrance) {
+        let entry = opcode::AsyncCancel::new(accept_token(from)).build();
         // SAFETY: the entry points to no memory.
         unsafe { self.submit(entry.user_data(token(Operation::Cancel, ConnectionId::default()))) }
     }
 
-    fn accept_queued(&mut self) -> Queued<RingSocket> {
-        let Some(listener) = &self.listener else { return Queued::Nothing };
-        let listener = listener.0.as_raw_fd();
-        // A listener that does not block; it has blocked until now because io_uring fails rather than waits otherwise.
-        // SAFETY: fcntl(2) with F_SETFL takes integers and touches no memory.
-        unsafe { libc::fcntl(listener, libc::F_SETFL, libc::O_NONBLOCK) };
+    fn accept_queued(&mut self, from: Entrance) -> Queued<RingSocket> {
+        let Some(listener) = self.listeners.descriptor(from) else { return Queued::Nothing };
+        match from {
+            // A listener that does not block; it has blocked until now because io_uring fails rather than waits otherwise.
+            // SAFETY: fcntl(2) with F_SETFL takes integers and touches no memory.
+            Entrance::Tcp => unsafe { libc::fcntl(listener, libc::F_SETFL, libc::O_NONBLOCK) },
+            // What waits can be taken as before, and then it is an error to take more: it does not block either.
+            // SAFETY: shutdown(2) takes two integers and touches no memory.
+            Entrance::Unix => unsafe { libc::shutdown(listener, libc::SHUT_RDWR) },
+        };
         // SAFETY: accept4(2) with null pointers asks for no address and touches no memory.
         let socket = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
         if socket >= 0 {
-            return Queued::Connection(RingSocket(socket));
+            return Queued::Connection(RingSocket::accepted(socket, from));
         }
         match io::Error::last_os_error().raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Queued::NoDescriptor,
             // One that has been reset meanwhile, or an interruption: there may be others behind it.
-            Some(libc::ECONNABORTED | libc::EINTR) => self.accept_queued(),
+            Some(libc::ECONNABORTED | libc::EINTR) => self.accept_queued(from),
             _ => Queued::Nothing,
         }
     }
 
-    fn close_listener(&mut self) {
-        self.listener = None;
+    fn close_listener(&mut self, from: Entrance) {
+        self.listeners.close(from);
     }
 
     fn receive(&mut self, socket: RingSocket, id: ConnectionId, shots: Shots) {
         let entry = match shots {
-            Shots::Many => opcode::RecvMulti::new(Fd(socket.0), GROUP).build(),
-            Shots::One => opcode::Recv::new(Fd(socket.0), std::ptr::null_mut(), 0)
+            Shots::Many => opcode::RecvMulti::new(Fd(socket.descriptor), GROUP).build(),
+            Shots::One => opcode::Recv::new(Fd(socket.descriptor), std::ptr::null_mut(), 0)
                 .buf_group(GROUP)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT),
@@ -315,7 +355,7 @@ impl Kernel for UringKernel {
     fn send(&mut self, socket: RingSocket, id: ConnectionId, block: Box<Block>) {
         let content = block.content();
         let bytes = u32::try_from(content.len()).expect("a block's size fits 32 bits");
-        let entry = opcode::Send::new(Fd(socket.0), content.as_ptr(), bytes).flags(libc::MSG_NOSIGNAL).build();
+        let entry = opcode::Send::new(Fd(socket.descriptor), content.as_ptr(), bytes).flags(libc::MSG_NOSIGNAL).build();
         let slot = id.slot as usize;
         if self.sends.len() <= slot {
             self.sends.resize_with(slot + 1, || None);
@@ -327,35 +367,37 @@ impl Kernel for UringKernel {
         unsafe { self.submit(entry.user_data(token(Operation::Send, id))) }
     }
 
-    fn unacknowledged_bytes(&mut self, socket: RingSocket) -> usize {
-        unacknowledged_bytes(socket.0)
+    fn unacknowledged(&mut self, socket: RingSocket) -> Unacknowledged {
+        let bytes = outgoing_bytes(socket.descriptor);
+        match socket.from {
+            Entrance::Tcp => Unacknowledged::Bytes(bytes),
+            Entrance::Unix => Unacknowledged::Memory(bytes),
+        }
     }
 
     fn peer_has_vanished(&mut self, socket: RingSocket) -> bool {
-        peer_has_vanished(socket.0)
+        socket.from == Entrance::Tcp && peer_has_vanished(socket.descriptor)
     }
 
-    fn peer(&mut self, socket: RingSocket) -> Option<SocketAddr> {
-        // SAFETY: the descriptor came from an accept, and is open for as long as its connection asks for something.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(socket.0) };
-        SockRef::from(&descriptor).peer_addr().ok()?.as_socket()
+    fn peer(&mut self, socket: RingSocket) -> Option<Peer> {
+        Peer::of(socket.borrow())
     }
 
     fn half_close(&mut self, socket: RingSocket) {
         // A socket that is broken already can't be shut down, and needs no FIN.
         // SAFETY: shutdown(2) takes two integers and touches no memory.
-        unsafe { libc::shutdown(socket.0, libc::SHUT_WR) };
+        unsafe { libc::shutdown(socket.descriptor, libc::SHUT_WR) };
     }
 
     fn abort(&mut self, socket: RingSocket) {
         // Fails likewise for a broken socket, whose operations complete by themselves.
         // SAFETY: shutdown(2) takes two integers and touches no memory.
-        unsafe { libc::shutdown(socket.0, libc::SHUT_RDWR) };
+        unsafe { libc::shutdown(socket.descriptor, libc::SHUT_RDWR) };
     }
 
     fn close(&mut self, socket: RingSocket) {
         // SAFETY: the descriptor came from an accept, the connection owned it, and closes it once.
-        let result = unsafe { libc::close(socket.0) };
+        let result = unsafe { libc::close(socket.descriptor) };
         assert!(
             result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EBADF),
             "a socket is closed once"
@@ -417,11 +459,12 @@ impl Kernel for UringKernel {
             let (operation, id) = read_token(entry.user_data());
             match operation {
                 Operation::Accept => {
+                    let from = Entrance::ALL[id.slot as usize];
                     let result = match entry.result() {
-                        socket @ 0.. => Ok(RingSocket(socket)),
+                        socket @ 0.. => Ok(RingSocket::accepted(socket, from)),
                         errno => Err(io::Error::from_raw_os_error(-errno)),
                     };
-                    return Some(Completion::Accepted { result, more });
+                    return Some(Completion::Accepted { from, result, more });
                 }
                 Operation::Receive => return Some(self.received(id, &entry, more)),
                 Operation::Send => return Some(self.sent(id, entry.result())),
@@ -464,7 +507,12 @@ impl Drop for UringKernel {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+
     use super::*;
+    use crate::kernel::PathListener;
+    use crate::limits::PoolGeometry;
 
     #[test]
     fn a_ring_takes_nothing_that_a_server_does_not_submit() {
@@ -478,6 +526,33 @@ mod tests {
             assert!(pushed.is_ok(), "one at a time");
             ring.submit_and_wait(1).expect("it is enabled");
             assert_eq!(ring.completion().next().map(|entry| entry.result()), Some(result));
+        }
+    }
+
+    /// However it was accepted.
+    #[test]
+    fn a_connection_at_a_path_has_a_small_send_buffer() {
+        let name = format!("disrust/test/{}", std::process::id());
+        let address = UnixAddress::from_abstract_name(name).expect("a short name");
+        let listener = UnixListener::bind_addr(&address).expect("a name of our own");
+        let unix = Some(PathListener(Arc::new(listener.into())));
+        let pool = Arc::new(BufferPool::new(PoolGeometry { buffers: 1, headroom_bytes: 0, receive_bytes: 64 }));
+        let (sizes, alarm) = (RingSizes { submissions: 2, completions: 4 }, EventFd::new().expect("a descriptor"));
+        let kernel = UringKernel::new(sizes, pool, Listeners { tcp: None, unix }, alarm, Clock::starting());
+        let mut kernel = kernel.expect("this machine has io_uring");
+        let _streams = [(); 2].map(|()| UnixStream::connect_addr(&address).expect("it listens"));
+        kernel.accept(Entrance::Unix);
+        kernel.enter(true);
+        let accepted = kernel.next_completion();
+        let Some(Completion::Accepted { from: Entrance::Unix, result: Ok(first), more: false }) = accepted else {
+            panic!("one that waits is accepted: {accepted:?}")
+        };
+        let Queued::Connection(second) = kernel.accept_queued(Entrance::Unix) else { panic!("the other one waits") };
+        assert_eq!(kernel.accept_queued(Entrance::Unix), Queued::Nothing);
+        for socket in [first, second] {
+            let bytes = SockRef::from(&socket.borrow()).send_buffer_size().expect("it is open");
+            assert_eq!(bytes, 2 * UNIX_SEND_BUFFER_BYTES);
+            kernel.close(socket);
         }
     }
 

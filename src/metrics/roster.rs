@@ -8,7 +8,6 @@
 //! | `asked` | who asks sets it, the thread clears it | the thread, when it is woken | nothing | Relaxed: a thread that sees it late answers when it is woken the next time |
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -26,7 +25,7 @@ pub struct Roster {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RosterEntry {
     /// Who is at the other end, unless it has gone.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<String>,
     /// Bursts (the requests of one receive) of it that are with the batch processor.
     pub in_flight: u32,
     /// Whether nothing is received from it until it takes answers.

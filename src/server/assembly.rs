@@ -14,6 +14,7 @@ use disrust_protocol::RequestLayout;
 
 use super::banner::Banner;
 use super::crew::Crew;
+use super::listening::Bound;
 use super::reload::Reloader;
 use super::reporter::RunningReporter;
 use super::served::ServedFile;
@@ -34,8 +35,7 @@ use crate::exchange::wait::Waiter;
 use crate::exchange::wake::Wake;
 use crate::io_thread::{BatchAccess, IoThread, IoThreadParts};
 use crate::kernel::{
-    BoundPort, EventFd, RingSizes, RingSocket, ThreadAlarm, UringKernel, explain_refusal, kernel_release,
-    pin_current_thread,
+    EventFd, RingSizes, RingSocket, ThreadAlarm, UringKernel, explain_refusal, kernel_release, pin_current_thread,
 };
 use crate::limits::{ConnectionLimits, PoolGeometry, request_ring_slots, ring_entries, thread_budget_bytes};
 use crate::metrics::{BatchMetrics, IoMetrics};
@@ -152,7 +152,7 @@ impl Assembly {
     pub fn get_ready(
         self,
         config: &Config,
-        mut bound: BoundPort,
+        mut bound: Bound,
         banner: Banner,
         file: Option<ServedFile>,
         told: Told,
@@ -180,7 +180,8 @@ impl Assembly {
         };
         crew.spawn(BATCH_THREAD_NAME.to_owned(), prepare, run)?;
 
-        for (index, ((parts, alarm), listener)) in self.io_parts.into_iter().zip(bound.take_listeners()).enumerate() {
+        let listeners = bound.take_listeners(self.io_parts.len());
+        for (index, ((parts, alarm), listeners)) in self.io_parts.into_iter().zip(listeners).enumerate() {
             let (cpu, sizes, waiter) =
                 (self.placement.io_cpus[index], self.ring_sizes, Waiter::new(self.placement.wait));
             let batch_wake = Arc::clone(&self.batch_wake);
@@ -188,7 +189,7 @@ impl Assembly {
             let pins = Arc::clone(&refused);
             let prepare = move || {
                 pin(&io_thread_name(index), cpu, policy, &pins[index])?;
-                let kernel = UringKernel::new(sizes, Arc::clone(&parts.pool), listener, alarm, clock);
+                let kernel = UringKernel::new(sizes, Arc::clone(&parts.pool), listeners, alarm, clock);
                 let kernel = kernel.map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
                 Ok(IoThread::new(kernel, parts))
             };
@@ -218,7 +219,7 @@ impl Assembly {
             batch_metrics: Arc::clone(&batch_metrics),
             chronicle: Arc::clone(&chronicle),
             threads,
-            listen: vec![bound.address()],
+            listen: bound.addresses(),
             wait: self.placement.wait.to_string(),
             helping: self.placement.helps,
             buffers_each: self.buffers_each.into(),

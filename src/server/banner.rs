@@ -22,23 +22,24 @@ pub(super) struct Banner {
 }
 
 impl Banner {
-    /// For a server on `address`, with an admin port or without, that serves what `model` says, in lines, and at most so many connections.
+    /// For a server on a port with this address, if it has one, with an admin port or without, that serves what `model` says, in lines, and at most so many connections.
     pub fn new(
         config: &Config,
         model: &str,
         layout: RequestLayout,
         placement: &Placement,
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         admin: Option<SocketAddr>,
         connections_max: usize,
     ) -> Banner {
         let shared = if config.reuse_port { " (shared)" } else { "" };
+        let port = address.map(|address| format!("listening on {address}{shared}\n")).unwrap_or_default();
+        let (mode, path) = (config.unix_mode, config.unix.as_deref().map(Path::display));
+        let path = path.map(|path| format!("listening at {path}, mode {mode:04o}\n")).unwrap_or_default();
         let before_threads = format!(
             "disrust {VERSION} on Linux {kernel}\n\
              process {process}, {seccomp}, configuration: {source}\n\
-             listening on {address}{shared}\n\
-             {admin}\
-             {model}",
+             {port}{path}{admin}{model}",
             admin = admin.map_or(String::new(), |address| format!("admin on http://{address}/\n")),
             kernel = kernel_release(),
             process = std::process::id(),
@@ -101,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_banner_says_what_runs_and_which_threads_are_pinned() {
-        let config = Config { file: Some("a.toml".into()), seccomp: true, ..Config::default() };
+        let unix = Some("/run/a.sock".into());
+        let config = Config { file: Some("a.toml".into()), seccomp: true, unix, ..Config::default() };
         let placement = Placement {
             io_cpus: vec![Some(3), None],
             batch_cpu: Some(4),
@@ -109,7 +111,7 @@ mod tests {
             helps: false,
             warnings: Vec::new(),
         };
-        let address = SocketAddr::from(([127, 0, 0, 1], 9900));
+        let address = Some(SocketAddr::from(([127, 0, 0, 1], 9900)));
         let admin = SocketAddr::from(([127, 0, 0, 1], 9901));
         let lines = Banner::new(
             &config,
@@ -127,6 +129,7 @@ mod tests {
             &process,
             threads,
             "listening on 127.0.0.1:9900",
+            "listening at /run/a.sock, mode 0660",
             "admin on http://127.0.0.1:9901/",
             "model: sum, 16 features",
         ] {

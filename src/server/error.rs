@@ -9,7 +9,7 @@ use super::crew::CrewError;
 use super::watchdog::Stall;
 use crate::admin::AdminError;
 use crate::config::placement::PinError;
-use crate::kernel::{AdminBindError, BindError};
+use crate::kernel::{AdminBindError, BindError, BindPathError};
 use crate::limits::ShapeError;
 
 /// Why a server did not start. Each message says what, the likely cause, and what to try.
@@ -30,6 +30,9 @@ pub enum StartError {
     /// There is no admin thread.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The Unix socket's path can't be listened at.
+    #[error(transparent)]
+    BindPath(#[from] BindPathError),
     /// A CPU of a strict pinning is not there.
     #[error(transparent)]
     Pin(#[from] PinError),

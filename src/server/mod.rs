@@ -14,6 +14,7 @@ mod banner;
 pub mod crew;
 mod error;
 mod handle;
+mod listening;
 pub mod logging;
 mod reload;
 mod reporter;
@@ -37,8 +38,7 @@ use crate::config::placement::{default_io_threads, place};
 use crate::exchange::lived_time::LivedTime;
 use crate::exchange::wake::Wake;
 use crate::kernel::{
-    BoundPort, ServedPort, bind_admin, bind_port, check_address_space, explain_refusal, give_up_system_calls,
-    probe_ring, release_free_memory, resolve,
+    bind_admin, check_address_space, explain_refusal, give_up_system_calls, probe_ring, release_free_memory,
 };
 use crate::limits::{RELEASE_BYTES_MIN, layout_of};
 use crate::metrics::{BatchMetrics, IoMetrics};
@@ -48,6 +48,7 @@ use crew::Crew;
 pub use error::{RunError, StartError};
 use handle::Notice;
 pub use handle::{Report, ServerHandle};
+use listening::{Bound, Served};
 use reporter::RunningReporter;
 use resources::{address_space_bytes, connections_max, topology};
 pub use served::ServedModel;
@@ -59,20 +60,20 @@ pub struct ReadyServer {
     // Before the port: no thread has a listener when it is let go of.
     crew: Crew<StartError, Notice>,
     core: Core,
-    bound: BoundPort,
+    bound: Bound,
 }
 
 /// A running server.
 pub struct Server {
     core: Core,
     threads: Vec<JoinHandle<()>>,
-    port: ServedPort,
+    served: Served,
 }
 
 /// What a server is, before it serves and while it does.
 struct Core {
-    address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    address: Option<SocketAddr>,
     handle: ServerHandle,
     /// What threads and handles say.
     notices: Receiver<Notice>,
@@ -112,7 +113,7 @@ impl Server {
         let bytes = address_space_bytes(config, layout, io_threads);
         check_address_space(bytes).map_err(|source| StartError::AddressSpace { bytes, io_threads, source })?;
         probe_ring().map_err(|error| StartError::RingUnavailable(explain_refusal(&error)))?;
-        let bound = bind_port(resolve(&config.host, config.port)?, io_threads, config.reuse_port)?;
+        let bound = Bound::new(config, io_threads)?;
         let admin = config.admin.map(bind_admin).transpose()?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let banner =
@@ -126,8 +127,8 @@ impl Server {
         Ok(ready)
     }
 
-    /// The address that the server listens on.
-    pub fn address(&self) -> SocketAddr {
+    /// The address of the TCP port that the server listens on, if it has one.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.core.address
     }
 
@@ -153,8 +154,8 @@ impl Server {
     /// # Errors
     /// See [`RunError`]: threads may still run then, and the process should end.
     pub fn wait(self) -> Result<Report, RunError> {
-        let Server { mut core, threads, port } = self;
-        core.watch(threads.len(), &mut Shutdown::of(port))?;
+        let Server { mut core, threads, served } = self;
+        core.watch(threads.len(), &mut Shutdown::of(served))?;
         for thread in threads {
             if let Err(_panic) = thread.join() {
                 return Err(RunError::ThreadFailed("after its end".to_owned()));
@@ -177,9 +178,9 @@ impl ReadyServer {
     /// Listens, and lets the threads begin.
     ///
     /// # Errors
-    /// Somebody else has begun to listen on the port; then nothing runs or listens here.
+    /// Somebody else has begun to listen on the port, or the path has gone; then nothing runs or listens here.
     pub fn serve(mut self) -> Result<Server, StartError> {
-        let port = self.bound.listen()?;
+        let served = self.bound.listen()?;
         let threads = self.crew.go();
         if let Some(reporter) = &self.core.reporter {
             reporter.begin();
@@ -187,13 +188,13 @@ impl ReadyServer {
         if let Some(admin) = &mut self.core.admin {
             admin.begin();
         }
-        Ok(Server { core: self.core, threads, port })
+        Ok(Server { core: self.core, threads, served })
     }
 }
 
 impl Core {
     /// Until all of the `running` threads have ended in order.
-    fn watch(&mut self, mut running: usize, shutdown: &mut Shutdown<ServedPort>) -> Result<(), RunError> {
+    fn watch(&mut self, mut running: usize, shutdown: &mut Shutdown<Served>) -> Result<(), RunError> {
         let mut watchdog = Watchdog::new(self.drain_timeout);
         let mut released = TrimmedMemory::default();
         let mut time = LivedTime::starting(Instant::now());

@@ -6,25 +6,14 @@
 
 use std::time::Duration;
 
-use crate::kernel::ServedPort;
 use crate::limits::HANDOVER_MAX;
 
-/// A port as it is given up. What each method does is [`ServedPort`]'s page.
+/// A port as it is given up. What each method does is [`crate::kernel::ServedPort`]'s page.
 pub trait Port {
     /// Begins; returns for how long handshakes are left to end.
     fn begin_handover(&mut self) -> Duration;
     /// Ends.
     fn finish_handover(self);
-}
-
-impl Port for ServedPort {
-    fn begin_handover(&mut self) -> Duration {
-        ServedPort::begin_handover(self)
-    }
-
-    fn finish_handover(self) {
-        ServedPort::finish_handover(self);
-    }
 }
 
 /// What the I/O threads are to be told.

@@ -2,6 +2,8 @@
 
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use disrust_protocol::{Answer, MAX_VECTORS_PER_REQUEST, answer_bytes, read_answer};
@@ -22,8 +24,18 @@ impl Client {
         Client::over(connected(address, Some(4 * 1024), Some(32 * 1024)))
     }
 
+    /// A client that comes by a Unix socket. It is a TCP stream by its type alone: of what a test does with one, only a reset is
+    /// TCP's.
+    pub fn connect_at(path: &str) -> std::io::Result<Client> {
+        Ok(Client::over_any(OwnedFd::from(UnixStream::connect(path)?).into()))
+    }
+
     fn over(stream: TcpStream) -> Client {
         stream.set_nodelay(true).expect("a TCP socket");
+        Client::over_any(stream)
+    }
+
+    fn over_any(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time above 0");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time above 0");
         Client(BufReader::new(stream))

@@ -196,12 +196,13 @@ impl Help {
         words.iter().filter_map(|word| option(word)).filter(|option| self.find(option).is_none()).collect()
     }
 
-    /// Where the subcommand is: the first of `words` that is no option, no option's value, and neither a number nor a
-    /// placeholder such as `PORT`.
+    /// Where the subcommand is: the first of `words` that is no option, no option's value, and neither a number, nor a
+    /// placeholder such as `PORT`, nor an address such as `unix:/a`.
     fn subcommand_at(&self, words: &[String]) -> Option<usize> {
         let mut is_value = false;
         words.iter().position(|word| {
-            let is_subcommand = !is_value && word.starts_with(|letter: char| letter.is_ascii_lowercase());
+            let is_name = word.starts_with(|letter: char| letter.is_ascii_lowercase()) && !word.contains(':');
+            let is_subcommand = !is_value && is_name;
             is_value = self.find(word).is_some_and(|listed| listed.has_value);
             is_subcommand
         })
@@ -252,5 +253,6 @@ fn help_knows_options_and_subcommands() {
         ["--prot", "-q", "--this"]
     );
     assert_eq!(help.subcommand_at(&strings("--port p 9900 PORT --reuse run")), Some(5));
+    assert_eq!(help.subcommand_at(&strings("unix:/a run")), Some(1));
     assert_eq!(help.subcommand_at(&strings("--reuse -p run")), None);
 }

@@ -17,7 +17,7 @@ use super::{Client, DeafCrowd, PATIENCE_FOR_END, Request, random_requests, seede
 
 /// A free port, and no pinning: tests run beside one another.
 pub fn config() -> Config {
-    Config { port: 0, pin: Pin::None, ..Config::default() }
+    Config { port: Some(0), pin: Pin::None, ..Config::default() }
 }
 
 /// A running server, which drains and must have kept its books when it goes out of scope.
@@ -44,7 +44,8 @@ impl TestServer {
 
     pub fn serve(config: Config, model: impl Model + 'static) -> TestServer {
         let server = Server::start(&config, Box::new(model)).expect("a server starts on a free port");
-        let (address, admin_address, handle) = (server.address(), server.admin_address(), server.handle());
+        let (address, admin_address, handle) =
+            (server.address().expect("it has a port"), server.admin_address(), server.handle());
         let (sender, ended) = channel();
         std::thread::spawn(move || sender.send(server.wait()));
         TestServer { address, admin_address, handle, ended: Some(ended) }

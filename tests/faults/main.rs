@@ -19,6 +19,7 @@ mod limits;
 mod models;
 mod namespaces;
 mod overload;
+mod paths;
 mod peer;
 mod ports;
 mod reloads;
@@ -63,6 +64,7 @@ fn rows() -> Vec<Row> {
         models::ROWS,
         lifecycle::ROWS,
         ports::ROWS,
+        paths::ROWS,
         slow_readers::ROWS,
         crowds::ROWS,
         limits::ROWS,

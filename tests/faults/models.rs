@@ -77,7 +77,7 @@ pub fn serve(kind: &str) -> ExitCode {
     };
     let logging = Logging::start(LogFormat::Text).expect("this machine has threads");
     let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let config = Config { port: 0, pin: Pin::None, admin, stage_times: true, ..Config::default() };
+    let config = Config { port: Some(0), pin: Pin::None, admin, stage_times: true, ..Config::default() };
     let model = Misbehaving { sum: Sum::new(FEATURE_DIM), manner };
     let mut signals = Signals::new([SIGTERM]).expect("a signal may be handled");
     let server = Server::start(&config, Box::new(model)).expect("it starts");

@@ -241,6 +241,16 @@ impl Client {
         }
     }
 
+    /// It comes by this listener, which is a path's: whoever is on the server's machine does not vanish, and what it reads is
+    /// seen when it has read all of a send.
+    pub fn come_by_path(&mut self, listener: usize, swarm: &Swarm) {
+        self.listener = listener;
+        self.slow_read_bytes_max = self.slow_read_bytes_max.max(swarm.limits.send_block_bytes_max);
+        if self.manner == Manner::Vanishes {
+            self.manner = Manner::Resets;
+        }
+    }
+
     /// Whether there is anything to do for it at this time.
     pub fn can_step(&self, network: &Network) -> bool {
         if network.now_ns < self.wakes_at_ns {

@@ -12,8 +12,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use disrust::exchange::blocks::BlockPool;
@@ -21,7 +25,10 @@ use disrust::exchange::buffer_pool::{Buffer, BufferPool};
 use disrust::exchange::clock::Clock;
 use disrust::exchange::event::ConnectionId;
 use disrust::exchange::wake::Alarm;
-use disrust::kernel::{Completion, EventFd, Kernel, Queued, ReceiveOutcome, RingSizes, Shots, UringKernel, bind_port};
+use disrust::kernel::{
+    Completion, Entrance, EventFd, Kernel, Listeners, Queued, ReceiveOutcome, RingSizes, Shots, Unacknowledged,
+    UringKernel, bind_path, bind_port,
+};
 use disrust::limits::{BlockSizes, PoolGeometry};
 use fastrand::Rng;
 use socket2::SockRef;
@@ -99,6 +106,8 @@ trait Peers {
 /// One kernel, its peers, and what it has told.
 struct Side<K: Kernel, P> {
     kernel: K,
+    /// The listener that scripts speak of.
+    from: Entrance,
     peers: P,
     pool: Arc<BufferPool>,
     blocks: BlockPool,
@@ -126,9 +135,10 @@ fn id(connection: usize) -> ConnectionId {
 }
 
 impl<K: Kernel, P: Peers> Side<K, P> {
-    fn new(kernel: K, peers: P, pool: Arc<BufferPool>, alarm: impl Alarm + 'static) -> Side<K, P> {
+    fn new(kernel: K, from: Entrance, peers: P, pool: Arc<BufferPool>, alarm: impl Alarm + 'static) -> Side<K, P> {
         Side {
             kernel,
+            from,
             peers,
             pool,
             blocks: BlockPool::new(BlockSizes {
@@ -161,17 +171,17 @@ impl<K: Kernel, P: Peers> Side<K, P> {
 
     fn carry_out(&mut self, operation: Do) {
         match operation {
-            Do::Accept => self.kernel.accept(),
-            Do::CancelAccept => self.kernel.cancel_accept(),
+            Do::Accept => self.kernel.accept(self.from),
+            Do::CancelAccept => self.kernel.cancel_accept(self.from),
             Do::AcceptQueued => {
-                let queued = self.kernel.accept_queued();
+                let queued = self.kernel.accept_queued(self.from);
                 let is_connection = matches!(queued, Queued::Connection(_));
                 self.told.push(format!("a connection was queued: {is_connection}"));
                 if let Queued::Connection(socket) = queued {
                     self.sockets.push(socket);
                 }
             }
-            Do::CloseListener => self.kernel.close_listener(),
+            Do::CloseListener => self.kernel.close_listener(self.from),
             Do::Receive(connection, shots) => self.kernel.receive(self.sockets[connection], id(connection), shots),
             Do::CancelReceive(connection) => self.kernel.cancel_receive(id(connection)),
             Do::Send(connection, bytes) => self.send(connection, bytes),
@@ -180,8 +190,9 @@ impl<K: Kernel, P: Peers> Side<K, P> {
                 self.send(connection, SEND_BLOCK_BYTES);
             }
             Do::LookAt(connection) => {
-                let unacknowledged = self.kernel.unacknowledged_bytes(self.sockets[connection]);
-                self.told.push(format!("{connection} has something unacknowledged: {}", unacknowledged > 0));
+                let unacknowledged = self.kernel.unacknowledged(self.sockets[connection]);
+                let is_owed = !matches!(unacknowledged, Unacknowledged::Bytes(0) | Unacknowledged::Memory(0));
+                self.told.push(format!("{connection} has something unacknowledged: {is_owed}"));
             }
             Do::HalfClose(connection) => self.kernel.half_close(self.sockets[connection]),
             Do::Abort(connection) => self.kernel.abort(self.sockets[connection]),
@@ -265,7 +276,7 @@ impl<K: Kernel, P: Peers> Side<K, P> {
     ) {
         let number = |error: io::Error| error.raw_os_error();
         match completion {
-            Completion::Accepted { result, more } => {
+            Completion::Accepted { from: _, result, more } => {
                 lines
                     .push(format!("accepted: {:?}, more {more}", result.as_ref().map(|_| ()).map_err(io::Error::kind)));
                 self.sockets.extend(result);
@@ -318,24 +329,37 @@ impl<K: Kernel, P: Peers> Side<K, P> {
     }
 }
 
-/// Real sockets.
-struct TcpPeers {
-    address: SocketAddr,
+/// Real sockets, which are all TCP's by their type.
+struct RealPeers {
+    connect: Box<dyn Fn() -> io::Result<TcpStream>>,
     streams: Vec<Option<TcpStream>>,
 }
 
-impl TcpPeers {
+impl RealPeers {
+    fn by_tcp(address: SocketAddr) -> RealPeers {
+        let connect = move || {
+            let stream = TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        RealPeers { connect: Box::new(connect), streams: Vec::new() }
+    }
+
+    fn by_path(path: PathBuf) -> RealPeers {
+        let connect = move || Ok(OwnedFd::from(UnixStream::connect(&path)?).into());
+        RealPeers { connect: Box::new(connect), streams: Vec::new() }
+    }
+
     fn stream(&mut self, peer: usize) -> &mut TcpStream {
         self.streams[peer].as_mut().expect("a script uses a peer until it closes")
     }
 }
 
-impl Peers for TcpPeers {
+impl Peers for RealPeers {
     fn connect(&mut self) -> bool {
-        let stream = TcpStream::connect(self.address).ok();
+        let stream = (self.connect)().ok();
         if let Some(stream) = &stream {
-            stream.set_nonblocking(true).expect("a TCP socket");
-            stream.set_nodelay(true).expect("a TCP socket");
+            stream.set_nonblocking(true).expect("a socket");
         }
         let connected = stream.is_some();
         self.streams.push(stream);
@@ -377,6 +401,7 @@ impl Peers for TcpPeers {
 
 /// Simulated ones.
 struct SimulatedPeers {
+    listener: usize,
     network: Rc<RefCell<Network>>,
     streams: Vec<usize>,
     settled_until_ns: u64,
@@ -384,7 +409,7 @@ struct SimulatedPeers {
 
 impl Peers for SimulatedPeers {
     fn connect(&mut self) -> bool {
-        let stream = self.network.borrow_mut().connect(0);
+        let stream = self.network.borrow_mut().connect(self.listener);
         self.streams.extend(stream);
         stream.is_some()
     }
@@ -425,33 +450,54 @@ impl Peers for SimulatedPeers {
     }
 }
 
-fn on_the_simulated_kernel(script: &[Do]) -> Vec<String> {
+fn on_the_simulated_kernel(script: &[Do], from: Entrance) -> Vec<String> {
     let mut network = Network::new(Rng::with_seed(1), 1, 1000, 1 << 20, 1 << 18, 1 << 18);
     network.strict = false;
+    let listener = if from == Entrance::Unix { network.listen_at_path() } else { 0 };
     let network = Rc::new(RefCell::new(network));
     let pool = Arc::new(BufferPool::new(GEOMETRY));
     let bell = Bell::default();
     let (machine, rng, buffers) = (Rc::clone(&network), Rng::with_seed(2), Arc::clone(&pool));
     let ring = Ring::new(0, machine, rng, Faults::default(), buffers, bell.clone(), 1024);
     let kernel = SimulatedKernel(Rc::new(RefCell::new(ring)));
-    let peers = SimulatedPeers { network, streams: Vec::new(), settled_until_ns: QUIET.as_nanos() as u64 };
-    Side::new(kernel, peers, pool, bell).run(script)
+    let peers = SimulatedPeers { listener, network, streams: Vec::new(), settled_until_ns: QUIET.as_nanos() as u64 };
+    Side::new(kernel, from, peers, pool, bell).run(script)
 }
 
-fn on_the_real_kernel(script: &[Do]) -> Vec<String> {
-    let mut bound = bind_port(SocketAddr::from(([127, 0, 0, 1], 0)), 1, false).expect("a free port");
-    let (listener, address) = (bound.take_listeners().pop().expect("one listener was asked for"), bound.address());
-    let _port = bound.listen().expect("nobody else is there");
+fn on_the_real_kernel(script: &[Do], from: Entrance) -> Vec<String> {
+    match from {
+        Entrance::Tcp => {
+            let mut bound = bind_port(SocketAddr::from(([127, 0, 0, 1], 0)), 1, false).expect("a free port");
+            let (tcp, peers) = (bound.take_listeners().pop(), RealPeers::by_tcp(bound.address()));
+            let _port = bound.listen().expect("nobody else is there");
+            on_uring(script, from, Listeners { tcp, unix: None }, peers)
+        }
+        Entrance::Unix => {
+            static NUMBER: AtomicUsize = AtomicUsize::new(0);
+            let name = format!("disrust-{}-{}.sock", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(name);
+            let bound = bind_path(&path, 0o600, false).expect("a free path");
+            let unix = Some(bound.listener());
+            let _path = bound.listen().expect("it is bound");
+            on_uring(script, from, Listeners { tcp: None, unix }, RealPeers::by_path(path))
+        }
+    }
+}
+
+fn on_uring(script: &[Do], from: Entrance, listeners: Listeners, peers: RealPeers) -> Vec<String> {
     let pool = Arc::new(BufferPool::new(GEOMETRY));
     let alarm = EventFd::new().expect("a descriptor");
     let sizes = RingSizes { submissions: 2, completions: 256 };
-    let kernel = UringKernel::new(sizes, Arc::clone(&pool), listener, alarm.clone(), Clock::starting())
+    let kernel = UringKernel::new(sizes, Arc::clone(&pool), listeners, alarm.clone(), Clock::starting())
         .expect("io_uring is available");
-    let peers = TcpPeers { address, streams: Vec::new() };
-    Side::new(kernel, peers, pool, alarm).run(script)
+    Side::new(kernel, from, peers, pool, alarm).run(script)
 }
 
 fn conforms(script: &[Do]) {
-    let (simulated, real) = (on_the_simulated_kernel(script), on_the_real_kernel(script));
+    conforms_by(Entrance::Tcp, script);
+}
+
+fn conforms_by(from: Entrance, script: &[Do]) {
+    let (simulated, real) = (on_the_simulated_kernel(script, from), on_the_real_kernel(script, from));
     assert!(simulated == real, "simulated:\n  {}\nreal:\n  {}", simulated.join("\n  "), real.join("\n  "));
 }

@@ -1,15 +1,14 @@
 //! The [`Kernel`] that a simulated I/O thread is given: each call becomes an operation of its [`Ring`], or an act on the
-//! network. It checks what a caller promises: one accept, and for each connection one receive and one send at a time.
+//! network. It checks what a caller promises: one accept for each listener, and for each connection one receive and one send at a time.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use disrust::exchange::blocks::Block;
 use disrust::exchange::buffer_pool::Buffer;
 use disrust::exchange::event::ConnectionId;
-use disrust::kernel::{Completion, Kernel, Queued, Shots};
+use disrust::kernel::{Completion, Entrance, Kernel, Peer, Queued, Shots, Unacknowledged};
 
 use super::network::Descriptor;
 use super::ring::{Kind, Ring, checksum_of};
@@ -25,29 +24,42 @@ impl Kernel for SimulatedKernel {
         self.0.borrow().now_ns()
     }
 
-    fn accept(&mut self) {
+    fn listens(&self, from: Entrance) -> bool {
+        let ring = self.0.borrow();
+        let network = ring.network.borrow();
+        network.listener(ring.thread, from).is_some_and(|listener| network.is_listening(listener))
+    }
+
+    fn accept(&mut self, from: Entrance) {
         let mut ring = self.0.borrow_mut();
-        assert!(!ring.has_operation(|kind| matches!(kind, Kind::Accept)), "one accept is armed");
-        ring.queue(None, Kind::Accept, Duration::ZERO);
+        let same = |kind: &Kind| matches!(kind, Kind::Accept(armed) if *armed == from);
+        assert!(!ring.has_operation(same), "one accept is armed for a listener");
+        ring.queue(None, Kind::Accept(from), Duration::ZERO);
     }
 
-    fn cancel_accept(&mut self) {
-        self.0.borrow_mut().queue(None, Kind::CancelAccept, Duration::ZERO);
+    fn cancel_accept(&mut self, from: Entrance) {
+        self.0.borrow_mut().queue(None, Kind::CancelAccept(from), Duration::ZERO);
     }
 
-    fn accept_queued(&mut self) -> Queued<Descriptor> {
+    fn accept_queued(&mut self, from: Entrance) -> Queued<Descriptor> {
         let mut ring = self.0.borrow_mut();
         ring.called();
         let mut network = ring.network.borrow_mut();
+        let Some(listener) = network.listener(ring.thread, from) else { return Queued::Nothing };
+        if from == Entrance::Unix {
+            network.shut_listener(listener);
+        }
         if network.descriptors_are_out() {
             return Queued::NoDescriptor;
         }
-        network.accept(ring.thread).map_or(Queued::Nothing, Queued::Connection)
+        network.accept(listener).map_or(Queued::Nothing, Queued::Connection)
     }
 
-    fn close_listener(&mut self) {
+    fn close_listener(&mut self, from: Entrance) {
         let ring = self.0.borrow();
-        ring.network.borrow_mut().close_listener(ring.thread);
+        let mut network = ring.network.borrow_mut();
+        let listener = network.listener(ring.thread, from).expect("only a listener that there is can be closed");
+        network.close_listener(listener);
     }
 
     fn receive(&mut self, socket: Descriptor, id: ConnectionId, shots: Shots) {
@@ -75,7 +87,7 @@ impl Kernel for SimulatedKernel {
         ring.queue(Some(socket), Kind::Send { stream, id, block, checksum }, Duration::ZERO);
     }
 
-    fn unacknowledged_bytes(&mut self, socket: Descriptor) -> usize {
+    fn unacknowledged(&mut self, socket: Descriptor) -> Unacknowledged {
         self.0.borrow().network.borrow_mut().unacknowledged(socket)
     }
 
@@ -83,7 +95,7 @@ impl Kernel for SimulatedKernel {
         self.0.borrow().network.borrow().has_vanished(socket)
     }
 
-    fn peer(&mut self, _socket: Self::Socket) -> Option<SocketAddr> {
+    fn peer(&mut self, _socket: Self::Socket) -> Option<Peer> {
         None
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A stream is two queues of bytes between a client and the server, and what each end has done to it. Of the bytes for the
 //! client, its side has acknowledged those in front, as many as its window holds, at once or late; the others wait at
-//! the server's side, and a reset loses them. Not modelled: segments, other delays (the order in which actors are
+//! the server's side, and a reset loses them. Over a Unix socket the client's side has everything at once, and it waits there:
+//! the server sees the memory of what was not read. Not modelled: segments, other delays (the order in which actors are
 //! stepped does that), options. What the numbers are is Linux's:
 //! queued bytes are read before a reset is seen, and a FIN that came before it hides it; a reset's error is reported
 //! once, to whichever operation asks first, and after it a receive finds the end and a send EPIPE; closing with unread
@@ -11,6 +12,8 @@
 
 use std::collections::VecDeque;
 
+use disrust::kernel::{Entrance, Unacknowledged};
+use disrust::limits::UNIX_SEND_OVERHEAD_MIN;
 use fastrand::Rng;
 
 use super::trace::note;
@@ -24,6 +27,7 @@ pub type StreamNumber = usize;
 /// Error numbers of Linux on every architecture that Rust knows but the rarest.
 pub mod errno {
     pub const ENOMEM: i32 = 12;
+    pub const EINVAL: i32 = 22;
     pub const EMFILE: i32 = 24;
     pub const EPIPE: i32 = 32;
     pub const ECONNRESET: i32 = 104;
@@ -31,9 +35,11 @@ pub mod errno {
     pub const ECANCELED: i32 = 125;
 }
 
-/// A TCP connection.
+/// A connection.
 #[derive(Debug, Default)]
 struct Stream {
+    /// Over a Unix socket: bytes of each send that are not read, and the memory that it takes until all of them are.
+    unread: Option<VecDeque<(usize, usize)>>,
     to_server: VecDeque<u8>,
     /// Of the bytes for the client, those in front that its side has.
     to_client: VecDeque<u8>,
@@ -92,7 +98,10 @@ pub enum Read {
 
 #[derive(Debug)]
 struct Listener {
-    open: bool,
+    /// Threads that have not closed it.
+    users: usize,
+    /// Nobody can connect any more.
+    shut: bool,
     queue: VecDeque<StreamNumber>,
 }
 
@@ -105,7 +114,9 @@ pub struct Network {
     descriptors: Vec<Option<StreamNumber>>,
     descriptors_open: usize,
     pub descriptors_max: usize,
+    /// Each thread's, and behind them the one that they share, if there is one.
     listeners: Vec<Listener>,
+    threads: usize,
     socket_in_bytes: usize,
     socket_out_bytes: usize,
     client_window_bytes: usize,
@@ -121,13 +132,13 @@ pub struct Network {
 impl Network {
     pub fn new(
         rng: Rng,
-        listeners: usize,
+        threads: usize,
         descriptors_max: usize,
         socket_in_bytes: usize,
         socket_out_bytes: usize,
         client_window_bytes: usize,
     ) -> Network {
-        let listeners = (0..listeners).map(|_| Listener { open: true, queue: VecDeque::new() }).collect();
+        let listeners = (0..threads).map(|_| Listener::new(1)).collect();
         Network {
             now_ns: 0,
             rng,
@@ -136,6 +147,7 @@ impl Network {
             descriptors_open: 0,
             descriptors_max,
             listeners,
+            threads,
             socket_in_bytes,
             socket_out_bytes,
             client_window_bytes,
@@ -168,8 +180,35 @@ impl Network {
 
     // ---- Listeners and descriptors.
 
-    pub fn has_queued(&self, listener: usize) -> bool {
-        !self.listeners[listener].queue.is_empty()
+    /// All threads listen at a path, too; returns that listener.
+    pub fn listen_at_path(&mut self) -> usize {
+        self.listeners.push(Listener::new(self.threads));
+        self.threads
+    }
+
+    /// A thread's listener, if there is one.
+    pub fn listener(&self, thread: usize, from: Entrance) -> Option<usize> {
+        match from {
+            Entrance::Tcp => Some(thread),
+            Entrance::Unix => (self.listeners.len() > self.threads).then_some(self.threads),
+        }
+    }
+
+    pub fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// Whether an accept can end: somebody waits, or nobody will.
+    pub fn ends_accept(&self, listener: usize) -> bool {
+        !self.listeners[listener].queue.is_empty() || self.listeners[listener].shut
+    }
+
+    pub fn is_shut(&self, listener: usize) -> bool {
+        self.listeners[listener].shut
+    }
+
+    pub fn shut_listener(&mut self, listener: usize) {
+        self.listeners[listener].shut = true;
     }
 
     pub fn descriptors_are_out(&self) -> bool {
@@ -191,7 +230,11 @@ impl Network {
     }
 
     pub fn close_listener(&mut self, listener: usize) {
-        self.listeners[listener].open = false;
+        let users = &mut self.listeners[listener].users;
+        *users = users.checked_sub(1).expect("a thread closes a listener once");
+        if *users > 0 {
+            return;
+        }
         while let Some(stream) = self.listeners[listener].queue.pop_front() {
             self.reset_client(stream);
             self.streams[stream].server_closed = true;
@@ -199,7 +242,7 @@ impl Network {
     }
 
     pub fn is_listening(&self, listener: usize) -> bool {
-        self.listeners[listener].open
+        self.listeners[listener].users > 0
     }
 
     pub fn close(&mut self, descriptor: Descriptor) {
@@ -243,9 +286,10 @@ impl Network {
     /// The client's side acknowledges what its window has room for: at least a byte, or with `at_once` all of it.
     fn acknowledge(&mut self, number: StreamNumber, at_once: bool) {
         let stream = &mut self.streams[number];
-        let room = self.client_window_bytes.saturating_sub(stream.acknowledged);
+        let window_bytes = if stream.unread.is_some() { usize::MAX } else { self.client_window_bytes };
+        let room = window_bytes.saturating_sub(stream.acknowledged);
         let most = if stream.client_vanished { 0 } else { stream.unacknowledged().min(room) };
-        let is_late = !at_once && self.acknowledges_late && most > 0;
+        let is_late = !at_once && self.acknowledges_late && most > 0 && stream.unread.is_none();
         stream.acknowledged += if is_late { 1 + self.rng.usize(..most) } else { most };
     }
 
@@ -267,7 +311,7 @@ impl Network {
 
     pub fn is_writable(&self, number: StreamNumber) -> bool {
         let stream = &self.streams[number];
-        stream.unacknowledged() < self.socket_out_bytes || stream.server_finished || stream.server_broken
+        stream.held_bytes() < self.socket_out_bytes || stream.server_finished || stream.server_broken
     }
 
     /// Receives up to `place.len()` bytes.
@@ -293,7 +337,7 @@ impl Network {
         if stream.server_broken || stream.server_finished {
             return Outgoing::Error(stream.server_error.take().unwrap_or(errno::EPIPE));
         }
-        let room = socket_out_bytes.saturating_sub(stream.unacknowledged());
+        let room = socket_out_bytes.saturating_sub(stream.held_bytes());
         let taken = bytes.len().min(most).min(room);
         if taken == 0 {
             return Outgoing::NoRoom;
@@ -304,20 +348,28 @@ impl Network {
             stream.break_server(errno::ECONNRESET);
         } else {
             stream.to_client.extend(&bytes[..taken]);
+            if let Some(unread) = &mut stream.unread {
+                unread.push_back((taken, taken.next_power_of_two() + UNIX_SEND_OVERHEAD_MIN));
+            }
             self.acknowledge(number, false);
         }
         Outgoing::Taken(taken)
     }
 
-    /// Bytes that the client's side has not acknowledged; a FIN behind them counts as one.
-    pub fn unacknowledged(&mut self, descriptor: Descriptor) -> usize {
+    /// Bytes that the client's side has not acknowledged, a FIN behind them counts as one; or the memory of what it has not
+    /// read.
+    pub fn unacknowledged(&mut self, descriptor: Descriptor) -> Unacknowledged {
         let number = self.stream_of(descriptor);
         if self.streams[number].unacknowledged() > 0 {
             self.acknowledge(number, false);
         }
         let stream = &self.streams[number];
+        if let Some(unread) = &stream.unread {
+            let memory = unread.iter().map(|(_, memory)| memory).sum();
+            return Unacknowledged::Memory(if stream.server_broken { 0 } else { memory });
+        }
         let unacknowledged = if stream.server_broken { 0 } else { stream.unacknowledged() };
-        unacknowledged + usize::from(unacknowledged > 0 && stream.server_finished)
+        Unacknowledged::Bytes(unacknowledged + usize::from(unacknowledged > 0 && stream.server_finished))
     }
 
     pub fn has_vanished(&self, descriptor: Descriptor) -> bool {
@@ -342,11 +394,12 @@ impl Network {
     // ---- The client's end.
 
     pub fn connect(&mut self, listener: usize) -> Option<StreamNumber> {
-        if !self.listeners[listener].open {
+        if !self.is_listening(listener) || self.is_shut(listener) {
             return None;
         }
         let number = self.streams.len();
-        self.streams.push(Stream::default());
+        let unread = (listener == self.threads).then(VecDeque::new);
+        self.streams.push(Stream { unread, ..Stream::default() });
         self.listeners[listener].queue.push_back(number);
         Some(number)
     }
@@ -398,6 +451,7 @@ impl Network {
             let most = place.len().min(stream.acknowledged);
             let bytes = take_front(&mut stream.to_client, &mut place[..most]);
             stream.acknowledged -= bytes;
+            stream.has_read(bytes);
             self.acknowledge(number, false);
             Read::Bytes(bytes)
         } else if stream.server_finished {
@@ -446,7 +500,32 @@ impl Network {
     }
 }
 
+impl Listener {
+    fn new(users: usize) -> Listener {
+        Listener { users, shut: false, queue: VecDeque::new() }
+    }
+}
+
 impl Stream {
+    /// The client has read so many bytes.
+    fn has_read(&mut self, mut bytes: usize) {
+        let Some(unread) = &mut self.unread else { return };
+        while let Some((left, _)) = unread.front_mut()
+            && bytes > 0
+        {
+            let taken = bytes.min(*left);
+            (*left, bytes) = (*left - taken, bytes - taken);
+            if *left == 0 {
+                unread.pop_front();
+            }
+        }
+    }
+
+    /// Bytes for the client that take room in the server's socket.
+    fn held_bytes(&self) -> usize {
+        if self.unread.is_some() { self.to_client.len() } else { self.unacknowledged() }
+    }
+
     /// Bytes for the client that the server's side still has.
     fn unacknowledged(&self) -> usize {
         self.to_client.len() - self.acknowledged

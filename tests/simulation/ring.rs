@@ -21,8 +21,7 @@ use disrust::exchange::blocks::Block;
 use disrust::exchange::buffer_pool::{Buffer, BufferPool};
 use disrust::exchange::event::ConnectionId;
 use disrust::exchange::wake::Alarm;
-use disrust::kernel::Shots;
-use disrust::kernel::{Completion, ReceiveOutcome};
+use disrust::kernel::{Completion, Entrance, ReceiveOutcome, Shots};
 use fastrand::Rng;
 
 use super::network::{Descriptor, Incoming, Network, Outgoing, StreamNumber, errno};
@@ -61,10 +60,10 @@ impl Alarm for Bell {
 
 /// What an operation does.
 pub enum Kind {
-    Accept,
+    Accept(Entrance),
     Receive { stream: StreamNumber, id: ConnectionId, shots: Shots },
     Send { stream: StreamNumber, id: ConnectionId, block: Box<Block>, checksum: u64 },
-    CancelAccept,
+    CancelAccept(Entrance),
     CancelReceive(ConnectionId),
     Timer,
     Alarm,
@@ -118,6 +117,7 @@ pub struct RingReached {
     pub overflows: u64,
     pub cancels: u64,
     pub one_shots: u64,
+    pub unix_accepts: u64,
 }
 
 impl Ring {
@@ -290,10 +290,12 @@ impl Ring {
             return true;
         }
         match &operation.kind {
-            Kind::Accept => network.has_queued(self.thread),
+            Kind::Accept(from) => {
+                network.listener(self.thread, *from).is_some_and(|listener| network.ends_accept(listener))
+            }
             Kind::Receive { stream, .. } => network.is_readable(*stream),
             Kind::Send { stream, .. } => network.is_writable(*stream),
-            Kind::CancelAccept | Kind::CancelReceive(_) | Kind::Timer => true,
+            Kind::CancelAccept(_) | Kind::CancelReceive(_) | Kind::Timer => true,
             Kind::Alarm => self.bell.has_rung(),
         }
     }
@@ -345,11 +347,11 @@ impl Ring {
     fn attempt(&mut self, operation: Operation) -> Option<Operation> {
         let Operation { kind, cancelled, due_ns, .. } = operation;
         let kind = match kind {
-            Kind::Accept => self.attempt_accept(cancelled),
+            Kind::Accept(from) => self.attempt_accept(from, cancelled),
             Kind::Receive { stream, id, shots } => self.attempt_receive(stream, id, shots, cancelled),
             Kind::Send { stream, id, block, checksum } => self.attempt_send(stream, id, block, checksum),
-            Kind::CancelAccept => {
-                self.cancel(|kind| matches!(kind, Kind::Accept));
+            Kind::CancelAccept(target) => {
+                self.cancel(|kind| matches!(kind, Kind::Accept(from) if *from == target));
                 None
             }
             Kind::CancelReceive(target) => {
@@ -372,11 +374,13 @@ impl Ring {
         Some(Operation { kind, fresh: false, cancelled, due_ns })
     }
 
-    fn attempt_accept(&mut self, cancelled: bool) -> Option<Kind> {
+    /// From a listener that threads share, one at a time.
+    fn attempt_accept(&mut self, from: Entrance, cancelled: bool) -> Option<Kind> {
         if cancelled {
-            self.post(Completion::Accepted { result: Err(error(errno::ECANCELED)), more: false });
+            self.post(Completion::Accepted { from, result: Err(error(errno::ECANCELED)), more: false });
             return None;
         }
+        let listener = self.network.borrow().listener(self.thread, from).expect("it has been armed");
         loop {
             // A descriptor is reserved before the queue is looked at.
             let out = self.network.borrow().descriptors_are_out();
@@ -386,13 +390,20 @@ impl Ring {
                 let now_ns = network.now_ns;
                 network.accept_failures_ns.push(now_ns);
                 drop(network);
-                self.post(Completion::Accepted { result: Err(error(number)), more: false });
+                self.post(Completion::Accepted { from, result: Err(error(number)), more: false });
                 return None;
             }
-            let accepted = self.network.borrow_mut().accept(self.thread);
-            let Some(descriptor) = accepted else { return Some(Kind::Accept) };
-            let more = self.has_room() && !self.faults.shots_end.hits(&mut self.rng);
-            self.post(Completion::Accepted { result: Ok(descriptor), more });
+            let accepted = self.network.borrow_mut().accept(listener);
+            let Some(descriptor) = accepted else {
+                if !self.network.borrow().is_shut(listener) {
+                    return Some(Kind::Accept(from));
+                }
+                self.post(Completion::Accepted { from, result: Err(error(errno::EINVAL)), more: false });
+                return None;
+            };
+            self.reached.unix_accepts += u64::from(from == Entrance::Unix);
+            let more = from == Entrance::Tcp && self.has_room() && !self.faults.shots_end.hits(&mut self.rng);
+            self.post(Completion::Accepted { from, result: Ok(descriptor), more });
             if !more {
                 return None;
             }
@@ -538,7 +549,7 @@ impl Operation {
     fn stream(&self) -> Option<StreamNumber> {
         match self.kind {
             Kind::Receive { stream, .. } | Kind::Send { stream, .. } => Some(stream),
-            Kind::Accept | Kind::CancelAccept | Kind::CancelReceive(_) | Kind::Timer | Kind::Alarm => None,
+            Kind::Accept(_) | Kind::CancelAccept(_) | Kind::CancelReceive(_) | Kind::Timer | Kind::Alarm => None,
         }
     }
 }
@@ -558,7 +569,7 @@ pub fn checksum_of(bytes: &[u8]) -> u64 {
 
 fn describe(completion: &Completion<Descriptor>) -> String {
     match completion {
-        Completion::Accepted { result, more } => format!("accepted {result:?}, more {more}"),
+        Completion::Accepted { from, result, more } => format!("accepted {result:?} from {from:?}, more {more}"),
         Completion::Received { id, outcome: ReceiveOutcome::Bytes { buffer, bytes }, more } => {
             format!("received {bytes} bytes for {id:?} in buffer {}, more {more}", buffer.index())
         }

@@ -122,6 +122,10 @@ pub struct Swarm {
     pub help_ns_max: Option<u64>,
     /// Connections go to the thread with the fewest.
     pub spreads: bool,
+    /// Whether there is a listener of each thread's, and whether there is one that they share; how often a client comes by that.
+    pub has_port: bool,
+    pub has_path: bool,
+    pub by_path: Chance,
     pub clients: usize,
     pub requests_per_client_max: usize,
     /// Whether some requests have as many vectors as there can be.
@@ -160,6 +164,16 @@ impl Swarm {
     /// What an operator may ask for, from another one.
     pub fn draw_operation(&mut self, rng: &mut Rng) {
         self.stage_times = rng.bool();
+    }
+
+    /// Where the server listens, likewise.
+    pub fn draw_entrances(&mut self, rng: &mut Rng) {
+        self.has_path = rng.u8(..3) == 0;
+        self.has_port = !self.has_path || rng.u8(..3) > 0;
+        self.by_path = match (self.has_port, self.has_path) {
+            (true, true) => Chance(rng.u16(..=1024)),
+            (_, has_path) => Chance(if has_path { 1024 } else { 0 }),
+        };
     }
 
     /// What is drawn from `models`, a stream of its own, came later; so that the seeds before it stay what they were.
@@ -234,6 +248,9 @@ impl Swarm {
                 [rng.usize(..4)],
             help_ns_max: None,
             spreads: false,
+            has_port: true,
+            has_path: false,
+            by_path: Chance::NEVER,
             clients,
             requests_per_client_max,
             large_requests,

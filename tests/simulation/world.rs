@@ -47,6 +47,8 @@ const HELP_STREAM: u64 = 7;
 const SPREAD_STREAM: u64 = 8;
 /// The same for what an operator may ask for.
 const OPERATION_STREAM: u64 = 9;
+/// Where the server listens, and by which way each client comes, likewise.
+const ENTRANCES_STREAM: u64 = 10;
 
 /// Steps of the first part, after which faults stop whatever is still to do.
 const FAULTY_STEPS_MAX: u64 = 20_000;
@@ -116,9 +118,11 @@ pub fn run(seed: u64) -> Summary {
     swarm.draw_help(&mut Rng::with_seed(seed ^ HELP_STREAM));
     swarm.draw_spread(&mut Rng::with_seed(seed ^ SPREAD_STREAM));
     swarm.draw_operation(&mut Rng::with_seed(seed ^ OPERATION_STREAM));
+    let mut entrances = Rng::with_seed(seed ^ ENTRANCES_STREAM);
+    swarm.draw_entrances(&mut entrances);
     trace::set_clock(0);
     note(|| format!("seed {seed}: {swarm:#?}"));
-    let mut world = World::new(swarm, rng, models);
+    let mut world = World::new(swarm, rng, models, entrances);
     world.play_with_faults();
     world.play_in_calm();
     world.play_the_end();
@@ -130,7 +134,7 @@ pub fn run(seed: u64) -> Summary {
 }
 
 impl World {
-    fn new(swarm: Swarm, mut rng: Rng, models: Rng) -> World {
+    fn new(swarm: Swarm, mut rng: Rng, models: Rng, mut entrances: Rng) -> World {
         let mut network = Network::new(
             rng.fork(),
             swarm.io_threads,
@@ -140,6 +144,10 @@ impl World {
             swarm.client_window_bytes,
         );
         network.acknowledges_late = swarm.acknowledges_late;
+        let path = swarm.has_path.then(|| network.listen_at_path());
+        if !swarm.has_port {
+            (0..swarm.io_threads).for_each(|listener| network.close_listener(listener));
+        }
         let network = Rc::new(RefCell::new(network));
         let control = Arc::new(Control::new(swarm.connections_max));
         let token = Bell::default();
@@ -204,7 +212,14 @@ impl World {
             IoActor::new(thread, ring, Waiter::new(swarm.wait))
         });
         let io = io.collect();
-        let clients: Vec<_> = (0..swarm.clients).map(|number| Client::draw(number, &swarm, &mut rng)).collect();
+        let mut clients: Vec<_> = (0..swarm.clients).map(|number| Client::draw(number, &swarm, &mut rng)).collect();
+        for client in &mut clients {
+            if let Some(path) = path
+                && swarm.by_path.hits(&mut entrances)
+            {
+                client.come_by_path(path, &swarm);
+            }
+        }
         let checker = Checker::new(io_metrics, batch_metrics);
         World {
             swarm,
@@ -271,7 +286,8 @@ impl World {
         self.checker.check_at_rest();
         let network = self.network.borrow();
         assert!(network.descriptors_open() == 0, "every descriptor is closed");
-        Checker::check_accept_failures(&network.accept_failures_ns, &network.closes_ns);
+        let listeners = self.swarm.io_threads * (usize::from(self.swarm.has_port) + usize::from(self.swarm.has_path));
+        Checker::check_accept_failures(listeners, &network.accept_failures_ns, &network.closes_ns);
     }
 
     fn play_the_end(&mut self) {
@@ -281,7 +297,7 @@ impl World {
         self.play_until("all threads end", |world| world.io.iter().all(IoActor::has_ended) && world.batch.has_ended());
         assert!(self.held().is_empty(), "{}", self.held());
         let network = self.network.borrow();
-        let listening = (0..self.swarm.io_threads).any(|listener| network.is_listening(listener));
+        let listening = (0..network.listeners()).any(|listener| network.is_listening(listener));
         assert!(!listening, "every listener is closed");
         self.loader.check_end(&self.batch.wake);
         self.checker.check_at_rest();

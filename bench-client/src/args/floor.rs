@@ -55,8 +55,12 @@ impl FloorPlan {
         self.port.unwrap_or(target.port)
     }
 
-    /// What clap cannot say by itself: `--threads` is for one kind.
-    pub(super) fn check(&self) -> Result<(), clap::Error> {
+    /// What clap cannot say by itself: `--threads` is for one kind, and all are for TCP.
+    pub(super) fn check(&self, target: &Target) -> Result<(), clap::Error> {
+        if target.path.is_some() {
+            let message = "a floor listens on a port: client PORT floor, or --port";
+            return Err(CommandLine::command().error(ErrorKind::ArgumentConflict, message));
+        }
         if self.threads.is_none() || self.kind == Kind::Tokio {
             return Ok(());
         }

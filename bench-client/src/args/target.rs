@@ -5,6 +5,7 @@
 //!
 //! Invariants: as there; every command has a line in [`OFFERS`].
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -47,6 +48,25 @@ const OFFERS: [Offer; 11] = [
     Offer { command: "table", has_port: false, flags: &[] },
 ];
 
+/// Where the server is to be found: a port, or `unix:PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    port: u16,
+    path: Option<PathBuf>,
+}
+
+/// Reads an [`Address`].
+pub fn address(text: &str) -> Result<Address, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err("a path stands behind unix:".to_owned()),
+        Some(path) => Ok(Address { port: 0, path: Some(path.into()) }),
+        None => match text.parse() {
+            Ok(port @ 1..) => Ok(Address { port, path: None }),
+            Ok(0) | Err(_) => Err("not a port in 1..=65535, or unix:PATH".to_owned()),
+        },
+    }
+}
+
 /// Of the [`Target`] all but the port.
 #[derive(Args)]
 pub struct TargetFlags {
@@ -67,9 +87,10 @@ pub struct TargetFlags {
 
 impl TargetFlags {
     /// The target that `matches` of the whole line means, with these flags before its command.
-    pub fn target(self, port: u16, matches: &ArgMatches) -> Result<Target, clap::Error> {
+    pub fn target(self, address: Address, matches: &ArgMatches) -> Result<Target, clap::Error> {
         let TargetFlags { host, features, timeout, seed } = self;
-        let before = Target { port, host, features, timeout, seed };
+        let Address { port, path } = address;
+        let before = Target { port, path, host, features, timeout, seed };
         let Some((name, behind)) = matches.subcommand() else { return Ok(before) };
         let offered = OFFERS.iter().find(|offer| offer.command == name).map_or(ALL, |offer| offer.flags);
         if let Some(flag) = ALL.iter().find(|flag| is_given(matches, flag) && !offered.contains(flag)) {
@@ -78,6 +99,7 @@ impl TargetFlags {
         }
         Ok(Target {
             port,
+            path: before.path,
             host: given(behind, "host").unwrap_or(before.host),
             features: given(behind, "features").unwrap_or(before.features),
             timeout: given(behind, "timeout").unwrap_or(before.timeout),

@@ -13,12 +13,13 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, MAX_VECTORS_PER_REQUEST, answer_bytes};
-use socket2::{Domain, Socket, Type};
+use socket2::{SockAddr, Socket, Type};
 
+use crate::connect::socket_for;
 use crate::failure::{Failure, Fault};
 use crate::load::request_stream::{Mismatch, RequestStream};
 
@@ -67,7 +68,7 @@ pub struct GivenUp {
 
 /// A connection and what is under way on it.
 pub struct Connection<'a> {
-    socket: TcpStream,
+    socket: Socket,
     requests: &'a RequestStream,
     /// Among all connections of the run.
     index: usize,
@@ -101,7 +102,7 @@ pub struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     /// The connection `index` over `socket`, which is connected, and nonblocking from the start of the run on.
-    pub fn new(socket: TcpStream, index: usize, requests: &'a RequestStream) -> Connection<'a> {
+    pub fn new(socket: Socket, index: usize, requests: &'a RequestStream) -> Connection<'a> {
         let first_request = requests.first_request(index);
         let answer_start = requests.answer_start(first_request);
         Connection {
@@ -128,7 +129,7 @@ impl<'a> Connection<'a> {
     }
 
     /// The socket, to be watched.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
@@ -383,13 +384,12 @@ impl<'a> Connection<'a> {
     }
 
     /// Closes the socket, on which nothing is under way, and begins another connection to `address`.
-    pub fn reconnect(&mut self, address: SocketAddr, now_ns: u64) -> Result<(), Failure> {
+    pub fn reconnect(&mut self, address: &SockAddr, now_ns: u64) -> Result<(), Failure> {
         let begin = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), None)?;
-            socket.set_tcp_nodelay(true)?;
-            match socket.connect(&address.into()) {
+            let socket = socket_for(address, Type::STREAM.nonblocking())?;
+            match socket.connect(address) {
                 Err(error) if error.raw_os_error() != Some(nix::errno::Errno::EINPROGRESS as i32) => Err(error),
-                _ => Ok(TcpStream::from(socket)),
+                _ => Ok(socket),
             }
         };
         self.socket = begin().map_err(|error| self.failure(self.sent, Fault::Reconnect(error)))?;

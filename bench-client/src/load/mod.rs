@@ -27,7 +27,6 @@ mod request_stream;
 mod slow_readers;
 mod worker;
 
-use std::net::TcpStream;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -37,8 +36,9 @@ use std::time::{Duration, Instant, SystemTime};
 use disrust_protocol::RequestLayout;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use socket2::Socket;
 
-use crate::connect::{Target, connect, raise_descriptor_limit};
+use crate::connect::{Target, connect, raise_descriptor_limit, same_address};
 use crate::failure::Failure;
 use crate::load::connection::Connection;
 use crate::load::mix::VectorMix;
@@ -202,7 +202,7 @@ pub fn measure_so_far(
             empties.push(empty);
             starts.push(start_sender);
             let (timetable, ready) = (&timetable, ready_sender.clone());
-            let replacing = replacing(load, &share)?;
+            let replacing = replacing(target, load, &share)?;
             handles.push(scope.spawn(move || {
                 pin(load, index)?;
                 let worker = Worker::new(timetable, pace, share, replacing, recorder)?;
@@ -294,19 +294,19 @@ fn connect_all<'a>(
     Ok(shares)
 }
 
-fn connect_nonblocking(target: &Target) -> Result<TcpStream, Failure> {
+fn connect_nonblocking(target: &Target) -> Result<Socket, Failure> {
     let socket = connect(target)?;
     make_nonblocking(&socket)?;
     Ok(socket)
 }
 
-fn make_nonblocking(socket: &TcpStream) -> Result<(), Failure> {
+fn make_nonblocking(socket: &Socket) -> Result<(), Failure> {
     socket.set_nonblocking(true).map_err(Failure::local("make a connection nonblocking"))
 }
 
 /// Of a worker with these connections, of which there is at least one.
-fn replacing(load: &Load, connections: &[Connection<'_>]) -> Result<Replacing, Failure> {
-    let address = connections[0].socket().peer_addr().map_err(Failure::local("ask a socket for its peer"))?;
+fn replacing(target: &Target, load: &Load, connections: &[Connection<'_>]) -> Result<Replacing, Failure> {
+    let address = same_address(target, connections[0].socket()).map_err(Failure::local("ask a socket for its peer"))?;
     Ok(Replacing { address, every: load.reconnect_every, on_close: load.reconnect_on_close })
 }
 

@@ -6,10 +6,11 @@
 //! Invariants: what they do read is verified; a server that hangs up on them is within its rights, and that is no
 //! failure.
 
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use socket2::Socket;
 
 use crate::connect::Target;
 use crate::failure::{Failure, Fault};
@@ -27,12 +28,12 @@ const READ_BYTES: usize = 64;
 const DUE: u64 = 1 << 24;
 
 /// Connects all of them.
-pub fn connect_all(target: &Target, count: u32) -> Result<Vec<TcpStream>, Failure> {
+pub fn connect_all(target: &Target, count: u32) -> Result<Vec<Socket>, Failure> {
     (0..count).map(|_| connect_nonblocking(target)).collect()
 }
 
 /// Asks and reads until `stop`; returns the answers that were read.
-pub fn run(sockets: Vec<TcpStream>, stream: &RequestStream, stop: &AtomicBool) -> Result<u64, Failure> {
+pub fn run(sockets: Vec<Socket>, stream: &RequestStream, stop: &AtomicBool) -> Result<u64, Failure> {
     let mut connections: Vec<Connection<'_>> =
         sockets.into_iter().enumerate().map(|(index, socket)| Connection::new(socket, index, stream)).collect();
     for connection in &mut connections {

@@ -15,7 +15,6 @@
 //! kernel had no room for it, which is the server's doing; the run ends `--timeout` after the measured
 //! time at the latest.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +22,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
+use socket2::SockAddr;
 
 use crate::failure::Failure;
 use crate::load::Reconnects;
@@ -77,10 +77,10 @@ impl Timetable {
 }
 
 /// When connections are replaced.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Replacing {
     /// Where the next one goes.
-    pub address: SocketAddr,
+    pub address: SockAddr,
     /// Requests of one socket.
     pub every: Option<u64>,
     /// Whether one that the server has ended is made again.
@@ -197,6 +197,7 @@ impl<'a> Worker<'a> {
             }
             Pace::Closed { requests, .. } => (Place::default(), u64::MAX, 0, requests.unwrap_or(u64::MAX)),
         };
+        let reconnects = replacing.on_close.then(Reconnects::default);
         Ok(Worker {
             timetable,
             pace,
@@ -204,7 +205,7 @@ impl<'a> Worker<'a> {
             replacing,
             missing: Vec::new(),
             recorder,
-            tally: Tally { reconnects: replacing.on_close.then(Reconnects::default), ..Tally::new(scheduled) },
+            tally: Tally { reconnects, ..Tally::new(scheduled) },
             epoll,
             start: Instant::now(),
             next_due,
@@ -376,7 +377,7 @@ impl<'a> Worker<'a> {
     /// Gives a connection its next socket.
     fn replace(&mut self, token: usize, now_ns: u64) -> Result<(), Failure> {
         let connection = &mut self.connections[token];
-        if let Err(failure) = connection.reconnect(self.replacing.address, now_ns) {
+        if let Err(failure) = connection.reconnect(&self.replacing.address, now_ns) {
             return self.failed(token, failure, now_ns);
         }
         if let Some(requests) = self.replacing.every {

@@ -54,7 +54,7 @@ impl Visitor<'_> {
     /// Measures `point`. Rounds differ by their seed, so that no visit has the gaps of another.
     pub fn visit(&self, point: &Point, round: u32, key: String) -> Result<Visit, Failure> {
         let server = Running::start(&point.server, self.programs, self.machine)?;
-        let target = Target { port: server.port, host: "127.0.0.1".to_owned(), ..self.target.clone() };
+        let target = Target { port: server.port, path: None, host: "127.0.0.1".to_owned(), ..self.target.clone() };
         let load = self.load(point, round, &server)?;
         let others = OthersWatch::begin(server.process());
         let measurement = measure(&target, &load, &mut |_| {})?;

@@ -335,6 +335,41 @@ fn a_peer_has_longer_for_a_step_once_it_has_needed_long_for_one() {
     }
 }
 
+/// Of a Unix socket only the memory is known. Less than there was and was sent since means that the peer reads; more does not mean
+/// that it does not, unless it is as much more as was sent.
+#[test]
+fn a_peer_of_a_unix_socket_that_reads_is_seen_to() {
+    const ONE: usize = 5 + UNIX_SEND_OVERHEAD_MIN;
+    let at = |seconds: u64| Turn { now_ns: seconds * 1_000_000_000, drain: Drain::No };
+    let mut bench = Bench::new();
+    assert!(matches!(bench.step(), Some(Step::Receive(_))));
+    let send_one = |bench: &mut Bench| {
+        let Some(event) = bench.receive(&requests(1)) else { panic!("a request") };
+        assert!(bench.answer(event));
+        assert_eq!(bench.send().len(), 5);
+    };
+    (0..3).for_each(|_| send_one(&mut bench));
+    // Each takes a little more than the least.
+    for seconds in [10, 20] {
+        bench.turn = at(seconds);
+        bench.connection.unread(3 * (ONE + 1), bench.turn);
+    }
+    assert_eq!(bench.connection.unacknowledged_bytes(), 15);
+    assert_eq!(bench.connection.expired(&RULES, at(37)), None);
+    assert_eq!(bench.connection.expired(&RULES, at(38)), Some(Expiry::Send), "it has read nothing");
+    // It reads one while two are sent.
+    bench.turn = at(30);
+    (0..2).for_each(|_| send_one(&mut bench));
+    bench.connection.unread(4 * (ONE + 1), bench.turn);
+    assert!((15..25).contains(&bench.connection.unacknowledged_bytes()));
+    assert_eq!(bench.connection.expired(&RULES, at(90)), None, "it is slow");
+    assert_eq!(bench.connection.expired(&RULES, at(91)), Some(Expiry::Send));
+    bench.connection.unread(1, at(31));
+    assert!(bench.connection.awaits_acknowledgement(), "a byte of the last one is left");
+    bench.connection.unread(0, at(31));
+    assert_eq!(bench.connection.unacknowledged_bytes(), 0);
+}
+
 #[test]
 fn whoever_waits_for_our_buffers_is_not_late() {
     let mut bench = Bench::new();

@@ -28,13 +28,22 @@ impl Owner {
 
     /// Who holds an abstract Unix socket of this name, which is without its leading zero.
     pub(super) fn of_name(name: &str) -> Owner {
+        Owner::of_unix(|path| path.strip_prefix('@') == Some(name))
+    }
+
+    /// Who has bound a Unix socket at this path, or at this other one before it took the path.
+    pub(super) fn of_path(path: &Path, before: &Path) -> Owner {
+        Owner::of_unix(|bound| [path, before].contains(&Path::new(bound)))
+    }
+
+    fn of_unix(is_it: impl Fn(&str) -> bool) -> Owner {
         let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        let inode = table.lines().find_map(|line| {
+        let inodes = table.lines().filter_map(|line| {
             let fields: Vec<_> = line.split_whitespace().collect();
             let [.., inode, path] = fields[..] else { return None };
-            (path.strip_prefix('@') == Some(name)).then(|| inode.parse().ok())?
+            is_it(path).then(|| inode.parse().ok())?
         });
-        Owner { process: process_with(inode.as_slice()), uid: None }
+        Owner { process: process_with(&inodes.collect::<Vec<u64>>()), uid: None }
     }
 
     /// Whether there is a process that we can name.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use disrust::kernel::Entrance::Unix;
 use disrust::kernel::Shots::{Many, One};
 
 use super::Do::{self, *};
-use super::conforms;
+use super::{conforms, conforms_by};
 
 /// One connection, accepted, with a multishot receive.
 const CONNECTED: [Do; 5] = [Accept, PeerConnects, Settle, Receive(0, Many), Settle];
@@ -40,6 +41,65 @@ fn accepting_goes_on_until_it_is_cancelled_and_leaves_the_queue() {
 #[test]
 fn whoever_is_queued_when_the_listener_closes_is_reset() {
     conforms(&[PeerConnects, PeerWrites(0, 10), CloseListener, PeerReads(0)]);
+}
+
+#[test]
+fn from_a_shared_listener_one_connection_is_accepted_at_a_time() {
+    conforms_by(
+        Unix,
+        &[Accept, Settle, PeerConnects, PeerConnects, Settle, Accept, Settle, Accept, Settle, CancelAccept, Settle],
+    );
+}
+
+#[test]
+fn a_shared_listener_that_is_being_emptied_takes_nobody_in() {
+    conforms_by(
+        Unix,
+        &[
+            Accept,
+            PeerConnects,
+            Settle,
+            PeerConnects,
+            PeerConnects,
+            AcceptQueued,
+            PeerConnects,
+            AcceptQueued,
+            AcceptQueued,
+            CloseListener,
+        ],
+    );
+    // What an accept that is under way says then (EINVAL), the kernel says when it has tried many times: not in a moment.
+}
+
+#[test]
+fn what_a_peer_at_the_path_has_not_read_is_seen_until_it_has() {
+    conforms_by(
+        Unix,
+        &[
+            Accept,
+            PeerConnects,
+            Settle,
+            Receive(0, Many),
+            PeerWrites(0, 10),
+            Settle,
+            LookAt(0),
+            Send(0, 100),
+            Settle,
+            LookAt(0),
+            PeerReads(0),
+            LookAt(0),
+            PeerFinishes(0),
+            Settle,
+            Send(0, 5),
+            Settle,
+            HalfClose(0),
+            LookAt(0),
+            PeerReads(0),
+            LookAt(0),
+            Close(0),
+            PeerReads(0),
+        ],
+    );
 }
 
 #[test]
