@@ -159,6 +159,14 @@ pub const HELP_NS_MAX: u64 = 50_000;
 /// processor's thread. Larger: it serves others for longer than its own connections. Smaller: that thread is woken more often.
 pub const HELP_LOOKS_MAX: usize = 4;
 
+/// Where a request may wait for `--max-queue-delay` only: a queue that was not short for so long is overload. Larger: more requests are
+/// answered late before any is shed. Smaller: a burst that would soon be over is shed.
+pub const SHED_WINDOW: Duration = Duration::from_millis(10);
+
+/// And where there is no overload, it may wait this many times as long. Larger: who waits behind a single long step is answered
+/// although nobody may be waiting for that any more. Smaller: bursts are shed.
+pub const SHED_CALM_FACTOR: u64 = 10;
+
 /// A new model waits this long for the batch processor to come to its next step. Larger: whoever reloads waits for longer where
 /// the model hangs, which ends the process. Smaller: a model that is slow at one step cannot be replaced.
 pub const MODEL_SWAP_MAX: Duration = Duration::from_secs(60);

@@ -7,6 +7,7 @@ mod processor;
 mod requests;
 mod role;
 mod scoring;
+mod shedding;
 
 pub use model_place::{ModelPlace, ReplaceError};
 pub use processor::{BatchProcessor, EventConsumer, Found, IoThreadPort};

@@ -9,21 +9,25 @@
 //! - The events' places in the ring are given back before the model runs: it may take long, panic or fail without
 //!   touching the ring. The events' buffers bound how many there can be.
 //! - A step has one model: it is replaced between two of them.
+//! - Who has waited for too long, where that is bounded, is answered with error 3 instead; of a connection's events, always the
+//!   first ones that are there.
 //! - A step's events are taken in parts, so many at once as there is room for scores. Answers are written over a part's
 //!   requests only after all of them have been scored or have failed.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use disruptor::{EventPoller, MultiProducerBarrier, Polling};
 use disrust_model::Model;
-use disrust_protocol::RequestLayout;
+use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout};
 
 use super::answers::{head_start, write_answers};
 use super::model_place::{ModelPlace, PlacedModel};
 use super::requests::{Place, Requests};
 use super::role::Pace;
 use super::scoring::Scoring;
+use super::shedding::Shedding;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::event::{InferenceEvent, Response};
 use crate::exchange::response_queue::ResponseProducer;
@@ -72,6 +76,32 @@ impl Burst {
     }
 }
 
+/// The answers to an event: where in its buffer they are, and how many say an error.
+struct Answers {
+    offset: u32,
+    bytes: u32,
+    failed: u16,
+    shed: u16,
+}
+
+impl Answers {
+    /// The response that brings them back, in `buffer`.
+    fn to(&self, event: &InferenceEvent, buffer: u16) -> Response {
+        Response {
+            connection: event.connection,
+            buffer,
+            requests: event.requests,
+            request_bytes: event.request_bytes,
+            offset: self.offset,
+            answer_bytes: self.bytes,
+            sequence: event.sequence,
+            received_at_ns: event.received_at_ns,
+            failed: self.failed,
+            shed: self.shed,
+        }
+    }
+}
+
 /// How many of a step's bursts are taken at once, and what they hold.
 #[derive(Debug, Clone, Copy, Default)]
 struct Part {
@@ -93,8 +123,10 @@ pub struct BatchProcessor {
     scores: Vec<f32>,
     /// Which of this part's requests the model failed on, counted over all of its bursts, ascending.
     failed: Vec<usize>,
-    /// How long rows take; asked only where somebody may help.
+    /// How long rows take; asked only where somebody may help, or where waiting is bounded.
     pace: Pace,
+    /// What decides who has waited for too long, if anything does.
+    shedding: Option<Shedding>,
     failure_log: LogGate,
 }
 
@@ -125,8 +157,15 @@ impl BatchProcessor {
             scores: vec![0.0; geometry.scores_max(layout, events_max)],
             failed: Vec::new(),
             pace: Pace::default(),
+            shedding: None,
             failure_log: LogGate::default(),
         }
+    }
+
+    /// The same with a bound on how long requests wait.
+    #[must_use]
+    pub fn with_queue_delay_max(self, delay: Option<Duration>) -> BatchProcessor {
+        BatchProcessor { shedding: delay.map(Shedding::new), ..self }
     }
 
     /// Where the model can be replaced.
@@ -134,37 +173,69 @@ impl BatchProcessor {
         self.model.place()
     }
 
-    /// Answers everything that has been published until now, with a new model if one is offered. `now_ns` reads the process's
-    /// clock, which is asked only where somebody looks at the answer.
+    /// Answers everything that has been published until now, with a new model if one is offered; or where waiting is bounded, as much
+    /// as is expected to take a part of that. `now_ns` reads the process's clock, which is asked only where somebody looks at
+    /// the answer.
     pub fn step(&mut self, now_ns: impl Fn() -> u64) -> Found {
-        self.take_offered_model();
-        match self.poll() {
-            Ok(0) => Found::Nothing,
-            Ok(_) => {
-                let begun_at_ns = if self.metrics.stage_times { now_ns() } else { 0 };
-                self.answer(usize::MAX, begun_at_ns, now_ns);
-                Found::Events
-            }
-            Err(end) => end,
-        }
+        let learns = self.shedding.is_some();
+        self.take_step(u64::MAX, learns, now_ns)
     }
 
     /// As [`BatchProcessor::step`], where others may help: learns how long rows take, and answers no more than is expected to
     /// take `most_ns`. What is left is answered by the next step.
     pub(super) fn step_within(&mut self, most_ns: u64, now_ns: impl Fn() -> u64) -> Found {
+        self.take_step(most_ns, true, now_ns)
+    }
+
+    fn take_step(&mut self, most_ns: u64, learns: bool, now_ns: impl Fn() -> u64) -> Found {
         self.take_offered_model();
-        match self.poll() {
-            Ok(0) if self.bursts.is_empty() => return Found::Nothing,
-            Ok(_) => {}
-            Err(end) => return end,
+        if let Err(end) = self.poll() {
+            return end;
+        }
+        if self.bursts.is_empty() {
+            return Found::Nothing;
         }
         if most_ns < u64::MAX && self.pace.row_ns() == 0 {
             return Found::Rest;
         }
-        let begun_at_ns = now_ns();
-        let rows = self.answer(self.pace.rows_within(most_ns), begun_at_ns, &now_ns);
-        self.pace.took(rows, now_ns().saturating_sub(begun_at_ns));
+        let begun_at_ns = if learns || self.metrics.stage_times { now_ns() } else { 0 };
+        let most_ns = most_ns.min(self.shed(begun_at_ns));
+        let rows_max = self.pace.rows_within(most_ns);
+        if !self.bursts.is_empty() {
+            let rows = self.answer(rows_max, begun_at_ns, &now_ns);
+            if learns {
+                self.pace.took(rows, now_ns().saturating_sub(begun_at_ns));
+            }
+        }
         if self.bursts.is_empty() { Found::Events } else { Found::Rest }
+    }
+
+    /// Answers whoever has waited for too long, in a step that begins at this time. Returns how long the step may take.
+    fn shed(&mut self, now_ns: u64) -> u64 {
+        let Some(shedding) = &mut self.shedding else { return u64::MAX };
+        let oldest_ns = self.bursts.iter().map(|burst| burst.event.waiting_since_ns).min();
+        let wait_ns_max = shedding.step_begins(oldest_ns.unwrap_or(now_ns), now_ns);
+        let step_ns_max = shedding.step_ns_max();
+        let too_late = |burst: &mut Burst| now_ns.saturating_sub(burst.event.waiting_since_ns) > wait_ns_max;
+        let mut requests = 0;
+        // Of a connection's events, the first ones have waited longest: its answers stay in order.
+        for Burst { event, mut buffer } in self.bursts.extract_if(.., too_late) {
+            let port = &mut self.ports[usize::from(event.io_thread)];
+            let start = event.offset as usize;
+            // An error answer is shorter than any request.
+            let place = &mut port.pool.bytes_mut(&mut buffer)[start..];
+            let answers = place.chunks_exact_mut(ERROR_ANSWER_BYTES).take(usize::from(event.requests));
+            answers.for_each(|answer| answer.copy_from_slice(&ErrorCode::Shed.answer()));
+            let answer_bytes = u32::from(event.requests) * ERROR_ANSWER_BYTES as u32;
+            let answers = Answers { offset: event.offset, bytes: answer_bytes, failed: 0, shed: event.requests };
+            port.responses.push(answers.to(&event, port.pool.ship(buffer)));
+            requests += u64::from(event.requests);
+        }
+        if requests > 0 {
+            self.metrics.requests.add(requests);
+            self.publish_responses();
+        }
+        step_ns_max
     }
 
     /// Nanoseconds that a row takes by the steps before; 0 if that is not known.
@@ -236,7 +307,7 @@ impl BatchProcessor {
     /// Records how long the requests of a part have waited until their step.
     fn record_waits(&self, part: Part, begun_at_ns: u64) {
         for Burst { event, .. } in &self.bursts[..part.bursts] {
-            let waited_ns = begun_at_ns.saturating_sub(event.received_at_ns);
+            let waited_ns = begun_at_ns.saturating_sub(event.waiting_since_ns);
             self.metrics.queue_ns.record_many(waited_ns, u64::from(event.requests));
         }
     }
@@ -246,7 +317,7 @@ impl BatchProcessor {
     /// [`BatchProcessor::wake_up`] in either case.
     pub fn fall_asleep(&self, wake: &Wake) -> bool {
         wake.flag.announce_sleep();
-        !self.consumer.has_available() && !self.model.is_offered()
+        self.bursts.is_empty() && !self.consumer.has_available() && !self.model.is_offered()
     }
 
     /// Announces that the processor's thread is awake again.
@@ -312,22 +383,17 @@ impl BatchProcessor {
                 has_failed
             });
             index += requests;
-            port.responses.push(Response {
-                connection: event.connection,
-                buffer: port.pool.ship(buffer),
-                requests: event.requests,
-                request_bytes: event.request_bytes,
-                offset: u32::try_from(start).expect("a buffer's sizes fit 32 bits"),
-                answer_bytes: u32::try_from(answer_bytes).expect("a buffer's sizes fit 32 bits"),
-                sequence: event.sequence,
-                received_at_ns: event.received_at_ns,
-                failed: failed_here,
-                shed: 0,
-            });
+            let narrow = |size: usize| u32::try_from(size).expect("a buffer's sizes fit 32 bits");
+            let answers = Answers { offset: narrow(start), bytes: narrow(answer_bytes), failed: failed_here, shed: 0 };
+            port.responses.push(answers.to(&event, port.pool.ship(buffer)));
         }
         assert!(scores.is_empty() && failed.peek().is_none(), "every score is somebody's answer");
         self.metrics.requests.add(index as u64);
         self.metrics.rows.add(part.rows as u64);
+        self.publish_responses();
+    }
+
+    fn publish_responses(&mut self) {
         for port in &mut self.ports {
             let responses = port.responses.publish();
             if responses > 0 {
@@ -405,6 +471,8 @@ pub(super) mod tests {
         layout: RequestLayout,
         producer: MultiProducer<InferenceEvent, SingleConsumerBarrier>,
         responses: ResponseConsumer,
+        /// Since when the requests of the next event have waited.
+        pub waiting_since_ns: u64,
     }
 
     impl Bench {
@@ -424,7 +492,7 @@ pub(super) mod tests {
             let port = IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake };
             let metrics = Arc::new(BatchMetrics::default());
             let processor = BatchProcessor::new(consumer, vec![port], Box::new(model), Arc::clone(&metrics));
-            Bench { processor, metrics, pool, layout, producer: builder.build(), responses }
+            Bench { processor, metrics, pool, layout, producer: builder.build(), responses, waiting_since_ns: 0 }
         }
 
         /// Publishes a burst of requests of these rows; returns the answers to them.
@@ -452,10 +520,27 @@ pub(super) mod tests {
                 request_bytes: bytes.len() as u32,
                 requests: requests.len() as u16,
                 rows: requests.iter().map(|rows| rows.len() as u32).sum(),
+                waiting_since_ns: self.waiting_since_ns,
                 ..InferenceEvent::default()
             };
             self.producer.try_publish(|slot| *slot = event).expect("there is a slot for each buffer");
             answers
+        }
+
+        /// Which events have been answered since the last look, and how many of each one's requests were shed.
+        fn taken(&mut self) -> Vec<(u32, u16)> {
+            std::iter::from_fn(|| self.responses.pop())
+                .map(|response| {
+                    let buffer = self.pool.adopt(response.buffer);
+                    let answers =
+                        &self.pool.bytes(&buffer)[response.offset as usize..][..response.answer_bytes as usize];
+                    let is_shed = response.shed > 0;
+                    assert_eq!(answers.chunks(2).all(|answer| answer == [0, 3]), is_shed, "{answers:?}");
+                    assert!(!is_shed || response.shed == response.requests);
+                    self.pool.ship(buffer);
+                    (response.connection.slot, response.shed)
+                })
+                .collect()
         }
 
         /// How many events have been answered since the last look.
@@ -528,6 +613,50 @@ pub(super) mod tests {
             assert_eq!(bench.metrics.model_swaps.get(), swaps);
         }
         assert!(bench.metrics.model_calls.get() > 2, "a step has several parts");
+    }
+
+    /// Where waiting is bounded, who has waited for longer is answered at once, before the others are scored: ten times as long if the
+    /// queue is not known to have been long for a while. A step takes half of the bound; what is left is shed by a later one.
+    #[test]
+    fn who_has_waited_for_too_long_is_shed() {
+        const MS: u64 = 1_000_000;
+        let mut bench = Bench::new(1);
+        let other = Bench::new(1).processor;
+        let processor = std::mem::replace(&mut bench.processor, other);
+        bench.processor = processor.with_queue_delay_max(Some(Duration::from_millis(4)));
+        // Each look at the clock is a millisecond later while this says so: then a row takes half of one.
+        let (now_ns, tick_ns) = (Cell::new(100 * MS), Cell::new(MS));
+        let clock = || now_ns.replace(now_ns.get() + tick_ns.get());
+        let publish = |bench: &mut Bench, index: u16, waited_ms: u64, now_ns: u64| {
+            bench.waiting_since_ns = now_ns - waited_ms * MS;
+            bench.publish(index, &[vec![1.0], vec![2.0]]);
+        };
+        for (index, waited_ms) in [(0, 41), (1, 40), (2, 0)] {
+            publish(&mut bench, index, waited_ms, 100 * MS);
+        }
+        assert_eq!(bench.processor.step(clock), Found::Events, "it is not known how long rows take");
+        assert_eq!(bench.taken(), [(0, 2), (1, 0), (2, 0)]);
+        tick_ns.set(0);
+        bench.processor.pace.forget();
+        bench.processor.pace.took(2, 2 * MS);
+        // The first one has waited since before the first step, and the queue was long then.
+        for (time_ms, expected) in [(109, vec![(3, 0), (4, 0)]), (119, vec![(3, 2), (4, 0)])] {
+            now_ns.set(time_ms * MS);
+            publish(&mut bench, 3, time_ms - 99, time_ms * MS);
+            publish(&mut bench, 4, 3, time_ms * MS);
+            let steps = [bench.processor.step(clock), bench.processor.step(clock)];
+            assert_eq!((bench.taken(), steps[1] == Found::Events), (expected, time_ms == 109));
+        }
+        // One that is left grows too old meanwhile.
+        now_ns.set(130 * MS);
+        publish(&mut bench, 5, 3, 130 * MS);
+        publish(&mut bench, 6, 3, 130 * MS);
+        assert_eq!((bench.processor.step(clock), bench.taken()), (Found::Rest, vec![(5, 0)]));
+        assert!(!bench.processor.fall_asleep(&Wake::new(Nobody)), "one is left");
+        now_ns.set(171 * MS);
+        assert_eq!((bench.processor.step(clock), bench.taken()), (Found::Events, vec![(6, 2)]));
+        assert_eq!(bench.metrics.requests.get(), 2 * 9);
+        assert_eq!(bench.processor.step(clock), Found::Nothing);
     }
 
     /// A step that is bounded answers what the bound allows, one burst at least, and the next one goes on with the rest. Until it

@@ -116,7 +116,11 @@ impl BatchRole {
             match self.look(u64::MAX, &now_ns) {
                 Found::End => return Found::End,
                 Found::Nothing => {}
-                Found::Events | Found::Rest => found = Found::Events,
+                Found::Events => found = Found::Events,
+                Found::Rest => {
+                    found = Found::Events;
+                    continue;
+                }
             }
             if self.give_back() {
                 return found;
@@ -204,6 +208,7 @@ impl Pace {
 mod tests {
     use std::cell::Cell;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use super::super::processor::tests::Bench;
     use super::*;
@@ -247,6 +252,29 @@ mod tests {
         assert_eq!(bench.answered(), 1);
         assert_eq!((role.play(clock), bench.answered()), (Found::Events, 3));
         assert_eq!(rings.load(Ordering::Relaxed), 3);
+    }
+
+    /// Where waiting is bounded, steps are short; who plays the role leaves nothing, and who helps leaves it to the thread.
+    #[test]
+    fn short_steps_are_taken_to_the_end() {
+        let ticks = Cell::new(0);
+        let clock = || ticks.replace(ticks.get() + 8_000);
+        let mut bench = Bench::new(1);
+        bench.waiting_since_ns = u64::MAX;
+        let other = Bench::new(1).processor;
+        let processor = std::mem::replace(&mut bench.processor, other);
+        let processor = processor.with_queue_delay_max(Some(Duration::from_micros(4)));
+        let rings = Arc::new(AtomicUsize::new(0));
+        let role = BatchRole::new(processor, Arc::new(Wake::new(Count(Arc::clone(&rings)))));
+        let publish = |bench: &mut Bench| (0..4).for_each(|index| drop(bench.publish(index, &[vec![1.0; 2]])));
+        for _ in 0..2 {
+            publish(&mut bench);
+            assert_eq!((role.play(clock), bench.answered()), (Found::Events, 4));
+        }
+        publish(&mut bench);
+        role.fall_asleep();
+        assert_eq!((role.help(8, clock), bench.answered()), (Help::Left { woken: true }, 1));
+        assert_eq!((role.play(clock), bench.answered()), (Found::Events, 3));
     }
 
     #[test]

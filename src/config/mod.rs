@@ -77,6 +77,8 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// How long a request may take from its first byte to its last, and answers may wait for the peer to read.
     pub request_timeout: Option<Duration>,
+    /// How long a request may wait to be scored before it is shed, if that is bounded.
+    pub max_queue_delay: Option<Duration>,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Whether system calls are given up once the server runs.
@@ -124,6 +126,7 @@ impl Default for Config {
             buffer_memory: BUFFER_MEMORY_BYTES,
             idle_timeout: None,
             request_timeout: Some(Duration::from_secs(30)),
+            max_queue_delay: None,
             drain_timeout: Duration::from_secs(10),
             seccomp: false,
             stage_times: WITH_METRICS,
@@ -413,6 +416,7 @@ mod tests {
         ("buffer-memory", ["1MiB", "2 GiB"], "64M"),
         ("idle-timeout", ["5s", "off"], "5"),
         ("request-timeout", ["off", "7m"], "0s"),
+        ("max-queue-delay", ["5ms", "off"], "5"),
         ("drain-timeout", ["1s", "1h 1s"], "off"),
         #[cfg(feature = "metrics")]
         ("metrics-interval", ["1s", "off"], "often"),
@@ -535,7 +539,8 @@ mod tests {
 
     #[test]
     fn times_have_a_largest_value() {
-        for flag in ["--idle-timeout", "--request-timeout", "--drain-timeout"] {
+        for flag in ["--idle-timeout", "--request-timeout", "--max-queue-delay", "--drain-timeout"]
+        {
             for time in [
                 "365days 1ns",
                 "18446744073709551615s",
@@ -613,7 +618,7 @@ mod tests {
     fn a_file_fills_in_what_the_flags_leave_out() {
         let file = "port = 1\nunix = \"a.sock\"\nunix-mode = \"0600\"\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nhelp-batch = \"off\"\nidle-timeout = \"5s\"\n\
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\nadmin = \"[::1]:1\"\n\
-            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nseccomp = true\n\
+            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nmax-queue-delay = \"20ms\"\nseccomp = true\n\
             log-format = \"json\"";
         let file = parse_file(file).expect("a good file");
         let flags = parse_setting("port", "7".as_ref()).expect("a good flag").settings;
@@ -639,6 +644,7 @@ mod tests {
             buffer_memory: 1_048_576,
             idle_timeout: Some(Duration::from_secs(5)),
             request_timeout: None,
+            max_queue_delay: Some(Duration::from_millis(20)),
             drain_timeout: Duration::from_secs(1),
             seccomp: true,
             stage_times: true,

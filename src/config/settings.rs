@@ -124,6 +124,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     pub request_timeout: Option<Timeout>,
 
+    /// Shed requests that have waited for longer than this, such as 5ms, with error 3 while the model does not keep up, and ten times
+    /// as late ones at any time; or off [default: off]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub max_queue_delay: Option<Timeout>,
+
     /// On SIGTERM or SIGINT, wait at most this long for connections to end before they are cut [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub drain_timeout: Option<Duration>,
@@ -175,6 +180,7 @@ impl Settings {
             buffer_memory: self.buffer_memory.or(other.buffer_memory),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             request_timeout: self.request_timeout.or(other.request_timeout),
+            max_queue_delay: self.max_queue_delay.or(other.max_queue_delay),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             #[cfg(feature = "metrics")]
             metrics_interval: self.metrics_interval.or(other.metrics_interval),
@@ -213,6 +219,7 @@ impl Settings {
             buffer_memory: self.buffer_memory.unwrap_or(default.buffer_memory),
             idle_timeout: self.idle_timeout.map_or(default.idle_timeout, |timeout| timeout.0),
             request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
+            max_queue_delay: self.max_queue_delay.map_or(default.max_queue_delay, |timeout| timeout.0),
             drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
             seccomp: self.seccomp.unwrap_or(default.seccomp),
             // For those who ask there.

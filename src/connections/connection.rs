@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode};
 
+use super::backlog::{Backlog, Hold};
 use super::framing::{Framed, PartialRequest};
 use super::interface::{Arrival, Drain, Received, Rules, Step, Turn};
 use super::send_buffer::SendBuffer;
@@ -76,6 +77,7 @@ pub struct Connection<S> {
     /// The last receive filled its buffer.
     fills_buffers: bool,
     partial: PartialRequest,
+    backlog: Backlog,
     sends: SendBuffer,
     /// Number of the next event, and of the next response.
     event_sequence: u32,
@@ -147,6 +149,7 @@ impl<S: Copy> Connection<S> {
             framing_lost: false,
             fills_buffers: false,
             partial: PartialRequest::default(),
+            backlog: Backlog::default(),
             sends: SendBuffer::default(),
             event_sequence: 0,
             response_sequence: 0,
@@ -173,8 +176,11 @@ impl<S: Copy> Connection<S> {
     /// Bytes have come.
     pub fn received(&mut self, arrival: Arrival<'_>, rules: &Rules, turn: Turn, blocks: &mut BlockPool) -> Received {
         let Arrival { buffer, headroom, bytes } = arrival;
+        // Armed in the turn before, or as the receive before: then the kernel had it.
+        let was_there = self.receive_since_ns.max(self.received_at_ns) >= turn.before_ns;
         self.received_at_ns = turn.now_ns;
         self.fills_buffers = headroom + bytes == buffer.len();
+        let waiting_since_ns = self.backlog.received(was_there, self.fills_buffers, turn.now_ns);
         if self.discards() {
             return Received::default();
         }
@@ -190,9 +196,9 @@ impl<S: Copy> Connection<S> {
         }
         if turn.drain >= Drain::Refuse {
             self.refused += framed.requests;
-            return Received { framed: None, refused: framed.requests, bad };
+            return Received { refused: framed.requests, bad, ..Received::default() };
         }
-        Received { framed: (framed.requests > 0).then_some(framed), refused: 0, bad }
+        Received { framed: (framed.requests > 0).then_some(framed), waiting_since_ns, refused: 0, bad }
     }
 
     /// The event for requests that [`Connection::received`] handed out; they are in flight from now on.
@@ -212,6 +218,7 @@ impl<S: Copy> Connection<S> {
             rows: framed.rows,
             sequence,
             received_at_ns: 0,
+            waiting_since_ns: 0,
         }
     }
 
@@ -229,9 +236,10 @@ impl<S: Copy> Connection<S> {
     }
 
     /// The receive ended because the pool was empty. The I/O thread queues the connection for buffers.
-    pub fn starve(&mut self) {
+    pub fn starve(&mut self, turn: Turn) {
         assert!(self.receive == Receive::Unarmed, "the receive has ended");
         self.receive = Receive::Starved;
+        self.backlog.held(Hold::Server, turn.now_ns);
     }
 
     /// There are buffers again.
@@ -360,6 +368,10 @@ impl<S: Copy> Connection<S> {
             return Some(Step::Send(self.sends.send()));
         }
         let wants_receive = self.wants_receive(limits, pressure);
+        if !wants_receive {
+            let by = if self.has_credit(limits, pressure, 0) { Hold::Peer } else { Hold::Server };
+            self.backlog.held(by, turn.now_ns);
+        }
         if turn.drain == Drain::Refuse && wants_receive && self.receive != Receive::Starved {
             self.refusing_since_ns.get_or_insert(turn.now_ns);
         }
@@ -382,6 +394,7 @@ impl<S: Copy> Connection<S> {
                 let is_one = self.fills_buffers || pressure >= Pressure::High;
                 let shots = if is_one { Shots::One } else { Shots::Many };
                 self.receive = Receive::Armed(shots);
+                self.backlog.goes_on(turn.now_ns);
                 self.request_began_ns += turn.now_ns.saturating_sub(self.receive_since_ns);
                 self.receive_since_ns = turn.now_ns;
                 Some(Step::Receive(shots))
@@ -474,17 +487,22 @@ impl<S: Copy> Connection<S> {
     }
 
     fn wants_receive(&self, limits: ConnectionLimits, pressure: Pressure) -> bool {
+        // When memory is short, a peer that leaves answers in the kernel gets no more of it either: it would take what the
+        // eviction of others has freed.
+        let waiting = if pressure >= Pressure::High { self.unacknowledged_bytes() } else { self.sends.unsent_bytes() };
+        let takes = self.discards() || self.has_credit(limits, pressure, waiting);
+        !self.peer_finished && !self.is_gone() && takes
+    }
+
+    /// Whether more may be received from a peer that leaves so many bytes of answers waiting.
+    fn has_credit(&self, limits: ConnectionLimits, pressure: Pressure, waiting: usize) -> bool {
         let owed_max = match pressure {
             Pressure::Slack if self.is_stalled => limits.answer_bytes_owed_to_writer_max,
             Pressure::Slack | Pressure::Low => limits.answer_bytes_owed_max,
             Pressure::High | Pressure::Full => limits.answer_bytes_owed_under_pressure_max,
         };
-        // When memory is short, a peer that leaves answers in the kernel gets no more of it either: it would take what the
-        // eviction of others has freed.
-        let waiting = if pressure >= Pressure::High { self.unacknowledged_bytes() } else { self.sends.unsent_bytes() };
         let owed = self.answer_bytes_in_flight + waiting + self.refused as usize * ERROR_ANSWER_BYTES;
-        let within_limits = owed < owed_max && self.request_bytes_in_flight < limits.request_bytes_in_flight_max;
-        !self.peer_finished && !self.is_gone() && (self.discards() || within_limits)
+        owed < owed_max && self.request_bytes_in_flight < limits.request_bytes_in_flight_max
     }
 
     fn receive_in_kernel(&self) -> bool {

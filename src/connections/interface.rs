@@ -47,6 +47,8 @@ pub enum Drain {
 pub struct Turn {
     /// Its time on the thread's clock, read once a turn.
     pub now_ns: u64,
+    /// That of the turn before.
+    pub before_ns: u64,
     /// How far the server's drain is.
     pub drain: Drain,
 }
@@ -77,6 +79,8 @@ pub struct Arrival<'a> {
 pub struct Received {
     /// Whole requests for the batch processor, to be published.
     pub framed: Option<Framed>,
+    /// When these could have been received, by the thread's clock.
+    pub waiting_since_ns: u64,
     /// Requests that are answered with error 4 instead.
     pub refused: u32,
     /// The count with which the framing was lost.

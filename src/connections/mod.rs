@@ -4,6 +4,7 @@
 //! Nothing here makes a system call, reads a clock, or knows another connection.
 #![forbid(unsafe_code)]
 
+mod backlog;
 mod connection;
 pub mod framing;
 mod interface;

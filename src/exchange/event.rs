@@ -35,6 +35,9 @@ pub struct InferenceEvent {
     pub sequence: u32,
     /// When they were received, by the process's clock.
     pub received_at_ns: u64,
+    /// When the first of them could have been received: before that if it waited for us. Of a connection's events, none has an
+    /// earlier time than one before it.
+    pub waiting_since_ns: u64,
 }
 
 const _: () = assert!(size_of::<InferenceEvent>() == 64, "one event, one cache line");

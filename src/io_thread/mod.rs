@@ -175,7 +175,7 @@ impl<K: Kernel> IoThread<K> {
             clock_ns,
             works_since_ns: None,
             sleeps: 0,
-            turn: Turn { now_ns: 0, drain: Drain::No },
+            turn: Turn { now_ns: 0, before_ns: 0, drain: Drain::No },
             events: Vec::with_capacity(buffers),
             touched: Vec::with_capacity(2 * completions + buffers),
             starved: VecDeque::new(),
@@ -326,6 +326,7 @@ impl<K: Kernel> IoThread<K> {
         // The thread has slept until its first timer at most, unless it was not let run.
         let until_timer_ns = self.timers.iter().min().map_or(u64::MAX, |due_ns| due_ns.saturating_sub(before_ns));
         let passed_ns = self.clock_ns.saturating_sub(before_ns);
+        self.turn.before_ns = self.turn.now_ns;
         self.turn.now_ns += passed_ns.min(until_timer_ns.saturating_add(nanoseconds(STOP_MIN)));
         if self.parts.control.drain_requested() {
             self.turn.drain = self.drain();
@@ -356,7 +357,7 @@ impl<K: Kernel> IoThread<K> {
             ReceiveOutcome::Bytes { buffer, bytes } => self.received(id, buffer, bytes),
             ReceiveOutcome::End => connection.peer_ended(&mut self.blocks),
             ReceiveOutcome::NoBuffers => {
-                connection.starve();
+                connection.starve(self.turn);
                 // What is midway lets go of memory when it comes to its end; who begins takes some.
                 if connection.is_midway() {
                     self.starved.push_front(id);
@@ -398,7 +399,12 @@ impl<K: Kernel> IoThread<K> {
             Some(framed) => {
                 let index = pool.ship(buffer);
                 let event = connection.event_for(framed, &self.parts.rules, self.parts.index, index);
-                self.events.push(InferenceEvent { received_at_ns: self.clock_ns, ..event });
+                let waited_ns = self.turn.now_ns - received.waiting_since_ns;
+                self.events.push(InferenceEvent {
+                    received_at_ns: self.clock_ns,
+                    waiting_since_ns: self.clock_ns.saturating_sub(waited_ns),
+                    ..event
+                });
                 self.parts.metrics.requests.add(u64::from(framed.requests));
             }
             None => self.provide(buffer),

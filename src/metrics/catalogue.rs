@@ -280,7 +280,7 @@ pub const METRICS: [Metric; 46] = [
         "queue_ns",
         "ns",
         Read::BatchTimes(|batch| &batch.queue_ns),
-        "from a request's last byte to the step that scores it",
+        "from when a request could have been received to the step that scores it",
     ),
     metric("predict_ns", "ns", Read::BatchTimes(|batch| &batch.predict_ns), "that the model takes for a step"),
     metric(

@@ -201,7 +201,7 @@ pub struct BatchMetrics {
     pub events_peak: Peak,
     /// Vectors of one step.
     pub batch_rows: Histogram,
-    /// Of each request that was scored: from when it was received to the step that scored it.
+    /// Of each request that was scored: from when it could have been received to the step that scored it.
     pub queue_ns: Histogram,
     /// What the model takes for a step.
     pub predict_ns: Histogram,

@@ -42,7 +42,7 @@ use crate::metrics::{BatchMetrics, IoMetrics};
 
 /// The batch processor, of its own thread alone or for all threads.
 enum Batch {
-    Alone(BatchProcessor),
+    Alone(Box<BatchProcessor>),
     Shared(Arc<BatchRole>),
 }
 
@@ -122,14 +122,15 @@ impl Assembly {
         }
         let batch_metrics = Arc::new(BatchMetrics::new(config.stage_times));
         let (submissions, completions) = ring_entries(io_threads);
-        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
+        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics))
+            .with_queue_delay_max(config.max_queue_delay);
         let model_place = Arc::clone(processor.model_place());
         let batch = if placement.helps {
             let role = Arc::new(BatchRole::new(processor, Arc::clone(&batch_wake)));
             io_parts.iter_mut().for_each(|(parts, _)| parts.batch = BatchAccess::Role(Arc::clone(&role)));
             Batch::Shared(role)
         } else {
-            Batch::Alone(processor)
+            Batch::Alone(Box::new(processor))
         };
         Ok(Assembly {
             pin_policy: config.pin_policy,
@@ -175,7 +176,7 @@ impl Assembly {
             Ok(batch)
         };
         let run = move |batch| match batch {
-            Batch::Alone(processor) => run_batch_processor(processor, waiter, &wake, clock),
+            Batch::Alone(processor) => run_batch_processor(*processor, waiter, &wake, clock),
             Batch::Shared(role) => run_batch_role(&role, waiter, clock),
         };
         crew.spawn(BATCH_THREAD_NAME.to_owned(), prepare, run)?;

@@ -45,8 +45,10 @@ pub fn run_io_thread<K: Kernel>(mut thread: IoThread<K>, mut waiter: Waiter) {
 pub fn run_batch_processor(mut processor: BatchProcessor, mut waiter: Waiter, wake: &Arc<Wake>, clock: Clock) {
     loop {
         let found = processor.step(|| clock.now_ns());
-        if found == Found::End {
-            return;
+        match found {
+            Found::End => return,
+            Found::Rest => continue,
+            Found::Events | Found::Nothing => {}
         }
         pause(&mut waiter, found, clock, || {
             // The last I/O thread wakes this one after it has ended, so its end is not slept through.

@@ -115,7 +115,7 @@ impl IoActor {
 /// The batch processor, of its own thread alone, or as a role that I/O threads may play.
 enum Seat {
     /// Until it has ended.
-    Alone(Option<BatchProcessor>),
+    Alone(Option<Box<BatchProcessor>>),
     Shared(SharedSeat),
 }
 
@@ -150,7 +150,7 @@ pub struct BatchActor {
 
 impl BatchActor {
     pub fn new(processor: BatchProcessor, wake: Arc<Wake>, token: Bell, waiter: Waiter) -> BatchActor {
-        BatchActor { seat: Seat::Alone(Some(processor)), wake, token, waiter, phase: Phase::Look }
+        BatchActor { seat: Seat::Alone(Some(Box::new(processor))), wake, token, waiter, phase: Phase::Look }
     }
 
     /// One of whose role others play a part.
@@ -180,14 +180,15 @@ impl BatchActor {
             Phase::Look => {
                 let found = processor.step(|| now_ns);
                 *phase = match found {
-                    Found::Events | Found::Rest => Phase::Pause { worked: true },
+                    Found::Events => Phase::Pause { worked: true },
+                    Found::Rest => Phase::Look,
                     Found::Nothing => Phase::Pause { worked: false },
                     Found::End => Phase::Ended,
                 };
                 if found == Found::End {
                     *running = None;
                 }
-                if found == Found::Events { Stepped::Worked } else { Stepped::Idle }
+                if matches!(found, Found::Events | Found::Rest) { Stepped::Worked } else { Stepped::Idle }
             }
             Phase::Pause { worked } => {
                 *phase = Phase::Look;
@@ -229,7 +230,8 @@ impl BatchActor {
                         // Some of its steps are slow, so that I/O threads help at times, and at times do not.
                         let (slow_ns, ticks) = ([0, 0, 100_000][rng.usize(..3)], Cell::new(0));
                         let clock = || now_ns + slow_ns * ticks.replace(ticks.get() + 1);
-                        match role.look(u64::MAX, clock) {
+                        let found = role.look(u64::MAX, clock);
+                        match found {
                             Found::End => {
                                 (seat.role, *phase) = (None, Phase::Ended);
                                 return Stepped::Idle;
@@ -237,7 +239,7 @@ impl BatchActor {
                             Found::Nothing => {}
                             Found::Events | Found::Rest => (worked, seat.found) = (true, true),
                         }
-                        seat.stage = Stage::GiveBack;
+                        seat.stage = if found == Found::Rest { Stage::Look } else { Stage::GiveBack };
                     }
                     Stage::GiveBack if role.give_back() => (seat.stage, done) = (Stage::Knock, true),
                     Stage::GiveBack => seat.stage = Stage::Look,

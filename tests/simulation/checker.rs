@@ -19,7 +19,7 @@ use super::ring::RingReached;
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 8;
 
 /// What runs must come to, together; what none comes to is not tested.
-pub const REACHED: [&str; 25] = [
+pub const REACHED: [&str; 26] = [
     "rejected",
     "connections given to another thread",
     "accept failures",
@@ -34,6 +34,7 @@ pub const REACHED: [&str; 25] = [
     "starved",
     "partial sends",
     "model failures",
+    "shed",
     "models replaced",
     "answered at greater length",
     "helps of the batch processor",
@@ -107,6 +108,7 @@ impl Checker {
             self.sum(|metrics| &metrics.starved),
             self.sum(|metrics| &metrics.partial_sends),
             self.sum(|metrics| &metrics.model_errors),
+            self.sum(|metrics| &metrics.shed),
             self.batch.model_swaps.get(),
             if longer_answers { self.answered() } else { 0 },
             self.sum(|metrics| &metrics.helps),
@@ -150,7 +152,8 @@ impl Checker {
         }
         if self.batch.stage_times {
             let [queued, batched] = [&self.batch.queue_ns, &self.batch.batch_rows].map(|times| times.snapshot());
-            assert!(queued.count() == parsed, "{} waits", queued.count());
+            let unscored = self.sum(|metrics| &metrics.shed) + self.sum(|metrics| &metrics.discarded);
+            assert!((parsed - unscored..=parsed).contains(&queued.count()), "{} waits", queued.count());
             assert!(batched.sum() == self.batch.rows.get(), "{} rows in batches", batched.sum());
         }
         let (accepted, closed) =

@@ -54,8 +54,9 @@ enum Manner {
 struct Expected {
     request_end: usize,
     answer: Range<usize>,
-    /// The version of the model that was in force when the request's last byte was written.
+    /// The version of the model that was in force when the request's last byte was written, and when that was.
     version_from: usize,
+    written_at_ns: u64,
 }
 
 /// Where a client is in its life.
@@ -81,6 +82,10 @@ pub struct Excuses {
     pub rejecting: bool,
     /// What peers do not read or finish may be more than the server holds.
     pub scarce_memory: bool,
+    /// The longest that anybody has waited for an answer.
+    pub longest_wait_ns: u64,
+    /// Who has waited for so long may be shed.
+    pub shed_after_ns: Option<u64>,
     /// The shortest timeout: whoever lets half of it pass may be given up.
     pub patience_ns: u64,
 }
@@ -100,6 +105,8 @@ pub struct Client {
     /// How many answers have come whole, and how much of the next one.
     answered: usize,
     matched: usize,
+    /// The longest that a request has waited for its answer.
+    pub longest_wait_ns: u64,
     /// Answers that have come whole: scores, and each error by its code.
     pub results: [u64; 6],
     /// The next answer is an error answer, if its first byte has come.
@@ -161,7 +168,7 @@ impl Client {
             let start = answers[0].len();
             draw_request(swarm, rng, vectors, &mut outgoing, &mut answers);
             let answer = start..answers[0].len();
-            expected.push(Expected { request_end: outgoing.len(), answer, version_from: 0 });
+            expected.push(Expected { request_end: outgoing.len(), answer, version_from: 0, written_at_ns: 0 });
         }
         match manner {
             Manner::BreaksProtocol => {
@@ -170,7 +177,7 @@ impl Client {
                 let start = answers[0].len();
                 answers.iter_mut().for_each(|answers| answers.extend(ErrorCode::BadVectorCount.answer()));
                 let answer = start..answers[0].len();
-                expected.push(Expected { request_end: outgoing.len(), answer, version_from: 0 });
+                expected.push(Expected { request_end: outgoing.len(), answer, version_from: 0, written_at_ns: 0 });
                 outgoing.extend((0..rng.usize(..100)).map(|byte| byte as u8));
             }
             Manner::Truncates => {
@@ -189,6 +196,7 @@ impl Client {
             written: 0,
             answered: 0,
             matched: 0,
+            longest_wait_ns: 0,
             results: [0; 6],
             is_error: false,
             versions: Vec::with_capacity(VERSIONS_MAX),
@@ -373,7 +381,9 @@ impl Client {
         }
         let ended = |written| self.expected.partition_point(|expected| expected.request_end <= written);
         let completed = ended(self.written)..ended(self.written + bytes);
-        self.expected[completed].iter_mut().for_each(|expected| expected.version_from = self.version_in_force);
+        for expected in &mut self.expected[completed] {
+            (expected.version_from, expected.written_at_ns) = (self.version_in_force, now_ns);
+        }
         self.written += bytes;
     }
 
@@ -414,7 +424,7 @@ impl Client {
         self.wakes_at_ns = network.now_ns + self.pause_ns;
         match network.client_read(stream, &mut place[..most]) {
             Read::Nothing => unreachable!("there is something to read"),
-            Read::Bytes(bytes) => self.check(&place[..bytes], excuses),
+            Read::Bytes(bytes) => self.check(&place[..bytes], excuses, network.now_ns),
             Read::End => self.ended(stream, network, excuses, false),
             Read::Reset => self.ended(stream, network, excuses, true),
         }
@@ -423,7 +433,7 @@ impl Client {
     // ---- What it is answered.
 
     /// Compares what came with what had to come, as far as that is known.
-    fn check(&mut self, mut bytes: &[u8], excuses: Excuses) {
+    fn check(&mut self, mut bytes: &[u8], excuses: Excuses, now_ns: u64) {
         while let Some(first) = bytes.first().copied() {
             let complete = self.expected.partition_point(|expected| expected.request_end <= self.written);
             assert!(self.answered < complete, "client {}: byte {first} answers nothing", self.number);
@@ -437,8 +447,14 @@ impl Client {
             let place = self.expected[index].answer.clone();
             let answer = &self.answers[self.version_in_force][place.clone()];
             let came = if self.is_error { 1 } else { bytes.len().min(answer.len() - matched) };
-            let refused = self.is_error && excuses.refusing && [0, ErrorCode::Closing as u8][matched] == first;
-            if !refused {
+            let says = |code: ErrorCode| self.is_error && [0, code as u8][matched] == first;
+            let refused = excuses.refusing && says(ErrorCode::Closing);
+            // What may have waited unseen, for credit or for buffers, counts from when it could have: while others waited, and
+            // as long again.
+            let waited_ns = now_ns - self.expected[index].written_at_ns + 2 * excuses.longest_wait_ns;
+            let is_late = excuses.shed_after_ns.is_some_and(|after_ns| waited_ns > after_ns);
+            let shed = is_late && says(ErrorCode::Shed);
+            if !refused && !shed {
                 let answers = &self.answers;
                 let matches = |version: &usize| answers[*version][place.clone()][matched..].starts_with(&bytes[..came]);
                 let candidates = self.versions.clone();
@@ -455,6 +471,7 @@ impl Client {
             if self.matched == if self.is_error { ERROR_ANSWER_BYTES } else { answer.len() } {
                 self.answered += 1;
                 self.matched = 0;
+                self.longest_wait_ns = self.longest_wait_ns.max(now_ns - self.expected[index].written_at_ns);
                 self.results[if self.is_error { usize::from(first) } else { 0 }] += 1;
                 self.version_seen = self.versions.first().copied().unwrap_or(self.version_seen);
             }

@@ -3,6 +3,7 @@
 //!
 //! - `kernel`, `ring`: a `Kernel` under the I/O threads that serve; `network`: sockets, descriptors, the clock.
 //! - `client`: what connects, and compares every byte; `model`: models that fail; `loader`: who replaces them.
+//! - `overload`: more requests than the model can score.
 //! - `conformance`: what the simulated kernel says, a real one says too.
 //! - `actors`: the server's threads, cut into steps; `swarm`: what a seed draws; `world`: who is stepped when; `checker`: what must hold; `trace`: a replay in words.
 //!
@@ -17,6 +18,7 @@ mod kernel;
 mod loader;
 mod model;
 mod network;
+mod overload;
 mod ring;
 mod runs;
 mod swarm;

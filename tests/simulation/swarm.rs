@@ -138,6 +138,8 @@ pub struct Swarm {
     pub faults: Faults,
     /// Whether the server takes times.
     pub stage_times: bool,
+    /// How long requests may wait to be scored.
+    pub max_queue_delay: Option<Duration>,
     /// The first part of the run ends when no client has done anything for so long.
     pub patience: Duration,
     /// The longest that a step takes, on the simulated clock.
@@ -164,6 +166,8 @@ impl Swarm {
     /// What an operator may ask for, from another one.
     pub fn draw_operation(&mut self, rng: &mut Rng) {
         self.stage_times = rng.bool();
+        let delay = Duration::from_micros([1, 100, 2_000, 50_000][rng.usize(..4)]);
+        self.max_queue_delay = rng.bool().then_some(delay);
     }
 
     /// Where the server listens, likewise.
@@ -259,6 +263,7 @@ impl Swarm {
             rude_clients: Chance::draw(rng, 700),
             faults,
             stage_times: false,
+            max_queue_delay: None,
             patience: Duration::from_millis([20, 1000, 7000][rng.usize(..3)]),
             step_ns_max,
             freezes: if is_coarse { Chance::NEVER } else { Chance::draw(rng, 10) },

@@ -195,7 +195,8 @@ impl World {
         drop(producer);
         let batch_metrics = Arc::new(BatchMetrics::new(swarm.stage_times));
         let model = Box::new(swarm.scorer.model(swarm.layout.feature_dim(), 0));
-        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics));
+        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics))
+            .with_queue_delay_max(swarm.max_queue_delay);
         let loader = Loader::new(Arc::clone(processor.model_place()), &swarm);
         let waiter = Waiter::new(swarm.wait);
         let batch = match swarm.help_ns_max {
@@ -354,6 +355,8 @@ impl World {
             scarce_descriptors: self.swarm.descriptors_max < self.swarm.clients,
             rejecting: self.swarm.connections_max < self.swarm.clients,
             scarce_memory: self.swarm.scarce_memory,
+            longest_wait_ns: self.clients.iter().map(|client| client.longest_wait_ns).max().unwrap_or(0),
+            shed_after_ns: self.swarm.max_queue_delay.map(|delay| delay.as_nanos() as u64),
             patience_ns: patience.map_or(u64::MAX, |patience| patience.as_nanos() as u64),
         }
     }

@@ -20,6 +20,8 @@ struct Bench {
     connection: Connection<()>,
     turn: Turn,
     blocks: BlockPool,
+    /// Since when what was received last has waited.
+    waiting_since_ns: u64,
 }
 
 impl Bench {
@@ -27,8 +29,9 @@ impl Bench {
         let id = ConnectionId { slot: 3, generation: 7 };
         Bench {
             connection: Connection::new(id, (), 0),
-            turn: Turn { now_ns: 0, drain: Drain::No },
+            turn: Turn { now_ns: 0, before_ns: 0, drain: Drain::No },
             blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, 1 << 20)),
+            waiting_since_ns: 0,
         }
     }
 
@@ -38,6 +41,7 @@ impl Bench {
         buffer.push(0);
         let arrival = Arrival { buffer: &mut buffer, headroom: HEADROOM, bytes: bytes.len() };
         let received = self.connection.received(arrival, &RULES, self.turn, &mut self.blocks);
+        self.waiting_since_ns = received.waiting_since_ns;
         received.framed.map(|framed| self.connection.event_for(framed, &RULES, 0, 0))
     }
 
@@ -76,6 +80,10 @@ impl Bench {
 
     fn expire(&mut self, expiry: Expiry) {
         self.connection.expire(expiry, self.turn, &mut self.blocks);
+    }
+
+    fn turn_at(&mut self, now_ns: u64) {
+        (self.turn.before_ns, self.turn.now_ns) = (self.turn.now_ns, now_ns);
     }
 
     fn end_of_stream(&mut self) {
@@ -375,7 +383,7 @@ fn whoever_waits_for_our_buffers_is_not_late() {
     let mut bench = Bench::new();
     assert!(matches!(bench.step(), Some(Step::Receive(_))));
     bench.connection.receive_ended(bench.turn);
-    bench.connection.starve();
+    bench.connection.starve(bench.turn);
     bench.turn.now_ns = 100_000_000_000;
     assert_eq!(bench.connection.expired(&RULES, bench.turn), None);
     bench.connection.feed();
@@ -394,12 +402,40 @@ fn the_time_in_which_nothing_is_received_does_not_count_for_a_request_that_has_b
     assert!(bench.receive(&requests(1)[..5]).is_none());
     bench.turn = at(10);
     bench.connection.receive_ended(bench.turn);
-    bench.connection.starve();
+    bench.connection.starve(bench.turn);
     bench.turn = at(100);
     bench.connection.feed();
     assert!(matches!(bench.step(), Some(Step::Receive(_))));
     assert_eq!(bench.connection.expired(&RULES, at(119)), None, "of 30 s it has had 29");
     assert_eq!(bench.connection.expired(&RULES, at(120)), Some(Expiry::Request));
+}
+
+/// What is there when a connection has credit again has waited since it had none; but not while its peer took no answers.
+#[test]
+fn what_waits_for_credit_has_waited() {
+    for peer_takes_ns in [0, 4000] {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        bench.turn_at(1000);
+        let Some(event) = bench.receive(&requests(13_200)) else { panic!("requests") };
+        assert_eq!(bench.waiting_since_ns, 1000);
+        assert!(matches!(bench.step(), Some(Step::CancelReceive)));
+        bench.connection.receive_ended(bench.turn);
+        bench.turn_at(2000);
+        assert!(bench.answer(event));
+        let Some(Step::Send(block)) = bench.step() else { panic!("a send is due") };
+        assert!(bench.step().is_none());
+        bench.turn_at(2000 + peer_takes_ns);
+        let sent = block.content().len();
+        bench.connection.send_completed(block, sent, bench.turn, &mut bench.blocks);
+        assert!(matches!(bench.step(), Some(Step::Send(_))));
+        assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        bench.turn_at(2001 + peer_takes_ns);
+        assert!(bench.receive(&requests(1)).is_some());
+        assert_eq!(bench.waiting_since_ns, 1000 + peer_takes_ns, "for 1001 ns");
+        assert!(bench.receive(&requests(1)).is_some());
+        assert_eq!(bench.waiting_since_ns, 2001 + peer_takes_ns);
+    }
 }
 
 /// The last word on how a connection ends counts, until it is gone.
@@ -414,8 +450,7 @@ fn a_connection_tells_how_it_ended() {
     assert_eq!(reason(Bench::end_of_stream), CloseReason::Peer);
     assert_eq!(reason(|bench| assert!(bench.receive(&[0; 4]).is_none())), CloseReason::Framing);
     assert_eq!(reason(Bench::drain_closes), CloseReason::Drain);
-    type Ends = fn(&mut Bench);
-    let closes: [(CloseReason, Ends); 5] = [
+    let closes: [(_, fn(&mut Bench)); 5] = [
         (CloseReason::Idle, |bench| bench.expire(Expiry::Idle)),
         (CloseReason::RequestTimeout, |bench| bench.expire(Expiry::Request)),
         (CloseReason::SendTimeout, |bench| bench.expire(Expiry::Send)),
