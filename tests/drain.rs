@@ -10,7 +10,9 @@ use std::time::Duration;
 use disrust::config::Config;
 use disrust_protocol::{ErrorCode, FEATURE_DIM};
 
-use common::{Client, Reply, Request, TestServer, config, random_requests, seeded, wait_until};
+use nix::sys::signal::Signal;
+
+use common::{Client, Reply, Request, ServerProcess, TestServer, config, random_requests, seeded, wait_until};
 
 /// Longer than any test: a drain that needs its timeout to end does not pass.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -235,4 +237,54 @@ fn a_cut_ends_the_drain() {
         assert_eq!(server.finish().cut, 3);
         drop(deaf);
     }
+}
+
+/// With a delay, a server that was told to stop serves and accepts as ever, and says that it leaves; told again, it drains.
+#[test]
+fn a_server_serves_on_for_its_delay() {
+    let server = TestServer::start(Config { shutdown_delay: NEVER, ..endless(2) });
+    let request = Request::of(FEATURE_DIM, &[0.25; FEATURE_DIM]);
+    let (handle, mut before) = (server.handle(), server.connect());
+    assert!(!handle.is_leaving());
+    handle.drain();
+    wait_until("it leaves", || handle.is_leaving());
+    let mut after = server.connect();
+    for client in [&mut before, &mut after] {
+        client.send(&request.bytes);
+        client.expect([&request]);
+    }
+    assert!(!handle.is_draining());
+    handle.hurry();
+    before.expect_end();
+    after.expect_end();
+    drop((before, after));
+    assert_eq!(server.finish().answered, 2);
+}
+
+/// The same for the process, which hears signals: the first one begins the delay, the second one ends it.
+#[test]
+fn a_second_signal_ends_the_delay() {
+    let server = ServerProcess::start(&["--shutdown-delay", "1h", "--drain-timeout", "1h"]);
+    server.signal(Signal::SIGTERM);
+    wait_until("it has heard", || server.stderr().contains("serving on, then draining"));
+    let (mut client, request) = (server.connect(), Request::of(FEATURE_DIM, &[0.25; FEATURE_DIM]));
+    client.send(&request.bytes);
+    client.expect([&request]);
+    server.signal(Signal::SIGTERM);
+    client.expect_end();
+    drop(client);
+    let (status, log) = server.wait();
+    assert!(status == Some(0) && log.contains("SIGTERM again: draining at once"), "{status:?}: {log}");
+    assert!(log.contains("1 requests answered, 0 of them failed and 0 shed"), "{log}");
+}
+
+/// Nobody needs to ask again: the drain comes when the delay is over.
+#[test]
+fn a_delay_ends_by_itself() {
+    let server = ServerProcess::start(&["--shutdown-delay", "10ms", "--drain-timeout", "1h"]);
+    let mut client = server.connect();
+    server.signal(Signal::SIGINT);
+    client.expect_end();
+    drop(client);
+    assert_eq!(server.wait().0, Some(0));
 }

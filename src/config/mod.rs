@@ -79,6 +79,8 @@ pub struct Config {
     pub request_timeout: Option<Duration>,
     /// How long a request may wait to be scored before it is shed, if that is bounded.
     pub max_queue_delay: Option<Duration>,
+    /// How long the server serves on, and says that it leaves, before it drains.
+    pub shutdown_delay: Duration,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Whether system calls are given up once the server runs.
@@ -127,6 +129,7 @@ impl Default for Config {
             idle_timeout: None,
             request_timeout: Some(Duration::from_secs(30)),
             max_queue_delay: None,
+            shutdown_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             seccomp: false,
             stage_times: WITH_METRICS,
@@ -417,6 +420,7 @@ mod tests {
         ("idle-timeout", ["5s", "off"], "5"),
         ("request-timeout", ["off", "7m"], "0s"),
         ("max-queue-delay", ["5ms", "off"], "5"),
+        ("shutdown-delay", ["5s", "1m"], "off"),
         ("drain-timeout", ["1s", "1h 1s"], "off"),
         #[cfg(feature = "metrics")]
         ("metrics-interval", ["1s", "off"], "often"),
@@ -539,7 +543,7 @@ mod tests {
 
     #[test]
     fn times_have_a_largest_value() {
-        for flag in ["--idle-timeout", "--request-timeout", "--max-queue-delay", "--drain-timeout"]
+        for flag in ["--idle-timeout", "--request-timeout", "--max-queue-delay", "--shutdown-delay", "--drain-timeout"]
         {
             for time in [
                 "365days 1ns",
@@ -618,7 +622,7 @@ mod tests {
     fn a_file_fills_in_what_the_flags_leave_out() {
         let file = "port = 1\nunix = \"a.sock\"\nunix-mode = \"0600\"\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nhelp-batch = \"off\"\nidle-timeout = \"5s\"\n\
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\nadmin = \"[::1]:1\"\n\
-            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nmax-queue-delay = \"20ms\"\nseccomp = true\n\
+            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nmax-queue-delay = \"20ms\"\nshutdown-delay = \"3s\"\nseccomp = true\n\
             log-format = \"json\"";
         let file = parse_file(file).expect("a good file");
         let flags = parse_setting("port", "7".as_ref()).expect("a good flag").settings;
@@ -645,6 +649,7 @@ mod tests {
             idle_timeout: Some(Duration::from_secs(5)),
             request_timeout: None,
             max_queue_delay: Some(Duration::from_millis(20)),
+            shutdown_delay: Duration::from_secs(3),
             drain_timeout: Duration::from_secs(1),
             seccomp: true,
             stage_times: true,

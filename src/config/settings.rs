@@ -129,6 +129,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     pub max_queue_delay: Option<Timeout>,
 
+    /// On SIGTERM or SIGINT, serve and accept for this long as ever before draining, so that balancers can notice that the server
+    /// leaves; a second signal drains at once [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub shutdown_delay: Option<Duration>,
+
     /// On SIGTERM or SIGINT, wait at most this long for connections to end before they are cut [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub drain_timeout: Option<Duration>,
@@ -181,6 +186,7 @@ impl Settings {
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             request_timeout: self.request_timeout.or(other.request_timeout),
             max_queue_delay: self.max_queue_delay.or(other.max_queue_delay),
+            shutdown_delay: self.shutdown_delay.or(other.shutdown_delay),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             #[cfg(feature = "metrics")]
             metrics_interval: self.metrics_interval.or(other.metrics_interval),
@@ -220,6 +226,7 @@ impl Settings {
             idle_timeout: self.idle_timeout.map_or(default.idle_timeout, |timeout| timeout.0),
             request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
             max_queue_delay: self.max_queue_delay.map_or(default.max_queue_delay, |timeout| timeout.0),
+            shutdown_delay: self.shutdown_delay.unwrap_or(default.shutdown_delay),
             drain_timeout: self.drain_timeout.unwrap_or(default.drain_timeout),
             seccomp: self.seccomp.unwrap_or(default.seccomp),
             // For those who ask there.

@@ -1,7 +1,8 @@
-//! What all threads of a server know of its state: whether it is to drain, and how many connections are open.
+//! What all threads of a server know of its state: whether it is leaving or to drain, and how many connections are open.
 //!
 //! | atomic | writers | readers | guards | ordering |
 //! |---|---|---|---|---|
+//! | `leaving` | whoever stops the server | whoever tells others of it | nothing | Relaxed: it decides nothing here, and who sees it late tells late |
 //! | `drain`, `cut` | whoever stops the server | I/O threads, once a turn | nothing | Relaxed: a thread that sees it late drains late, and is woken through its eventfd anyway |
 //! | `listeners_closed` | I/O threads, once each | whoever hands the port over | that the thread has accepted what waited | Release and Acquire: who sees the count sees what came before |
 //! | `open_connections` | I/O threads | I/O threads | nothing | Relaxed read-modify-write: the sum is exact, its order with anything else does not matter |
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// The shared state of a server.
 #[derive(Debug)]
 pub struct Control {
+    leaving: AtomicBool,
     drain: AtomicBool,
     cut: AtomicBool,
     listeners_closed: AtomicUsize,
@@ -23,12 +25,23 @@ impl Control {
     /// A server that serves at most `connections_max` connections.
     pub fn new(connections_max: usize) -> Control {
         Control {
+            leaving: AtomicBool::new(false),
             drain: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             listeners_closed: AtomicUsize::new(0),
             open_connections: AtomicUsize::new(0),
             connections_max,
         }
+    }
+
+    /// Says that the server is going to stop, though it may serve as ever for a while.
+    pub fn announce_leaving(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is going to stop, or stops: nobody should send anybody here any more.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Asks for the drain. The threads must be woken after this.

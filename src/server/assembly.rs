@@ -230,8 +230,15 @@ impl Assembly {
         };
         let admin = admin.map(|listener| AdminThread::start(listener, subject)).transpose()?;
         let io_metrics = io_metrics.into();
-        let mut handle =
-            ServerHandle { requests, control: self.control, io_metrics, model_place, batch_wake, reloader: None };
+        let mut handle = ServerHandle {
+            requests,
+            control: self.control,
+            io_metrics,
+            model_place,
+            batch_wake,
+            shutdown_delay: config.shutdown_delay,
+            reloader: None,
+        };
         if let Some(file) = file {
             let replacing = handle.clone();
             handle.reloader = Some(Reloader::start(file, chronicle, move |model| replacing.replace_model(model))?);

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use disrust_model::Model;
 
@@ -22,6 +23,7 @@ pub struct ServerHandle {
     pub(super) io_metrics: Arc<[Arc<IoMetrics>]>,
     pub(super) model_place: Arc<ModelPlace>,
     pub(super) batch_wake: Arc<Wake>,
+    pub(super) shutdown_delay: Duration,
     /// If a file is served.
     pub(super) reloader: Option<Reloader>,
 }
@@ -29,10 +31,31 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// Asks for the drain: no new connections, every request received is answered, then the connections are closed.
     ///
-    /// It begins as soon as somebody is in [`super::Server::wait`], which this does not wait for. If the port is shared with
+    /// It begins as soon as somebody is in [`super::Server::wait`], which this does not wait for, and after the delay that was
+    /// configured. If the port is shared with
     /// another process, new connections are that one's from then on, and the connections here are drained a moment later.
     pub fn drain(&self) {
         self.ask(Notice::Drain);
+    }
+
+    /// Asks again: a server that serves on before it drains (`--shutdown-delay`) drains at once, and one that drains is cut.
+    pub fn hurry(&self) {
+        self.ask(Notice::Hurry);
+    }
+
+    /// How long the server serves on when it is asked to drain.
+    pub fn shutdown_delay(&self) -> Duration {
+        self.shutdown_delay
+    }
+
+    /// Whether the server has been asked to stop, though it may serve as ever for a while.
+    pub fn is_leaving(&self) -> bool {
+        self.control.is_leaving()
+    }
+
+    /// Whether the server drains.
+    pub fn is_draining(&self) -> bool {
+        self.control.drain_requested()
     }
 
     /// Asks for the drain to end (and to begin, if need be) by cutting the connections that are still open.
@@ -128,6 +151,8 @@ pub(super) enum Notice {
     Ended(ThreadEnd),
     /// The drain is asked for.
     Drain,
+    /// It is asked for again.
+    Hurry,
     /// The end of the drain is asked for.
     Cut,
 }

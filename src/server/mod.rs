@@ -155,7 +155,8 @@ impl Server {
     /// See [`RunError`]: threads may still run then, and the process should end.
     pub fn wait(self) -> Result<Report, RunError> {
         let Server { mut core, threads, served } = self;
-        core.watch(threads.len(), &mut Shutdown::of(served))?;
+        let delay = core.handle.shutdown_delay();
+        core.watch(threads.len(), &mut Shutdown::of(served, delay))?;
         for thread in threads {
             if let Err(_panic) = thread.join() {
                 return Err(RunError::ThreadFailed("after its end".to_owned()));
@@ -209,8 +210,12 @@ impl Core {
                 Ok(Notice::Ended(end)) if end.failed => return Err(RunError::ThreadFailed(end.name)),
                 Ok(Notice::Ended(_)) => running -= 1,
                 Ok(Notice::Drain) => shutdown.drain(now),
+                Ok(Notice::Hurry) => shutdown.hurry(now).into_iter().for_each(|order| self.tell(order)),
                 Ok(Notice::Cut) => self.tell(shutdown.cut(now)),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if shutdown.has_begun() {
+                self.handle.control.announce_leaving();
             }
             let closed = self.handle.control.listeners_closed() == self.io_wakes.len();
             if let Some(order) = shutdown.carry_on(now, closed) {

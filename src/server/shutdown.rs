@@ -1,4 +1,4 @@
-//! The order in which a server stops: give the port up, tell the I/O threads, let them accept what waits, and then close.
+//! The order in which a server stops: serve on for a while if that was asked for, give the port up, tell the I/O threads, let them accept what waits, and then close.
 //!
 //! It never sleeps and reads no clock, so that whoever goes through it can hear a second request meanwhile; the time is
 //! what the process lived through ([`crate::exchange::lived_time`]).
@@ -30,12 +30,18 @@ pub enum Order {
 pub struct Shutdown<P> {
     /// Until it is given up.
     port: Option<P>,
+    /// How long it serves on when it is asked to stop.
+    delay: Duration,
     stage: Stage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Serving,
+    /// It serves and accepts as ever, so that who sends others here can notice that it leaves.
+    Leaving {
+        until: Duration,
+    },
     /// The port is being handed over, and handshakes that have begun here end.
     Settling {
         until: Duration,
@@ -52,22 +58,50 @@ impl<P: Port> Shutdown<P> {
     /// How often to come back while the I/O threads close their listeners.
     const CLOSING_STEP: Duration = Duration::from_millis(1);
 
-    /// Nothing has been asked for yet.
-    pub fn of(port: P) -> Shutdown<P> {
-        Shutdown { port: Some(port), stage: Stage::Serving }
+    /// Nothing has been asked for yet. When it is, the server serves on for as long as `delay`.
+    pub fn of(port: P, delay: Duration) -> Shutdown<P> {
+        Shutdown { port: Some(port), delay, stage: Stage::Serving }
     }
 
     /// Begins, unless it has begun.
     pub fn drain(&mut self, now: Duration) {
         if self.stage == Stage::Serving {
+            self.stage = Stage::Leaving { until: now + self.delay };
+        }
+        self.leave(now, self.delay.is_zero());
+    }
+
+    /// Asked once more, goes on to the next stage at once. Returns what to tell the I/O threads, if that is a cut.
+    pub fn hurry(&mut self, now: Duration) -> Option<Order> {
+        match self.stage {
+            Stage::Serving | Stage::Leaving { .. } => {
+                self.drain(now);
+                self.leave(now, true);
+                None
+            }
+            Stage::Settling { .. } | Stage::Closing { .. } | Stage::Closed => Some(self.cut(now)),
+        }
+    }
+
+    /// Gives the port up if it is time to, or `at_once`.
+    fn leave(&mut self, now: Duration, at_once: bool) {
+        if let Stage::Leaving { until } = self.stage
+            && (at_once || now >= until)
+        {
             let settle = self.port.as_mut().map_or(Duration::ZERO, P::begin_handover);
             self.stage = Stage::Settling { until: now + settle };
         }
     }
 
-    /// Begins if need be, and waits for no more handshakes. Returns what to tell the I/O threads at once.
+    /// Whether it has begun.
+    pub fn has_begun(&self) -> bool {
+        self.stage != Stage::Serving
+    }
+
+    /// Begins if need be, and waits for nobody. Returns what to tell the I/O threads at once.
     pub fn cut(&mut self, now: Duration) -> Order {
         self.drain(now);
+        self.leave(now, true);
         if matches!(self.stage, Stage::Settling { .. }) {
             self.stage = Stage::Closing { until: now + HANDOVER_MAX };
         }
@@ -76,6 +110,7 @@ impl<P: Port> Shutdown<P> {
 
     /// Goes on as far as it can at this time; `closed` says that all listeners are. Returns what to tell the I/O threads.
     pub fn carry_on(&mut self, now: Duration, closed: bool) -> Option<Order> {
+        self.leave(now, false);
         match self.stage {
             Stage::Settling { until } if now >= until => {
                 self.stage = Stage::Closing { until: now + HANDOVER_MAX };
@@ -85,7 +120,9 @@ impl<P: Port> Shutdown<P> {
                 self.finish();
                 None
             }
-            Stage::Serving | Stage::Settling { .. } | Stage::Closing { .. } | Stage::Closed => None,
+            Stage::Serving | Stage::Leaving { .. } | Stage::Settling { .. } | Stage::Closing { .. } | Stage::Closed => {
+                None
+            }
         }
     }
 
@@ -93,7 +130,7 @@ impl<P: Port> Shutdown<P> {
     pub fn rests_for(&self, now: Duration) -> Duration {
         match self.stage {
             Stage::Serving | Stage::Closed => Duration::MAX,
-            Stage::Settling { until } => until.saturating_sub(now),
+            Stage::Leaving { until } | Stage::Settling { until } => until.saturating_sub(now),
             Stage::Closing { .. } => Self::CLOSING_STEP,
         }
     }
@@ -114,6 +151,7 @@ mod tests {
     use super::*;
 
     const SETTLE: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(3600);
 
     struct FakePort<'a> {
         settle: Duration,
@@ -139,7 +177,7 @@ mod tests {
     #[test]
     fn a_port_is_given_up_in_order() {
         let done = RefCell::default();
-        let mut shutdown = Shutdown::of(FakePort { settle: SETTLE, done: &done });
+        let mut shutdown = Shutdown::of(FakePort { settle: SETTLE, done: &done }, Duration::ZERO);
         assert_eq!((shutdown.carry_on(ms(5), false), shutdown.rests_for(ms(5))), (None, Duration::MAX));
         shutdown.drain(ms(10));
         shutdown.drain(ms(20));
@@ -158,7 +196,7 @@ mod tests {
     fn a_cut_waits_for_nothing() {
         for drain_first in [false, true] {
             let done = RefCell::default();
-            let mut shutdown = Shutdown::of(FakePort { settle: SETTLE, done: &done });
+            let mut shutdown = Shutdown::of(FakePort { settle: SETTLE, done: &done }, Duration::ZERO);
             if drain_first {
                 shutdown.drain(ms(1));
             }
@@ -169,11 +207,42 @@ mod tests {
         }
     }
 
+    /// With a delay, the server leaves and serves on, and only then gives the port up.
+    #[test]
+    fn a_server_serves_on_for_its_delay() {
+        let done = RefCell::default();
+        let mut shutdown = Shutdown::of(FakePort { settle: SETTLE, done: &done }, ms(50));
+        assert!(!shutdown.has_begun());
+        shutdown.drain(ms(10));
+        shutdown.drain(ms(40));
+        assert!(shutdown.has_begun());
+        assert_eq!((shutdown.carry_on(ms(59), false), shutdown.rests_for(ms(59))), (None, ms(1)));
+        assert!(done.borrow().is_empty(), "the port is served");
+        assert_eq!((shutdown.carry_on(ms(60), false), shutdown.rests_for(ms(60))), (None, SETTLE));
+        assert_eq!(*done.borrow(), ["begin"]);
+        assert_eq!(shutdown.carry_on(ms(160), false), Some(Order::Drain));
+    }
+
+    /// Asked again, a server that leaves drains at once, and one that drains is cut.
+    #[test]
+    fn who_asks_again_is_not_kept_waiting() {
+        let done = RefCell::default();
+        let mut shutdown = Shutdown::of(FakePort { settle: Duration::ZERO, done: &done }, LONG);
+        shutdown.drain(ms(10));
+        assert_eq!((shutdown.hurry(ms(20)), done.borrow().len()), (None, 1));
+        assert_eq!(shutdown.carry_on(ms(20), false), Some(Order::Drain));
+        assert_eq!(shutdown.hurry(ms(30)), Some(Order::Cut));
+        let mut shutdown = Shutdown::of(FakePort { settle: Duration::ZERO, done: &done }, LONG);
+        shutdown.drain(ms(10));
+        assert_eq!((shutdown.cut(ms(20)), shutdown.carry_on(ms(21), true)), (Order::Cut, None));
+        assert_eq!(*done.borrow(), ["begin", "begin", "finish"]);
+    }
+
     /// Listeners that do not close are not waited for without end.
     #[test]
     fn a_stuck_listener_is_given_up() {
         let done = RefCell::default();
-        let mut shutdown = Shutdown::of(FakePort { settle: Duration::ZERO, done: &done });
+        let mut shutdown = Shutdown::of(FakePort { settle: Duration::ZERO, done: &done }, Duration::ZERO);
         shutdown.drain(ms(0));
         assert_eq!(shutdown.carry_on(ms(0), false), Some(Order::Drain));
         shutdown.carry_on(HANDOVER_MAX - ms(1), false);

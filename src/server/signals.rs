@@ -1,10 +1,10 @@
 //! What the process does on a signal.
 //!
-//! | signal | before it serves | while it serves | while it drains |
-//! |---|---|---|---|
-//! | SIGTERM, SIGINT | ends, with status 0 | drains | cuts what is open |
-//! | SIGHUP, if a model file is served | reads the file again once it serves | reads the file again | logged, and nothing |
-//! | SIGHUP otherwise, SIGUSR1, SIGUSR2 | logged, and nothing | the same | the same |
+//! | signal | before it serves | while it serves | in its `--shutdown-delay` | while it drains |
+//! |---|---|---|---|---|
+//! | SIGTERM, SIGINT | ends, with status 0 | drains, after the delay | drains at once | cuts what is open |
+//! | SIGHUP, if a model file is served | reads the file again once it serves | reads the file again | the same | logged, and nothing |
+//! | SIGHUP otherwise, SIGUSR1, SIGUSR2 | logged, and nothing | the same | the same | the same |
 //!
 //! A thread of its own waits for them, from before anything that may take long (a name server, a port that somebody is about
 //! to leave). It only passes them on, and so hears the next one at once.
@@ -81,12 +81,12 @@ impl Signals {
     }
 
     fn pass_on(&self, mut signals: iterator::Signals, logging: &Logging) {
-        let mut draining = false;
+        let mut asked = false;
         for signal in signals.forever() {
             let name = signal_name(signal).unwrap_or("a signal");
             let mut addressee = self.addressee.lock().unwrap_or_else(PoisonError::into_inner);
             if !matches!(signal, SIGTERM | SIGINT) {
-                let becomes = addressee.hear_other(signal, draining);
+                let becomes = addressee.hear_other(signal);
                 tracing::info!("{name}: {becomes}");
                 continue;
             }
@@ -96,15 +96,28 @@ impl Signals {
                     logging.flush(LAST_WORDS_MAX);
                     std::process::exit(0);
                 }
-                Some(server) if draining => {
-                    tracing::warn!("{name} again: cutting the connections that are still open");
-                    server.cut();
+                Some(server) if asked => {
+                    if server.is_draining() {
+                        tracing::warn!("{name} again: cutting the connections that are still open");
+                    } else {
+                        tracing::info!("{name} again: draining at once");
+                    }
+                    server.hurry();
                 }
                 Some(server) => {
                     let connections = server.open_connections();
-                    tracing::info!(connections, "{name}: draining; a second signal cuts it short");
+                    let delay = server.shutdown_delay();
+                    if delay.is_zero() {
+                        tracing::info!(connections, "{name}: draining; a second signal cuts it short");
+                    } else {
+                        tracing::info!(
+                            connections,
+                            ?delay,
+                            "{name}: serving on, then draining; a second signal drains at once"
+                        );
+                    }
                     server.drain();
-                    draining = true;
+                    asked = true;
                 }
             }
         }
@@ -113,10 +126,10 @@ impl Signals {
 
 impl Addressee {
     /// Does what a signal asks for that ends nothing. Returns what that is.
-    fn hear_other(&mut self, signal: c_int, draining: bool) -> &'static str {
+    fn hear_other(&mut self, signal: c_int) -> &'static str {
         match &self.server {
             _ if signal != SIGHUP => "nothing changes, this signal has no meaning here. SIGTERM stops the server",
-            _ if draining => "nothing changes, the server drains",
+            Some(server) if server.is_draining() => "nothing changes, the server drains",
             Some(server) if server.reload() => "the model file is read again",
             Some(_) => "nothing changes, this server has nothing to read again. SIGTERM stops it",
             None => {
