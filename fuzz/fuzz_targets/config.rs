@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use arbitrary::Arbitrary;
-use disrust::config::{CommandLine, ConfigError};
+use disrust::config::{CommandLine, Config, ConfigError};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug, Arbitrary)]
@@ -25,6 +25,7 @@ fuzz_target!(|input: Input<'_>| {
         Ok(CommandLine::Serve(flags)) => flags.config(),
         Ok(CommandLine::Verify(options)) => return assert!(!options.rows.0.is_empty()),
         Ok(CommandLine::Print(text)) => return assert!(!text.is_empty()),
+        Ok(CommandLine::Health(flags)) => flags.address().map(|_| Config::default()),
         Err(error) => Err(error),
     };
     match config {
