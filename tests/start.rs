@@ -158,7 +158,7 @@ fn a_probing_ring_is_let_go_of() {
 /// system's loader does not get a debug build with its libraries into memory.
 #[test]
 fn a_small_address_space_is_named() {
-    for mebibytes in [16_u64, 20, 24, 40, 64, 100, 200, 300] {
+    for mebibytes in [24_u64, 32, 40, 64, 100, 200, 300] {
         let limit = format!("--as={}", mebibytes << 20);
         let run = Run::of(limited(&[&limit]).args(["--io-threads", "4"]));
         assert_ends_with_words(&run, 70, &["MiB of address space", "ulimit -v"]);
