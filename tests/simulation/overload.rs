@@ -17,6 +17,7 @@ use disrust::exchange::buffer_pool::BufferPool;
 use disrust::exchange::control::Control;
 use disrust::exchange::event::InferenceEvent;
 use disrust::exchange::response_queue::response_queue;
+use disrust::exchange::spread::Share;
 use disrust::exchange::wake::Wake;
 use disrust::io_thread::{BatchAccess, IoThread, IoThreadParts};
 use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry, request_ring_slots};
@@ -199,8 +200,9 @@ fn run(load: f64, connections: usize, delay: Option<Duration>) -> Outcome {
         pool,
         producer: builder.build(),
         responses,
-        wake,
+        wake: Arc::clone(&wake),
         batch: BatchAccess::Wake(Arc::new(Wake::new(Bell::default()))),
+        share: Share::of_all([wake]).remove(0),
         control,
         metrics: Arc::new(IoMetrics::default()),
         rules: Rules {

@@ -348,7 +348,7 @@ fn a_peer_has_longer_for_a_step_once_it_has_needed_long_for_one() {
 #[test]
 fn a_peer_of_a_unix_socket_that_reads_is_seen_to() {
     const ONE: usize = 5 + UNIX_SEND_OVERHEAD_MIN;
-    let at = |seconds: u64| Turn { now_ns: seconds * 1_000_000_000, drain: Drain::No };
+    let at = |seconds: u64| Turn { now_ns: seconds * 1_000_000_000, ..Bench::new().turn };
     let mut bench = Bench::new();
     assert!(matches!(bench.step(), Some(Step::Receive(_))));
     let send_one = |bench: &mut Bench| {
