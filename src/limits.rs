@@ -121,6 +121,10 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// descriptor for longer. Smaller: one that reads slowly, and sends meanwhile, is reset before it has read to the end.
 pub const LINGER_MAX: Duration = Duration::from_secs(10);
 
+/// The age at which a connection is closed differs from `--max-connection-age` by one part in so many, up or down, so that those which
+/// came together do not all come back together. Larger: they do. Smaller: the age says little.
+pub const AGE_JITTER_PART: u64 = 10;
+
 /// A drain takes requests as ever for this long, for what was sent before the peers could know of it.
 pub const DRAIN_LAST_CALL: Duration = Duration::from_millis(500);
 

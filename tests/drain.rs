@@ -288,3 +288,19 @@ fn a_delay_ends_by_itself() {
     drop(client);
     assert_eq!(server.wait().0, Some(0));
 }
+
+/// A connection that is old is drained by itself: scores, then refusals, then the end, and the server goes on.
+#[test]
+fn an_old_connection_is_drained_by_itself() {
+    let mut rng = seeded();
+    let server = TestServer::start(Config { max_connection_age: Some(Duration::from_millis(200)), ..endless(2) });
+    let requests = random_requests(&mut rng, 20, 1..=8);
+    let refused: u64 = (0..3).map(|_| ask_until_the_end(server.connect(), &requests)).sum();
+    let mut idle = server.connect();
+    idle.expect_end();
+    assert!(!server.handle().is_leaving());
+    drop(idle);
+    let report = server.finish();
+    assert!(report.refused >= refused && refused > 0 && report.cut == 0, "{refused} refusals: {report:?}");
+    assert_eq!(report.connections, 4);
+}

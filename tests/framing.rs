@@ -63,7 +63,7 @@ impl Bench {
         let limits = ConnectionLimits { send_block_bytes_max: 300, ..ConnectionLimits::SERVING };
         let layout = RequestLayout::new(features);
         Bench {
-            connection: Connection::new(ConnectionId { slot: 1, generation: 1 }, (), 0),
+            connection: Connection::new(ConnectionId { slot: 1, generation: 1 }, (), 0, None),
             rules: Rules { layout, limits, timeouts: Timeouts { request: None, idle: None } },
             turn: Turn { now_ns: 0, before_ns: 0, drain: Drain::No },
             blocks: BlockPool::new(limits.block_sizes(layout, 1 << 20)),

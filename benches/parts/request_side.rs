@@ -51,7 +51,7 @@ impl RequestSide {
             pool.bytes_mut(&mut buffer).fill(1);
             pool.ship(buffer);
         }
-        let connection = |slot| Connection::new(ConnectionId { slot, generation: 0 }, (), 0);
+        let connection = |slot| Connection::new(ConnectionId { slot, generation: 0 }, (), 0, None);
         RequestSide {
             pool,
             connections: (0..connections).map(connection).collect(),

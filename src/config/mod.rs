@@ -75,6 +75,8 @@ pub struct Config {
     pub buffer_memory: usize,
     /// How long a connection may be idle.
     pub idle_timeout: Option<Duration>,
+    /// How old a connection may become, about.
+    pub max_connection_age: Option<Duration>,
     /// How long a request may take from its first byte to its last, and answers may wait for the peer to read.
     pub request_timeout: Option<Duration>,
     /// How long a request may wait to be scored before it is shed, if that is bounded.
@@ -127,6 +129,7 @@ impl Default for Config {
             max_connections: None,
             buffer_memory: BUFFER_MEMORY_BYTES,
             idle_timeout: None,
+            max_connection_age: None,
             request_timeout: Some(Duration::from_secs(30)),
             max_queue_delay: None,
             shutdown_delay: Duration::ZERO,
@@ -418,6 +421,7 @@ mod tests {
         ("max-connections", ["8", "9"], "-1"),
         ("buffer-memory", ["1MiB", "2 GiB"], "64M"),
         ("idle-timeout", ["5s", "off"], "5"),
+        ("max-connection-age", ["15m", "off"], "15"),
         ("request-timeout", ["off", "7m"], "0s"),
         ("max-queue-delay", ["5ms", "off"], "5"),
         ("shutdown-delay", ["5s", "1m"], "off"),
@@ -543,8 +547,14 @@ mod tests {
 
     #[test]
     fn times_have_a_largest_value() {
-        for flag in ["--idle-timeout", "--request-timeout", "--max-queue-delay", "--shutdown-delay", "--drain-timeout"]
-        {
+        for flag in [
+            "--idle-timeout",
+            "--max-connection-age",
+            "--request-timeout",
+            "--max-queue-delay",
+            "--shutdown-delay",
+            "--drain-timeout",
+        ] {
             for time in [
                 "365days 1ns",
                 "18446744073709551615s",
@@ -622,7 +632,7 @@ mod tests {
     fn a_file_fills_in_what_the_flags_leave_out() {
         let file = "port = 1\nunix = \"a.sock\"\nunix-mode = \"0600\"\nhost = \"::1\"\nio-threads = 2\npin = \"1,0,0\"\nwait = \"yield\"\nhelp-batch = \"off\"\nidle-timeout = \"5s\"\n\
             drain-timeout = \"1s\"\npin-policy = \"strict\"\nfeatures = 3\nmax-connections = 9\nbuffer-memory = 1048576\nreuse-port = true\nadmin = \"[::1]:1\"\n\
-            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nmax-queue-delay = \"20ms\"\nshutdown-delay = \"3s\"\nseccomp = true\n\
+            model = \"m.onnx\"\nmodel-name = \"m\"\noutput = 2\nraw = true\nrequest-timeout = \"off\"\nmax-queue-delay = \"20ms\"\nmax-connection-age = \"15m\"\nshutdown-delay = \"3s\"\nseccomp = true\n\
             log-format = \"json\"";
         let file = parse_file(file).expect("a good file");
         let flags = parse_setting("port", "7".as_ref()).expect("a good flag").settings;
@@ -647,6 +657,7 @@ mod tests {
             max_connections: Some(9),
             buffer_memory: 1_048_576,
             idle_timeout: Some(Duration::from_secs(5)),
+            max_connection_age: Some(Duration::from_secs(900)),
             request_timeout: None,
             max_queue_delay: Some(Duration::from_millis(20)),
             shutdown_delay: Duration::from_secs(3),

@@ -119,6 +119,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     pub idle_timeout: Option<Timeout>,
 
+    /// Close connections in order when they are about this old, a tenth more or less, such as 15m, so that clients come to the servers
+    /// that there are by then; or off [default: off]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub max_connection_age: Option<Timeout>,
+
     /// Close connections whose request takes longer than this from its first byte to its last, or that take none of
     /// their answers for a quarter longer, up to twice as long if they read in long steps; or off [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
@@ -184,6 +189,7 @@ impl Settings {
             max_connections: self.max_connections.or(other.max_connections),
             buffer_memory: self.buffer_memory.or(other.buffer_memory),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
+            max_connection_age: self.max_connection_age.or(other.max_connection_age),
             request_timeout: self.request_timeout.or(other.request_timeout),
             max_queue_delay: self.max_queue_delay.or(other.max_queue_delay),
             shutdown_delay: self.shutdown_delay.or(other.shutdown_delay),
@@ -224,6 +230,7 @@ impl Settings {
             max_connections: self.max_connections,
             buffer_memory: self.buffer_memory.unwrap_or(default.buffer_memory),
             idle_timeout: self.idle_timeout.map_or(default.idle_timeout, |timeout| timeout.0),
+            max_connection_age: self.max_connection_age.map_or(default.max_connection_age, |timeout| timeout.0),
             request_timeout: self.request_timeout.map_or(default.request_timeout, |timeout| timeout.0),
             max_queue_delay: self.max_queue_delay.map_or(default.max_queue_delay, |timeout| timeout.0),
             shutdown_delay: self.shutdown_delay.unwrap_or(default.shutdown_delay),

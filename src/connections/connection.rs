@@ -108,7 +108,11 @@ pub struct Connection<S> {
     progress_at_ns: u64,
     /// The longest time that it was seen to take until it acknowledged more.
     longest_step_ns: u64,
-    /// Since when, in a drain, whatever the peer sends can be refused.
+    /// When it is old.
+    old_at_ns: Option<u64>,
+    /// It is old: requests are refused from now on, as they are in a drain.
+    is_old: bool,
+    /// Since when, in a drain or because it is old, whatever the peer sends can be refused.
     refusing_since_ns: Option<u64>,
 }
 
@@ -137,8 +141,8 @@ impl MemoryLook {
 }
 
 impl<S: Copy> Connection<S> {
-    /// A connection that has just been accepted.
-    pub fn new(id: ConnectionId, socket: S, now_ns: u64) -> Connection<S> {
+    /// A connection that has just been accepted, and when it is old, if it ever is.
+    pub fn new(id: ConnectionId, socket: S, now_ns: u64, old_at_ns: Option<u64>) -> Connection<S> {
         Connection {
             id,
             socket,
@@ -167,6 +171,8 @@ impl<S: Copy> Connection<S> {
             sent_at_ns: now_ns,
             progress_at_ns: now_ns,
             longest_step_ns: 0,
+            old_at_ns,
+            is_old: false,
             refusing_since_ns: None,
         }
     }
@@ -194,7 +200,7 @@ impl<S: Copy> Connection<S> {
         if self.partial.has_begun() && !(had_begun && framed.requests == 0) {
             self.request_began_ns = turn.now_ns;
         }
-        if turn.drain >= Drain::Refuse {
+        if self.refuses(turn) {
             self.refused += framed.requests;
             return Received { refused: framed.requests, bad, ..Received::default() };
         }
@@ -372,7 +378,7 @@ impl<S: Copy> Connection<S> {
             let by = if self.has_credit(limits, pressure, 0) { Hold::Peer } else { Hold::Server };
             self.backlog.held(by, turn.now_ns);
         }
-        if turn.drain == Drain::Refuse && wants_receive && self.receive != Receive::Starved {
+        if self.refuses(turn) && wants_receive && self.receive != Receive::Starved {
             self.refusing_since_ns.get_or_insert(turn.now_ns);
         }
         if self.owes_nothing() {
@@ -382,7 +388,7 @@ impl<S: Copy> Connection<S> {
             }
             if !matches!(self.ending, Ending::HalfClosed { .. }) && self.should_half_close(turn) {
                 if self.ending == Ending::No {
-                    self.close_reason = CloseReason::Drain;
+                    self.close_reason = if self.is_old { CloseReason::Age } else { CloseReason::Drain };
                 }
                 self.ending = Ending::HalfClosed { since_ns: turn.now_ns };
                 return Some(Step::HalfClose);
@@ -423,13 +429,18 @@ impl<S: Copy> Connection<S> {
     fn should_half_close(&self, turn: Turn) -> bool {
         let passed = |since_ns: u64, limit: Duration| turn.now_ns.saturating_sub(since_ns) >= nanoseconds(limit);
         self.ending == Ending::Graceful
-            || turn.drain == Drain::Refuse
+            || self.refuses(turn)
                 && self.refusing_since_ns.is_some_and(|since_ns| {
                     passed(since_ns.max(self.received_at_ns), DRAIN_QUIET) || passed(since_ns, DRAIN_REFUSE)
                 })
     }
 
     // ---- Facts.
+
+    /// Whether requests are answered with error 4, and the connection is closed when the peer has fallen quiet.
+    fn refuses(&self, turn: Turn) -> bool {
+        self.is_old || turn.drain == Drain::Refuse
+    }
 
     /// Whether nothing more is sent.
     pub fn is_gone(&self) -> bool {

@@ -108,6 +108,8 @@ pub enum Expiry {
     Idle,
     /// The peer has acknowledged everything, and did not close after the half-close.
     Linger,
+    /// It is old enough to be closed in order, or what that waits for has passed.
+    Age,
 }
 
 impl fmt::Display for Expiry {
@@ -117,6 +119,7 @@ impl fmt::Display for Expiry {
             Expiry::Send => "its peer does not take its answers (--request-timeout)",
             Expiry::Idle => "it was idle (--idle-timeout)",
             Expiry::Linger => "its peer has all answers, and did not close",
+            Expiry::Age => "it is old (--max-connection-age)",
         })
     }
 }

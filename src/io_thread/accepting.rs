@@ -6,12 +6,15 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::time::Duration;
+
+use fastrand::Rng;
 
 use super::{IoThread, named, nanoseconds};
 use crate::connections::{Connection, Drain};
 use crate::exchange::event::ConnectionId;
 use crate::kernel::{Entrance, Kernel, Queued};
-use crate::limits::{ACCEPT_RETRY, LISTEN_BACKLOG, QUEUED_ACCEPTS_A_TURN};
+use crate::limits::{ACCEPT_RETRY, AGE_JITTER_PART, LISTEN_BACKLOG, QUEUED_ACCEPTS_A_TURN};
 use crate::metrics::CloseReason;
 
 /// The state of accepting from one listener.
@@ -100,7 +103,9 @@ impl<K: Kernel> IoThread<K> {
         let slot = u32::try_from(entry.key()).expect("the limit on connections fits a slot number");
         let id = ConnectionId { slot, generation: self.generation };
         self.generation = self.generation.wrapping_add(1);
-        entry.insert(Connection::new(id, socket, self.turn.now_ns));
+        let old_at_ns =
+            self.parts.connection_age_max.map(|age| self.turn.now_ns.saturating_add(drawn_age_ns(age, &mut self.ages)));
+        entry.insert(Connection::new(id, socket, self.turn.now_ns, old_at_ns));
         self.slots_end = self.slots_end.max(slot as usize + 1);
         self.parts.metrics.accepted.add(1);
         self.carry_on(slot);
@@ -178,5 +183,26 @@ impl<K: Kernel> IoThread<K> {
     /// Whether all listeners are closed.
     pub(super) fn accepts_no_more(&self) -> bool {
         self.accept.iter().all(|accept| *accept == Accept::Closed)
+    }
+}
+
+/// How old a connection may become, by chance: `age`, a part of it more or less.
+fn drawn_age_ns(age: Duration, rng: &mut Rng) -> u64 {
+    let age_ns = nanoseconds(age);
+    let part_ns = age_ns / AGE_JITTER_PART;
+    age_ns - part_ns + rng.u64(..=2 * part_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_spread_by_a_tenth() {
+        let (mut rng, age) = (Rng::with_seed(7), Duration::from_nanos(1000));
+        let drawn: Vec<_> = (0..1000).map(|_| drawn_age_ns(age, &mut rng)).collect();
+        let (least, most) = (drawn.iter().min(), drawn.iter().max());
+        assert!(least < Some(&905) && least >= Some(&900) && most > Some(&1095) && most <= Some(&1100), "{drawn:?}");
+        assert_eq!(drawn_age_ns(Duration::from_nanos(3), &mut rng), 3);
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{Accept, IoThread, named, nanoseconds};
-use crate::connections::{Drain, Timeouts, Turn};
+use crate::connections::{Drain, Expiry, Timeouts, Turn};
 use crate::kernel::{Kernel, Unacknowledged};
 use crate::limits::{IN_FLIGHT_LOOK, PEER_SILENCE_MAX, SWEEP_INTERVAL_MAX, SWEEP_WAIT_MAX, TICK, TRIM_INTERVAL};
 use crate::metrics::CloseReason;
@@ -113,7 +113,10 @@ impl<K: Kernel> IoThread<K> {
         if cut && !connection.is_gone() {
             connection.abandon(CloseReason::Cut, &mut self.blocks);
         } else if let Some(expiry) = connection.expired(&self.parts.rules, as_of) {
-            if let Some(suppressed) = self.expiry_log.pass(self.turn.now_ns) {
+            // That a connection is old is nobody's fault.
+            if expiry != Expiry::Age
+                && let Some(suppressed) = self.expiry_log.pass(self.turn.now_ns)
+            {
                 let peer = named(self.kernel.peer(connection.socket));
                 tracing::info!(%peer, suppressed, "a connection is closed: {expiry}");
             }
@@ -128,7 +131,7 @@ impl<K: Kernel> IoThread<K> {
 }
 
 /// Often enough that a deadline passes at most an eighth late, and not more often than the timer.
-pub(super) fn sweep_interval(timeouts: Timeouts) -> Duration {
-    let shortest = [timeouts.request, timeouts.idle].into_iter().flatten().min();
+pub(super) fn sweep_interval(timeouts: Timeouts, age: Option<Duration>) -> Duration {
+    let shortest = [timeouts.request, timeouts.idle, age].into_iter().flatten().min();
     shortest.map_or(SWEEP_INTERVAL_MAX, |shortest| (shortest / 8).clamp(TICK, SWEEP_INTERVAL_MAX))
 }

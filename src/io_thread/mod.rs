@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disruptor::{MultiProducer, Producer, SingleConsumerBarrier};
+use fastrand::Rng;
 use slab::Slab;
 
 use crate::batch::{BatchRole, Help};
@@ -79,6 +80,10 @@ pub struct IoThreadParts<S> {
     pub drain_timeout: Duration,
     /// Connections that there can be at once, on all threads together.
     pub connections_max: usize,
+    /// How old connections may become, about, if that is bounded.
+    pub connection_age_max: Option<Duration>,
+    /// What their ages are drawn from.
+    pub seed: u64,
     /// Bytes that blocks may take before the thread stops receiving.
     pub budget_bytes: usize,
 }
@@ -99,6 +104,8 @@ pub struct IoThread<K: Kernel> {
     connections: Slab<Connection<K::Socket>>,
     /// One more than the highest slot that was ever used.
     slots_end: usize,
+    /// Draws how old each connection may become.
+    ages: Rng,
     /// Generation of the next connection.
     generation: u32,
     /// The kernel's clock when this turn began.
@@ -171,6 +178,7 @@ impl<K: Kernel> IoThread<K> {
             // By use: what a descriptor limit allows may be a thousand times what there will ever be.
             connections: Slab::new(),
             slots_end: 0,
+            ages: Rng::with_seed(parts.seed),
             generation: 0,
             clock_ns,
             works_since_ns: None,
@@ -191,7 +199,7 @@ impl<K: Kernel> IoThread<K> {
             eventful: false,
             is_short: false,
             deadline_ns: None,
-            sweep_interval_ns: nanoseconds(sweep_interval(parts.rules.timeouts)),
+            sweep_interval_ns: nanoseconds(sweep_interval(parts.rules.timeouts, parts.connection_age_max)),
             swept_at_ns: 0,
             sweep_due_at_ns: None,
             trimmed_at_ns: 0,

@@ -34,6 +34,7 @@ struct Script {
     accepts: Vec<Entrance>,
     lent: Vec<Buffer>,
     armed: Vec<ConnectionId>,
+    half_closed: Vec<u32>,
     aborted: Vec<u32>,
     closed: Vec<u32>,
     listener_closed: bool,
@@ -92,7 +93,9 @@ impl Kernel for Script {
     fn peer(&mut self, _socket: u32) -> Option<Peer> {
         None
     }
-    fn half_close(&mut self, _socket: u32) {}
+    fn half_close(&mut self, socket: u32) {
+        self.half_closed.push(socket);
+    }
     fn abort(&mut self, socket: u32) {
         self.aborted.push(socket);
     }
@@ -163,6 +166,8 @@ impl Bench {
             rules: Rules { layout: LAYOUT, limits, timeouts: Timeouts { request: Some(REQUEST_TIMEOUT), idle: None } },
             drain_timeout: Duration::from_secs(10),
             connections_max: 100,
+            connection_age_max: None,
+            seed: 1,
             budget_bytes,
         };
         (parts, lent, consumer, responses_in)
@@ -486,6 +491,27 @@ fn busy_time_is_all_but_waiting() {
         assert!(!thread.turn());
         busy_ns(before_ns + 2 * (1000 + 100));
     }
+}
+
+/// A connection that nothing happens to is closed at its age all the same; no two at the same time.
+#[test]
+fn connections_are_closed_at_their_age() {
+    let (parts, lent, consumer, responses) = Bench::parts(1 << 20);
+    let parts = IoThreadParts { connection_age_max: Some(Duration::from_secs(100)), ..parts };
+    let thread = IoThread::new(Script { lent, ..Script::default() }, parts);
+    let mut bench = Bench { thread, consumer, responses };
+    bench.accept(0..20);
+    let mut closed = Vec::new();
+    let begun_at_ns = bench.kernel().now_ns;
+    for _ in 0..113 * 20 {
+        bench.pass(TICK);
+        bench.turn();
+        let second = (bench.kernel().now_ns - begun_at_ns) / 1_000_000_000;
+        closed.extend((closed.len()..bench.kernel().half_closed.len()).map(|_| second));
+    }
+    assert!(closed.len() == 20 && closed[0] >= 90, "{closed:?}");
+    closed.dedup();
+    assert!(closed.len() > 5, "{closed:?}");
 }
 
 /// A thread whose budget is lent keeps the buffers that come home, and lends them when a block has come back.

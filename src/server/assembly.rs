@@ -116,6 +116,8 @@ impl Assembly {
                 rules,
                 drain_timeout: config.drain_timeout,
                 connections_max,
+                connection_age_max: config.max_connection_age,
+                seed: fastrand::u64(..),
                 budget_bytes: thread_budget_bytes(config.buffer_memory, io_threads, layout),
             };
             io_parts.push((parts, alarm));

@@ -82,7 +82,7 @@ fn sizes(config: &Config, layout: RequestLayout, io_threads: usize, connections_
          at most {connections_max} connections\n\
          memory: at most {budget} MiB for what peers do not read or finish, {beyond} MiB for what is under way then, and \
          {state} bytes a connection\n\
-         timeouts: request {request}, idle {idle}, drain {drain}; requests wait at most {wait}\n",
+         timeouts: request {request}, idle {idle}, age {age}, drain {drain}; queue delay {delay}\n",
         buffers = geometry.buffers,
         receive = geometry.receive_bytes / 1024,
         ring = request_ring_slots(io_threads, geometry.buffers),
@@ -91,8 +91,8 @@ fn sizes(config: &Config, layout: RequestLayout, io_threads: usize, connections_
         state = size_of::<Connection<RingSocket>>(),
         request = time(config.request_timeout),
         idle = time(config.idle_timeout),
-        wait =
-            config.max_queue_delay.map_or("for ever".to_owned(), |delay| humantime::format_duration(delay).to_string()),
+        age = time(config.max_connection_age),
+        delay = time(config.max_queue_delay),
         drain = time(Some(config.drain_timeout)),
     )
 }

@@ -19,7 +19,7 @@ use super::ring::RingReached;
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 8;
 
 /// What runs must come to, together; what none comes to is not tested.
-pub const REACHED: [&str; 26] = [
+pub const REACHED: [&str; 27] = [
     "rejected",
     "connections given to another thread",
     "accept failures",
@@ -31,6 +31,7 @@ pub const REACHED: [&str; 26] = [
     "expired",
     "cut",
     "evicted",
+    "old",
     "starved",
     "partial sends",
     "model failures",
@@ -105,6 +106,7 @@ impl Checker {
             self.expired(),
             self.closed(CloseReason::Cut),
             self.closed(CloseReason::Evicted),
+            self.closed(CloseReason::Age),
             self.sum(|metrics| &metrics.starved),
             self.sum(|metrics| &metrics.partial_sends),
             self.sum(|metrics| &metrics.model_errors),

@@ -131,6 +131,9 @@ pub struct Client {
     stalled_ns: u64,
     /// The longest from a request's first byte to its last.
     dawdled_ns: u64,
+    /// When it connected, and how old its connection is then at least when the server closes it for that.
+    connected_at_ns: u64,
+    age_ns_min: u64,
     /// When it wrote the first byte of the last request that it has begun.
     request_began_ns: u64,
     /// How long it pauses after each read, and how much it reads then.
@@ -211,6 +214,8 @@ impl Client {
             wakes_at_ns: if rng.bool() { 0 } else { rng.u64(..swarm.step_ns_max * 2000) },
             stalled_ns: 0,
             dawdled_ns: 0,
+            connected_at_ns: 0,
+            age_ns_min: age_ns_min(swarm.max_connection_age),
             request_began_ns: 0,
             pause_ns: if manner == Manner::ReadsSlowly { 1 + rng.u64(..pause_ns_max(swarm.timeouts)) } else { 0 },
             slow_read_bytes_max: SLOW_READ_BYTES_MAX * swarm.layout.outputs(),
@@ -278,11 +283,13 @@ impl Client {
     }
 
     /// Does something; [`Client::can_step`] says that there is something.
-    pub fn step(&mut self, network: &mut Network, excuses: Excuses, rng: &mut Rng, place: &mut [u8]) {
+    pub fn step(&mut self, network: &mut Network, mut excuses: Excuses, rng: &mut Rng, place: &mut [u8]) {
+        // To an old connection, the server drains.
+        excuses.refusing |= network.now_ns - self.connected_at_ns >= self.age_ns_min;
         match self.state {
             State::Done => {}
             State::NotConnected => {
-                self.request_began_ns = network.now_ns;
+                (self.request_began_ns, self.connected_at_ns) = (network.now_ns, network.now_ns);
                 self.connect(network, excuses);
             }
             State::Connected(stream) => self.converse(stream, network, excuses, rng, place),
@@ -513,6 +520,11 @@ impl Client {
         network.client_close(stream);
         self.state = State::Done;
     }
+}
+
+/// A tenth less than the age that was asked for.
+fn age_ns_min(age: Option<Duration>) -> u64 {
+    age.map_or(u64::MAX, |age| (age - age / 10).as_nanos() as u64)
 }
 
 /// A slow reader's pauses are far shorter than the server's patience.

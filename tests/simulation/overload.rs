@@ -212,6 +212,8 @@ fn run(load: f64, connections: usize, delay: Option<Duration>) -> Outcome {
         },
         drain_timeout: Duration::from_secs(1),
         connections_max: connections,
+        connection_age_max: None,
+        seed: 4,
         budget_bytes: BUFFER_MEMORY_BYTES,
     };
     let thread = IoThread::new(SimulatedKernel(Rc::clone(&ring)), parts);

@@ -140,6 +140,8 @@ pub struct Swarm {
     pub stage_times: bool,
     /// How long requests may wait to be scored.
     pub max_queue_delay: Option<Duration>,
+    /// How old connections may become, about.
+    pub max_connection_age: Option<Duration>,
     /// The first part of the run ends when no client has done anything for so long.
     pub patience: Duration,
     /// The longest that a step takes, on the simulated clock.
@@ -168,6 +170,8 @@ impl Swarm {
         self.stage_times = rng.bool();
         let delay = Duration::from_micros([1, 100, 2_000, 50_000][rng.usize(..4)]);
         self.max_queue_delay = rng.bool().then_some(delay);
+        let age = Duration::from_millis([1, 100, 1_000][rng.usize(..3)]);
+        self.max_connection_age = (rng.u8(..4) == 0).then_some(age);
     }
 
     /// Where the server listens, likewise.
@@ -264,6 +268,7 @@ impl Swarm {
             faults,
             stage_times: false,
             max_queue_delay: None,
+            max_connection_age: None,
             patience: Duration::from_millis([20, 1000, 7000][rng.usize(..3)]),
             step_ns_max,
             freezes: if is_coarse { Chance::NEVER } else { Chance::draw(rng, 10) },

@@ -187,6 +187,8 @@ impl World {
                 rules: Rules { layout: swarm.layout, limits: swarm.limits, timeouts: swarm.timeouts },
                 drain_timeout: swarm.drain_timeout,
                 connections_max: swarm.clients,
+                connection_age_max: swarm.max_connection_age,
+                seed: index as u64,
                 budget_bytes: swarm.budget_bytes,
             };
             io_parts.push((parts, ring));

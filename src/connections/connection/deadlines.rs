@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Connection, Ending, nanoseconds};
 use crate::connections::interface::{Drain, Expiry, Rules, Turn};
 use crate::exchange::blocks::{BlockPool, Pressure};
-use crate::limits::{LINGER, LINGER_MAX, STEP_GROWTH_MAX};
+use crate::limits::{DRAIN_QUIET, DRAIN_REFUSE, LINGER, LINGER_MAX, STEP_GROWTH_MAX};
 use crate::metrics::CloseReason;
 
 impl<S: Copy> Connection<S> {
@@ -21,6 +21,8 @@ impl<S: Copy> Connection<S> {
             Expiry::Request => self.abandon(CloseReason::RequestTimeout, blocks),
             Expiry::Send => self.abandon(CloseReason::SendTimeout, blocks),
             Expiry::Linger => self.abandon(CloseReason::Linger, blocks),
+            // From now on it refuses, and its next step closes it when it may.
+            Expiry::Age => self.is_old = true,
         }
     }
 
@@ -61,9 +63,24 @@ impl<S: Copy> Connection<S> {
                 } else {
                     None
                 };
-                send.into_iter().chain(receive).min_by_key(|(due_ns, _)| *due_ns)
+                let age = self.age_due_ns().map(|due_ns| (due_ns, Expiry::Age));
+                send.into_iter().chain(receive).chain(age).min_by_key(|(due_ns, _)| *due_ns)
             }
         }
+    }
+
+    /// When something is due because of its age: that it is old, or that it has refused for long enough to be closed, if that waits
+    /// for nothing else.
+    fn age_due_ns(&self) -> Option<u64> {
+        if self.ending != Ending::No {
+            return None;
+        }
+        if !self.is_old {
+            return self.old_at_ns;
+        }
+        let since_ns = self.refusing_since_ns.filter(|_| self.owes_nothing())?;
+        let quiet_ns = since_ns.max(self.received_at_ns).saturating_add(nanoseconds(DRAIN_QUIET));
+        Some(quiet_ns.min(since_ns.saturating_add(nanoseconds(DRAIN_REFUSE))))
     }
 
     /// How long the peer may acknowledge nothing of what it is owed: a quarter longer than a request may take, and up

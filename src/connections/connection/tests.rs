@@ -28,7 +28,7 @@ impl Bench {
     fn new() -> Bench {
         let id = ConnectionId { slot: 3, generation: 7 };
         Bench {
-            connection: Connection::new(id, (), 0),
+            connection: Connection::new(id, (), 0, None),
             turn: Turn { now_ns: 0, before_ns: 0, drain: Drain::No },
             blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, 1 << 20)),
             waiting_since_ns: 0,
@@ -436,6 +436,57 @@ fn what_waits_for_credit_has_waited() {
         assert!(bench.receive(&requests(1)).is_some());
         assert_eq!(bench.waiting_since_ns, 2001 + peer_takes_ns);
     }
+}
+
+/// An old connection is ended in words: what is under way is answered, what comes then is refused, and when its peer has fallen quiet
+/// it is closed, each in its time.
+#[test]
+fn an_old_connection_refuses_and_closes() {
+    const OLD_AT: u64 = 1_000_000_000;
+    let mut bench = Bench::new();
+    bench.connection = Connection::new(bench.connection.id, (), 0, Some(OLD_AT));
+    assert!(matches!(bench.step(), Some(Step::Receive(_))));
+    let Some(event) = bench.receive(&requests(1)) else { panic!("a request") };
+    bench.turn_at(OLD_AT);
+    assert_eq!(bench.connection.deadline(&RULES), Some((OLD_AT, Expiry::Age)));
+    assert_eq!(bench.connection.expired(&RULES, bench.turn), None);
+    bench.turn_at(OLD_AT + 1);
+    assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Age));
+    bench.expire(Expiry::Age);
+    assert!(bench.step().is_none());
+    assert!(bench.receive(&requests(2)).is_none(), "they are refused");
+    assert_eq!(bench.connection.deadline(&RULES), None, "an answer is owed");
+    assert!(bench.step().is_none());
+    assert!(bench.answer(event));
+    assert_eq!(bench.send().split_at(5).1, [0, 4, 0, 4]);
+    bench.connection.acknowledged(0, bench.turn);
+    assert!(bench.step().is_none());
+    let quiet_at = OLD_AT + 1 + nanoseconds(DRAIN_QUIET);
+    assert_eq!(bench.connection.deadline(&RULES), Some((quiet_at, Expiry::Age)));
+    bench.turn_at(quiet_at - 1);
+    assert!(bench.step().is_none());
+    bench.turn_at(quiet_at);
+    assert!(matches!(bench.step(), Some(Step::HalfClose)));
+    bench.end_of_stream();
+    assert_eq!(bench.connection.close_reason(), CloseReason::Age);
+    bench.assert_freed();
+}
+
+/// One that sends without a pause is closed after a while of refusing.
+#[test]
+fn an_old_connection_that_never_falls_quiet_closes() {
+    let mut bench = Bench::new();
+    bench.connection = Connection::new(bench.connection.id, (), 0, Some(0));
+    assert!(matches!(bench.step(), Some(Step::Receive(_))));
+    bench.turn_at(1);
+    bench.expire(Expiry::Age);
+    assert!(bench.step().is_none());
+    for tenth in 1..=10 {
+        bench.turn_at(1 + tenth * nanoseconds(DRAIN_REFUSE) / 10);
+        assert!(bench.receive(&requests(1)).is_none());
+        assert_eq!(bench.send(), [0, 4]);
+    }
+    assert!(matches!(bench.step(), Some(Step::HalfClose)));
 }
 
 /// The last word on how a connection ends counts, until it is gone.
