@@ -145,9 +145,8 @@ fn a_drain_is_told_of_and_its_report_agrees() {
     deaf.stream().set_write_timeout(Some(Duration::from_secs(1))).expect("a time above 0");
     while Write::write_all(&mut deaf.stream(), &bytes).is_ok() {}
     server.signal(Signal::SIGTERM);
-    wait_until("it drains", || status(admin, "/readyz") == 503);
-    assert_eq!([status(admin, "/livez"), status(admin, "/drainz")], [200, 404]);
-    assert_eq!(get(admin, "/readyz").body, "[-] not-draining: the server drains\n");
+    wait_until("it drains", || get(admin, "/readyz").body == "[-] not-draining: the server drains\n");
+    assert_eq!(["/livez", "/readyz", "/drainz"].map(|path| status(admin, path)), [200, 503, 404]);
     client.expect_end();
     drop(client);
     let mut last = BTreeMap::new();
@@ -176,6 +175,22 @@ fn a_drain_is_told_of_and_its_report_agrees() {
     assert!(log.contains(&report), "{report}: {log}");
     assert!(result("ok") > 1000 && result("bad") == 1, "{last:?}");
     drop(deaf);
+}
+
+/// A server that is about to drain says so to balancers while it serves as ever.
+#[test]
+fn a_server_that_leaves_is_told_of() {
+    let server = server(&["--shutdown-delay", "1h"]);
+    let (admin, mut rng) = (server.admin_address(), seeded());
+    server.signal(Signal::SIGTERM);
+    wait_until("it leaves", || status(admin, "/readyz") == 503);
+    assert_eq!([status(admin, "/livez"), status(admin, "/drainz")], [200, 404]);
+    assert_eq!(get(admin, "/readyz").body, "[-] not-leaving: the server is about to drain\n");
+    assert!(get(admin, "/status.json").body.contains("\"state\":\"leaving\""));
+    server.connect().exchange(&random_requests(&mut rng, 20, 1..=8));
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.wait();
+    assert_eq!(status, Some(0), "{log}");
 }
 
 /// Counters never fall, histograms are whole, and all add up, while the server works.
@@ -377,8 +392,7 @@ fn health_is_asked_for_without_a_shell() {
     deaf.stream().set_write_timeout(Some(Duration::from_secs(1))).expect("a time above 0");
     while Write::write_all(&mut deaf.stream(), &bytes).is_ok() {}
     server.signal(Signal::SIGTERM);
-    wait_until("it drains", || server.stderr().contains("SIGTERM: draining"));
-    wait_until("it says so", || ask(&ways[0].0, &[]).status == Some(1));
+    wait_until("it drains", || get(server.admin_address(), "/readyz").body.contains("the server drains"));
     let run = ask(&ways[0].0, &[]);
     assert!(run.stderr.contains("[-] not-draining: the server drains\n") && run.stdout.is_empty(), "{run:?}");
     server.signal(Signal::SIGTERM);

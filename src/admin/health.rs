@@ -95,7 +95,8 @@ impl Health {
         let in_step_for = self.now.saturating_sub(self.step_since);
         let step = (in_step_for > READY_STEP_MAX)
             .then(|| format!("the batch processor has been in one step for {:.1} s", in_step_for.as_secs_f64()));
-        let leaving = self.sight.leaving.then(|| "the server is about to drain".to_owned());
+        let is_leaving = self.sight.leaving && !self.sight.draining;
+        let leaving = is_leaving.then(|| "the server is about to drain".to_owned());
         let draining = self.sight.draining.then(|| "the server drains".to_owned());
         let ready = [
             // A server without a model, or that does not listen, does not answer here either.

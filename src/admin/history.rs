@@ -96,7 +96,7 @@ impl History {
     }
 
     /// The samples, the oldest first.
-    pub fn samples(&self) -> impl Iterator<Item = &Sample> {
+    pub fn samples(&self) -> impl DoubleEndedIterator<Item = &Sample> {
         self.samples.iter()
     }
 

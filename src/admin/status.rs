@@ -25,7 +25,7 @@ pub(super) fn status(watch: &Watch) -> Value {
         events.iter().map(|event| json!({"unix_seconds": event.unix_seconds, "text": event.text})).collect();
     json!({
         "state": watch.health().state().name(),
-        "shedding": watch.history.samples().last().is_some_and(|sample| sample.shed_per_s > 0.0),
+        "shedding": watch.is_shedding(),
         "version": env!("CARGO_PKG_VERSION"),
         "git": env!("DISRUST_COMMIT"),
         "kernel": subject.kernel,

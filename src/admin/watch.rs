@@ -59,6 +59,7 @@ pub(super) struct Watch {
     pub history: History,
     /// What the chronicle has of the state.
     told: State,
+    told_shedding: bool,
     process_started_unix_seconds: Option<f64>,
     /// When somebody asked for the status page's numbers.
     status_asked_at: Option<Instant>,
@@ -91,6 +92,7 @@ impl Watch {
             health: Health::beginning(),
             history,
             told: State::Ready,
+            told_shedding: false,
             process_started_unix_seconds: process_usage().started_unix_seconds,
             status_asked_at: None,
         };
@@ -119,7 +121,7 @@ impl Watch {
             steps_finished,
             model_calls: batch_metrics.model_calls.get(),
             io: turns.collect(),
-            leaving: false,
+            leaving: control.is_leaving(),
             draining: control.drain_requested(),
         };
         self.health.look(self.time.lived(), sight);
@@ -134,9 +136,19 @@ impl Watch {
         let connections = self.subject.control.open_connections();
         let Subject { io_metrics, batch_metrics, .. } = &self.subject;
         let sampled = self.history.sample_when_due(io_metrics, batch_metrics, connections, Instant::now());
+        if self.is_shedding() != self.told_shedding {
+            self.told_shedding = self.is_shedding();
+            let what = if self.told_shedding { "shedding began" } else { "shedding ended" };
+            self.subject.chronicle.note(what);
+        }
         if sampled && self.status_asked_at.is_some_and(|asked_at| asked_at.elapsed() < ADMIN_ROSTER_FOR) {
             self.ask_for_connections();
         }
+    }
+
+    /// Whether requests were shed in the last second.
+    pub fn is_shedding(&self) -> bool {
+        self.history.samples().next_back().is_some_and(|sample| sample.shed_per_s > 0.0)
     }
 
     /// Somebody looks at the status page: from now on the I/O threads tell of their connections, for a while.
