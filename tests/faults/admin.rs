@@ -1,4 +1,4 @@
-//! Rows H: the admin port under those who mean no good, and under those who mean well and are slow.
+//! Rows J: the admin port under those who mean no good, and under those who mean well and are slow.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -11,10 +11,10 @@ use super::common::admin::{Answer, answer_of, read_to_end};
 use super::site::{Site, Stop, cpu_time, require};
 
 pub const ROWS: &[Listed] = &[
-    ("H1", "the admin port is flooded: requests, slow heads, heads of a megabyte, wrong methods", flooded),
-    ("H2", "hostile HTTP at the admin port, of a seeded fuzzer", hostile),
-    ("H3", "scrapers that read their answers slowly, or never", slow_scrapers),
-    ("H4", "a scrape every 10 ms", often_scraped),
+    ("J1", "the admin port is flooded: requests, slow heads, heads of a megabyte, wrong methods", flooded),
+    ("J2", "hostile HTTP at the admin port, of a seeded fuzzer", hostile),
+    ("J3", "scrapers that read their answers slowly, or never", slow_scrapers),
+    ("J4", "a scrape every 10 ms", often_scraped),
 ];
 
 const FLAGS: [&str; 2] = ["--admin", "127.0.0.1:0"];
