@@ -18,7 +18,7 @@ const FAILURES_TOLD_MAX: usize = 5;
 
 /// What came of a run.
 pub enum Outcome {
-    Passed(Summary),
+    Passed(Box<Summary>),
     Failed(String),
 }
 
@@ -48,7 +48,7 @@ pub fn play(seed: u64) -> Outcome {
         }));
     });
     match catch_unwind(AssertUnwindSafe(|| world::run(seed))) {
-        Ok(summary) => Outcome::Passed(summary),
+        Ok(summary) => Outcome::Passed(Box::new(summary)),
         Err(_panic) => Outcome::Failed(PANIC.take()),
     }
 }
