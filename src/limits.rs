@@ -171,6 +171,11 @@ pub const SHED_WINDOW: Duration = Duration::from_millis(10);
 /// although nobody may be waiting for that any more. Smaller: bursts are shed.
 pub const SHED_CALM_FACTOR: u64 = 10;
 
+/// Parts in which a connection remembers since when what waits in its socket does; more are taken together, as the oldest of them.
+/// Larger: more memory for each connection that more is asked of than can be scored. Smaller: what came last is shed with what
+/// came before.
+pub const BACKLOG_PARTS_MAX: usize = 16;
+
 /// A new model waits this long for the batch processor to come to its next step. Larger: whoever reloads waits for longer where
 /// the model hangs, which ends the process. Smaller: a model that is slow at one step cannot be replaced.
 pub const MODEL_SWAP_MAX: Duration = Duration::from_secs(60);

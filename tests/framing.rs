@@ -65,7 +65,7 @@ impl Bench {
         Bench {
             connection: Connection::new(ConnectionId { slot: 1, generation: 1 }, (), 0, None),
             rules: Rules { layout, limits, timeouts: Timeouts { request: None, idle: None } },
-            turn: Turn { now_ns: 0, before_ns: 0, drain: Drain::No },
+            turn: Turn { now_ns: 0, drain: Drain::No },
             blocks: BlockPool::new(limits.block_sizes(layout, 1 << 20)),
             in_flight: Vec::new(),
             sent: Vec::new(),

@@ -19,7 +19,7 @@ use disrust_protocol::{FEATURE_DIM, RequestLayout};
 pub const LAYOUT: RequestLayout = RequestLayout::new(FEATURE_DIM);
 
 /// The benches' time stands still: no deadline passes.
-pub const TURN: Turn = Turn { now_ns: 0, before_ns: 0, drain: Drain::No };
+pub const TURN: Turn = Turn { now_ns: 0, drain: Drain::No };
 
 /// What the server holds connections to, without deadlines.
 pub const RULES: Rules =

@@ -78,7 +78,7 @@ struct World {
 fuzz_target!(|happenings: Vec<Happening>| {
     let mut world = World {
         connection: Connection::new(ConnectionId { slot: 1, generation: 2 }, (), 0, None),
-        turn: Turn { now_ns: 0, before_ns: 0, drain: Drain::No },
+        turn: Turn { now_ns: 0, drain: Drain::No },
         blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, BUDGET_BYTES)),
         in_flight: VecDeque::new(),
         sending: None,

@@ -1,8 +1,8 @@
 //! Which requests have waited for too long to be scored, where `--max-queue-delay` says how long that is.
 //!
 //! A queue that is long for a moment is no overload: it is there to take bursts up. Overload is a queue that has not been short
-//! for a while, and then whoever has waited for longer than the delay is answered with error 3 at once, so that those
-//! behind are answered in time. The rule is CoDel's (Nichols and Jacobson, ACM Queue 10(5), 2012) as servers use it (Maurer,
+//! for a while, until it has not been long for a while; and then whoever has waited for longer than the delay is answered with
+//! error 3 at once, so that those behind are answered in time. The rule is CoDel's (Nichols and Jacobson, ACM Queue 10(5), 2012) as servers use it (Maurer,
 //! "Fail at Scale", ACM Queue 13(8), 2015); the signal is Breakwater's (Cho et al., OSDI 2020), with the credits of the
 //! connections beside it. Waiting counts from when a request could have been received ([`crate::connections`]): credits and
 //! buffers bound what waits in the ring, so an overload is in the sockets, where some wait for long while others do not. So it
@@ -24,15 +24,16 @@ pub(super) struct Shedding {
     delay_ns: u64,
     /// When the last step began.
     begun_at_ns: u64,
-    /// The first step since which no step found a short queue.
-    long_since_ns: Option<u64>,
+    is_overload: bool,
+    /// The first step since which no step found the queue to be as it is to be for a while, until that is or is no overload.
+    otherwise_since_ns: Option<u64>,
 }
 
 impl Shedding {
     /// For a delay of so long.
     pub fn new(delay: Duration) -> Shedding {
         let delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-        Shedding { delay_ns, begun_at_ns: 0, long_since_ns: None }
+        Shedding { delay_ns, begun_at_ns: 0, is_overload: false, otherwise_since_ns: None }
     }
 
     /// What a step is to take, at most.
@@ -46,12 +47,15 @@ impl Shedding {
         let before_ns = std::mem::replace(&mut self.begun_at_ns, now_ns);
         // Whatever has come since the last step began waits for that step only, however long it took.
         let is_short = now_ns.saturating_sub(oldest_ns) <= self.delay_ns / 2 || oldest_ns >= before_ns;
-        let long_since_ns = *self.long_since_ns.get_or_insert(now_ns);
-        if is_short {
-            self.long_since_ns = None;
+        if is_short == self.is_overload {
+            let since_ns = *self.otherwise_since_ns.get_or_insert(now_ns);
+            if now_ns.saturating_sub(since_ns) >= SHED_WINDOW.as_nanos() as u64 {
+                (self.is_overload, self.otherwise_since_ns) = (!is_short, None);
+            }
+        } else {
+            self.otherwise_since_ns = None;
         }
-        let is_overload = !is_short && now_ns.saturating_sub(long_since_ns) >= SHED_WINDOW.as_nanos() as u64;
-        if is_overload { self.delay_ns } else { self.delay_ns.saturating_mul(SHED_CALM_FACTOR) }
+        if self.is_overload { self.delay_ns } else { self.delay_ns.saturating_mul(SHED_CALM_FACTOR) }
     }
 }
 
@@ -83,14 +87,20 @@ mod tests {
         assert_eq!(after_steps(&mut shedding(), &[2000; 100]), 40 * MS, "half of the delay is short");
     }
 
+    /// One short wait keeps it from being one, and one long wait from being over.
     #[test]
-    fn one_short_wait_is_calm_for_10_ms() {
+    fn one_step_that_is_otherwise_counts_for_10_ms() {
+        let mut waits = [3000; 22];
+        waits[10] = 2000;
+        assert_eq!(after_steps(&mut shedding(), &waits[..21]), 40 * MS);
+        assert_eq!(after_steps(&mut shedding(), &waits), 4 * MS);
         let mut waits = [3000; 40];
-        waits[25] = 2000;
+        waits[15..].fill(0);
         assert_eq!(after_steps(&mut shedding(), &waits[..25]), 4 * MS);
         assert_eq!(after_steps(&mut shedding(), &waits[..26]), 40 * MS);
-        assert_eq!(after_steps(&mut shedding(), &waits[..36]), 40 * MS);
-        assert_eq!(after_steps(&mut shedding(), &waits[..37]), 4 * MS);
+        waits[20] = 3000;
+        assert_eq!(after_steps(&mut shedding(), &waits[..31]), 4 * MS);
+        assert_eq!(after_steps(&mut shedding(), &waits[..32]), 40 * MS);
     }
 
     /// A pause or a long step is calm, unless something has waited for longer than that.
@@ -99,9 +109,9 @@ mod tests {
         let mut shedding = shedding();
         let overload = |shedding: &mut Shedding| assert_eq!(after_steps(shedding, &[3000; 20]), 4 * MS);
         overload(&mut shedding);
-        assert_eq!(shedding.step_begins(119 * MS, 500 * MS), 40 * MS);
+        assert_eq!([510, 530].map(|ms| shedding.step_begins((ms - 10) * MS, ms * MS)), [4 * MS, 40 * MS]);
         overload(&mut shedding);
-        assert_eq!(shedding.step_begins(119 * MS - 1, 500 * MS), 4 * MS);
+        assert_eq!([510, 530].map(|ms| shedding.step_begins(119 * MS - 1, ms * MS)), [4 * MS, 4 * MS]);
     }
 
     /// Something that happens once, such as a step that takes long, is no overload, however long all have waited then.

@@ -182,11 +182,9 @@ impl<S: Copy> Connection<S> {
     /// Bytes have come.
     pub fn received(&mut self, arrival: Arrival<'_>, rules: &Rules, turn: Turn, blocks: &mut BlockPool) -> Received {
         let Arrival { buffer, headroom, bytes } = arrival;
-        // Armed in the turn before, or as the receive before: then the kernel had it.
-        let was_there = self.receive_since_ns.max(self.received_at_ns) >= turn.before_ns;
         self.received_at_ns = turn.now_ns;
         self.fills_buffers = headroom + bytes == buffer.len();
-        let waiting_since_ns = self.backlog.received(was_there, self.fills_buffers, turn.now_ns);
+        let waiting_since_ns = self.backlog.received(bytes, turn.now_ns);
         if self.discards() {
             return Received::default();
         }
@@ -233,6 +231,16 @@ impl<S: Copy> Connection<S> {
         assert!(self.receive_in_kernel(), "a receive ends once");
         self.receive = Receive::Unarmed;
         self.receive_since_ns = turn.now_ns;
+    }
+
+    /// A receive has been armed: whether it is worth asking the kernel how much waits in the socket, for [`Connection::waits`].
+    pub fn resumes(&mut self, turn: Turn) -> bool {
+        self.backlog.resumes(turn.now_ns)
+    }
+
+    /// So many bytes wait in the socket.
+    pub fn waits(&mut self, bytes: usize) {
+        self.backlog.waits(bytes);
     }
 
     /// The peer has shut down its sending side. A request that it left unfinished is dropped.
@@ -400,7 +408,6 @@ impl<S: Copy> Connection<S> {
                 let is_one = self.fills_buffers || pressure >= Pressure::High;
                 let shots = if is_one { Shots::One } else { Shots::Many };
                 self.receive = Receive::Armed(shots);
-                self.backlog.goes_on(turn.now_ns);
                 self.request_began_ns += turn.now_ns.saturating_sub(self.receive_since_ns);
                 self.receive_since_ns = turn.now_ns;
                 Some(Step::Receive(shots))

@@ -47,8 +47,6 @@ pub enum Drain {
 pub struct Turn {
     /// Its time on the thread's clock, read once a turn.
     pub now_ns: u64,
-    /// That of the turn before.
-    pub before_ns: u64,
     /// How far the server's drain is.
     pub drain: Drain,
 }

@@ -80,6 +80,8 @@ pub struct IoThreadParts<S> {
     pub drain_timeout: Duration,
     /// Connections that there can be at once, on all threads together.
     pub connections_max: usize,
+    /// Whether it matters since when requests wait in sockets.
+    pub times_backlogs: bool,
     /// How old connections may become, about, if that is bounded.
     pub connection_age_max: Option<Duration>,
     /// What their ages are drawn from.
@@ -183,7 +185,7 @@ impl<K: Kernel> IoThread<K> {
             clock_ns,
             works_since_ns: None,
             sleeps: 0,
-            turn: Turn { now_ns: 0, before_ns: 0, drain: Drain::No },
+            turn: Turn { now_ns: 0, drain: Drain::No },
             events: Vec::with_capacity(buffers),
             touched: Vec::with_capacity(2 * completions + buffers),
             starved: VecDeque::new(),
@@ -334,7 +336,6 @@ impl<K: Kernel> IoThread<K> {
         // The thread has slept until its first timer at most, unless it was not let run.
         let until_timer_ns = self.timers.iter().min().map_or(u64::MAX, |due_ns| due_ns.saturating_sub(before_ns));
         let passed_ns = self.clock_ns.saturating_sub(before_ns);
-        self.turn.before_ns = self.turn.now_ns;
         self.turn.now_ns += passed_ns.min(until_timer_ns.saturating_add(nanoseconds(STOP_MIN)));
         if self.parts.control.drain_requested() {
             self.turn.drain = self.drain();
@@ -531,7 +532,12 @@ impl<K: Kernel> IoThread<K> {
             let (id, socket) = (connection.id, connection.socket);
             match step {
                 Step::Send(block) => self.kernel.send(socket, id, block),
-                Step::Receive(shots) => self.kernel.receive(socket, id, shots),
+                Step::Receive(shots) => {
+                    if connection.resumes(self.turn) && self.parts.times_backlogs {
+                        connection.waits(self.kernel.unreceived_bytes(socket));
+                    }
+                    self.kernel.receive(socket, id, shots);
+                }
                 Step::CancelReceive => self.kernel.cancel_receive(id),
                 Step::HalfClose => self.kernel.half_close(socket),
                 Step::Abort => self.kernel.abort(socket),

@@ -83,6 +83,9 @@ impl Kernel for Script {
         let sent = block.content().len();
         self.completions.push_back(Completion::Sent { id, block, result: Ok(sent) });
     }
+    fn unreceived_bytes(&mut self, _socket: u32) -> usize {
+        0
+    }
     fn unacknowledged(&mut self, _socket: u32) -> Unacknowledged {
         let bytes = Unacknowledged::Bytes(self.unacknowledged_bytes);
         self.unread_memory_bytes.map_or(bytes, Unacknowledged::Memory)
@@ -166,6 +169,7 @@ impl Bench {
             rules: Rules { layout: LAYOUT, limits, timeouts: Timeouts { request: Some(REQUEST_TIMEOUT), idle: None } },
             drain_timeout: Duration::from_secs(10),
             connections_max: 100,
+            times_backlogs: false,
             connection_age_max: None,
             seed: 1,
             budget_bytes,

@@ -115,6 +115,9 @@ pub trait Kernel {
     /// Sends the block's content, or a part of it.
     fn send(&mut self, socket: Self::Socket, id: ConnectionId, block: Box<Block>);
 
+    /// Bytes that have come for this socket and have not been received.
+    fn unreceived_bytes(&mut self, socket: Self::Socket) -> usize;
+
     /// What a completed send of this socket took, or one that is in the kernel, and the peer's side has not taken.
     fn unacknowledged(&mut self, socket: Self::Socket) -> Unacknowledged;
 

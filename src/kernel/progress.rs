@@ -1,4 +1,5 @@
-//! What the kernel knows of a peer that is owed something: how much it has acknowledged, and whether it is still there.
+//! What the kernel knows of a peer: how much of what it has sent waits here, and if it is owed something, how much of that it
+//! has acknowledged, and whether it is still there.
 //!
 //! Completed sends tell neither: the kernel takes bytes off a server's hands in large steps, and keeps them for a peer that
 //! has vanished as for one that does not read. For TCP; of a Unix socket the same call tells how much memory the messages
@@ -12,6 +13,15 @@ use crate::limits::PEER_SILENCE_MAX;
 /// Questions in a row (segments sent again, probes of a closed window) without any answer: fewer may have been lost on the
 /// way. Each comes later than the one before, so that it takes a while until there are so many.
 const UNANSWERED_MIN: u8 = 3;
+
+/// Bytes in the socket that have not been received (SIOCINQ, tcp(7)).
+pub(super) fn unreceived_bytes(socket: RawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCINQ (the same number as FIONREAD) writes one int, which `bytes` is.
+    let outcome = unsafe { libc::ioctl(socket, libc::FIONREAD, &raw mut bytes) };
+    // As below.
+    if outcome == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
 
 /// Bytes in the socket that have not been acknowledged, sent or not; a FIN counts as one (SIOCOUTQ, tcp(7)). Of a Unix socket,
 /// the memory of what was sent and has not been read (unix_outq_len in net/unix/af_unix.c).
@@ -53,6 +63,20 @@ mod tests {
 
     use super::*;
     use crate::limits::UNIX_SEND_OVERHEAD_MIN;
+
+    #[test]
+    fn what_a_peer_has_sent_is_there_until_it_is_received() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        let (mut socket, _) = listener.accept().expect("one has connected");
+        assert_eq!(unreceived_bytes(socket.as_raw_fd()), 0);
+        peer.write_all(&[0; 1000]).expect("there is room");
+        while unreceived_bytes(socket.as_raw_fd()) < 1000 {
+            std::thread::yield_now();
+        }
+        socket.read_exact(&mut [0; 600]).expect("they are there");
+        assert_eq!(unreceived_bytes(socket.as_raw_fd()), 400);
+    }
 
     #[test]
     fn what_a_peer_does_not_take_is_unacknowledged_until_it_does() {

@@ -30,7 +30,7 @@ use super::alarm::EventFd;
 use super::buffer_ring::{BufferRing, GROUP};
 use super::listen::Listeners;
 use super::process::restrict;
-use super::progress::{outgoing_bytes, peer_has_vanished};
+use super::progress::{outgoing_bytes, peer_has_vanished, unreceived_bytes};
 use super::{Completion, Entrance, Kernel, Peer, Queued, ReceiveOutcome, Unacknowledged};
 use crate::exchange::blocks::Block;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
@@ -365,6 +365,10 @@ impl Kernel for UringKernel {
         // SAFETY: the content is on the heap, is reached by nobody else while the block is in `sends`, and stays there
         // until the send's completion.
         unsafe { self.submit(entry.user_data(token(Operation::Send, id))) }
+    }
+
+    fn unreceived_bytes(&mut self, socket: RingSocket) -> usize {
+        unreceived_bytes(socket.descriptor)
     }
 
     fn unacknowledged(&mut self, socket: RingSocket) -> Unacknowledged {

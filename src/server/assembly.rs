@@ -116,6 +116,7 @@ impl Assembly {
                 rules,
                 drain_timeout: config.drain_timeout,
                 connections_max,
+                times_backlogs: config.max_queue_delay.is_some() || config.stage_times,
                 connection_age_max: config.max_connection_age,
                 seed: fastrand::u64(..),
                 budget_bytes: thread_budget_bytes(config.buffer_memory, io_threads, layout),

@@ -456,9 +456,10 @@ impl Client {
             let came = if self.is_error { 1 } else { bytes.len().min(answer.len() - matched) };
             let says = |code: ErrorCode| self.is_error && [0, code as u8][matched] == first;
             let refused = excuses.refusing && says(ErrorCode::Closing);
-            // What may have waited unseen, for credit or for buffers, counts from when it could have: while others waited, and
-            // as long again.
-            let waited_ns = now_ns - self.expected[index].written_at_ns + 2 * excuses.longest_wait_ns;
+            // What has waited unseen, for credit or for buffers, counts from when it could have: while others waited. In pools of
+            // very few buffers, one may wait for the next one's wait as well; and there may have been no room to write it.
+            let before_ns = self.expected[index.saturating_sub(1)].written_at_ns;
+            let waited_ns = now_ns - before_ns + 2 * excuses.longest_wait_ns;
             let is_late = excuses.shed_after_ns.is_some_and(|after_ns| waited_ns > after_ns);
             let shed = is_late && says(ErrorCode::Shed);
             if !refused && !shed {

@@ -87,6 +87,10 @@ impl Kernel for SimulatedKernel {
         ring.queue(Some(socket), Kind::Send { stream, id, block, checksum }, Duration::ZERO);
     }
 
+    fn unreceived_bytes(&mut self, socket: Descriptor) -> usize {
+        self.0.borrow().network.borrow().unreceived(socket)
+    }
+
     fn unacknowledged(&mut self, socket: Descriptor) -> Unacknowledged {
         self.0.borrow().network.borrow_mut().unacknowledged(socket)
     }

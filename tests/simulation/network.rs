@@ -356,6 +356,11 @@ impl Network {
         Outgoing::Taken(taken)
     }
 
+    /// Bytes that wait to be received.
+    pub fn unreceived(&self, descriptor: Descriptor) -> usize {
+        self.streams[self.stream_of(descriptor)].to_server.len()
+    }
+
     /// Bytes that the client's side has not acknowledged, a FIN behind them counts as one; or the memory of what it has not
     /// read.
     pub fn unacknowledged(&mut self, descriptor: Descriptor) -> Unacknowledged {

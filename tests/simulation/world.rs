@@ -187,6 +187,7 @@ impl World {
                 rules: Rules { layout: swarm.layout, limits: swarm.limits, timeouts: swarm.timeouts },
                 drain_timeout: swarm.drain_timeout,
                 connections_max: swarm.clients,
+                times_backlogs: swarm.max_queue_delay.is_some() || swarm.stage_times,
                 connection_age_max: swarm.max_connection_age,
                 seed: index as u64,
                 budget_bytes: swarm.budget_bytes,

@@ -29,7 +29,7 @@ impl Bench {
         let id = ConnectionId { slot: 3, generation: 7 };
         Bench {
             connection: Connection::new(id, (), 0, None),
-            turn: Turn { now_ns: 0, before_ns: 0, drain: Drain::No },
+            turn: Turn { now_ns: 0, drain: Drain::No },
             blocks: BlockPool::new(ConnectionLimits::SERVING.block_sizes(LAYOUT, 1 << 20)),
             waiting_since_ns: 0,
         }
@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn turn_at(&mut self, now_ns: u64) {
-        (self.turn.before_ns, self.turn.now_ns) = (self.turn.now_ns, now_ns);
+        self.turn.now_ns = now_ns;
     }
 
     fn end_of_stream(&mut self) {
@@ -430,6 +430,8 @@ fn what_waits_for_credit_has_waited() {
         bench.connection.send_completed(block, sent, bench.turn, &mut bench.blocks);
         assert!(matches!(bench.step(), Some(Step::Send(_))));
         assert!(matches!(bench.step(), Some(Step::Receive(_))));
+        assert!(bench.connection.resumes(bench.turn));
+        bench.connection.waits(8);
         bench.turn_at(2001 + peer_takes_ns);
         assert!(bench.receive(&requests(1)).is_some());
         assert_eq!(bench.waiting_since_ns, 1000 + peer_takes_ns, "for 1001 ns");
