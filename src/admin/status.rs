@@ -117,17 +117,17 @@ fn top_connections(watch: &Watch) -> Vec<Value> {
     let named = watch.subject.threads.iter().zip(&watch.subject.io_metrics);
     let mut entries: Vec<(&str, RosterEntry)> =
         named.flat_map(|((name, _), io)| io.roster.entries().into_iter().map(|entry| (name.as_str(), entry))).collect();
-    entries.sort_by_key(|(_, entry)| Reverse((entry.in_flight, entry.out_of_credit, entry.age_ns)));
+    entries.sort_by_key(|(_, entry)| Reverse((entry.in_flight, entry.out_of_credit, entry.age_seconds)));
     entries.truncate(ROSTER_MAX);
     entries
         .into_iter()
-        .map(|(thread, RosterEntry { peer, in_flight, out_of_credit, age_ns })| {
+        .map(|(thread, RosterEntry { peer, in_flight, out_of_credit, age_seconds })| {
             json!({
                 "thread": thread,
                 "peer": peer,
                 "in_flight": in_flight,
                 "out_of_credit": out_of_credit,
-                "age_seconds": rounded(age_ns as f64 / 1e9),
+                "age_seconds": age_seconds,
             })
         })
         .collect()

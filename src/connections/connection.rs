@@ -18,6 +18,7 @@
 
 mod deadlines;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode};
@@ -87,8 +88,8 @@ pub struct Connection<S> {
     answer_bytes_in_flight: usize,
     /// Requests to refuse once the answers owed are in the send buffer.
     refused: u32,
-    /// When it was accepted.
-    opened_at_ns: u64,
+    /// When it was accepted, in seconds, which are short enough for who looks at a page. 136 years fit.
+    opened_at_s: u32,
     /// When the last byte came.
     received_at_ns: u64,
     /// When the partial request's first byte came, later by as long as nothing was received since.
@@ -108,8 +109,8 @@ pub struct Connection<S> {
     progress_at_ns: u64,
     /// The longest time that it was seen to take until it acknowledged more.
     longest_step_ns: u64,
-    /// When it is old.
-    old_at_ns: Option<u64>,
+    /// When it is old, which is never at the very beginning.
+    old_at_ns: Option<NonZeroU64>,
     /// It is old: requests are refused from now on, as they are in a drain.
     is_old: bool,
     /// Since when, in a drain or because it is old, whatever the peer sends can be refused.
@@ -160,7 +161,7 @@ impl<S: Copy> Connection<S> {
             request_bytes_in_flight: 0,
             answer_bytes_in_flight: 0,
             refused: 0,
-            opened_at_ns: now_ns,
+            opened_at_s: seconds(now_ns),
             received_at_ns: now_ns,
             request_began_ns: now_ns,
             receive_since_ns: now_ns,
@@ -171,7 +172,7 @@ impl<S: Copy> Connection<S> {
             sent_at_ns: now_ns,
             progress_at_ns: now_ns,
             longest_step_ns: 0,
-            old_at_ns,
+            old_at_ns: old_at_ns.and_then(NonZeroU64::new),
             is_old: false,
             refusing_since_ns: None,
         }
@@ -469,9 +470,9 @@ impl<S: Copy> Connection<S> {
         self.event_sequence.wrapping_sub(self.response_sequence)
     }
 
-    /// When it was accepted.
-    pub fn opened_at_ns(&self) -> u64 {
-        self.opened_at_ns
+    /// How many seconds ago it was accepted.
+    pub fn age_seconds(&self, turn: Turn) -> u32 {
+        seconds(turn.now_ns).saturating_sub(self.opened_at_s)
     }
 
     /// Whether it is open and nothing is received from it until its peer takes answers, or until requests of it are scored.
@@ -530,6 +531,10 @@ impl<S: Copy> Connection<S> {
     fn holds_kernel(&self) -> bool {
         self.receive_in_kernel() || self.sends.send_in_kernel()
     }
+}
+
+fn seconds(nanoseconds: u64) -> u32 {
+    u32::try_from(nanoseconds / 1_000_000_000).unwrap_or(u32::MAX)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -40,7 +40,7 @@ impl<K: Kernel> IoThread<K> {
                     peer: self.kernel.peer(connection.socket).map(|peer| peer.to_string()),
                     in_flight: connection.bursts_in_flight(),
                     out_of_credit: connection.is_out_of_credit(self.parts.rules.limits, pressure),
-                    age_ns: self.turn.now_ns.saturating_sub(connection.opened_at_ns()),
+                    age_seconds: connection.age_seconds(self.turn),
                 })
             })
             .collect();

@@ -31,7 +31,7 @@ pub struct RosterEntry {
     /// Whether nothing is received from it until it takes answers.
     pub out_of_credit: bool,
     /// How long it has been open.
-    pub age_ns: u64,
+    pub age_seconds: u32,
 }
 
 impl Roster {
@@ -71,7 +71,7 @@ mod tests {
         roster.ask();
         roster.ask();
         assert!(roster.take_asked() && !roster.take_asked());
-        let entry = |in_flight| RosterEntry { peer: None, in_flight, out_of_credit: false, age_ns: 0 };
+        let entry = |in_flight| RosterEntry { peer: None, in_flight, out_of_credit: false, age_seconds: 0 };
         roster.answer((0..100).map(entry));
         assert_eq!(roster.entries().len(), ROSTER_MAX);
         roster.answer([entry(7)].into_iter());

@@ -3,6 +3,7 @@
 //! Only a peer can be late. Whoever waits for the model, for a buffer or for us to send or to receive is not.
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::{Connection, Ending, nanoseconds};
@@ -76,7 +77,7 @@ impl<S: Copy> Connection<S> {
             return None;
         }
         if !self.is_old {
-            return self.old_at_ns;
+            return self.old_at_ns.map(NonZeroU64::get);
         }
         let since_ns = self.refusing_since_ns.filter(|_| self.owes_nothing())?;
         let quiet_ns = since_ns.max(self.received_at_ns).saturating_add(nanoseconds(DRAIN_QUIET));
