@@ -607,8 +607,10 @@ fn busy_connections_are_told_of() {
     assert!(top[0]["thread"] == "io-0" || top[0]["thread"] == "io-1", "{top:?}");
     gate.open();
     client.expect([&request]);
-    let deaf = server.connect_deaf(1, &Request::of(FEATURE_DIM, &[1.0; 64 * FEATURE_DIM]));
+    let mut deaf = server.connect_deaf(1, &Request::of(FEATURE_DIM, &[1.0; 64 * FEATURE_DIM]));
     wait_until("who does not read is told of", || {
+        // It may be let write more after a while, until that is used up too.
+        deaf.send();
         let status = get(admin, "/status.json").body;
         status.contains("\"out_of_credit\":true")
     });
