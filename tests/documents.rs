@@ -23,8 +23,19 @@ const HANDED_TO_CLIENT: [&str; 2] = ["scripts/sweep.sh", "scripts/compare_builds
 const WITH_METRICS: [&str; 1] = ["--metrics-interval"];
 
 /// A word of a document is a path if it begins so.
-const FOLDERS: [&str; 11] =
-    [".ci/", "bench-client/", "benches/", "deploy/", "docs/", "fuzz/", "model/", "protocol/", "scripts/", "src/", "tests/"];
+const FOLDERS: [&str; 11] = [
+    ".ci/",
+    "bench-client/",
+    "benches/",
+    "deploy/",
+    "docs/",
+    "fuzz/",
+    "model/",
+    "protocol/",
+    "scripts/",
+    "src/",
+    "tests/",
+];
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
