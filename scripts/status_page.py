@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -220,13 +221,26 @@ def is_readable_without_script(programs, pictures):
             browser.picture(pictures / "no_script.png")
 
 
+def deaf_peer(port):
+    """One that asks and does not read: a drain waits for it, until it goes."""
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.connect(("127.0.0.1", port))
+    peer.settimeout(1)
+    request = struct.pack("<I64f", 64, *[1.0] * 64)
+    try:
+        while True:
+            peer.sendall(100 * request)
+    except TimeoutError:
+        return peer
+
+
 def says_when_the_server_ends(programs, pictures):
-    with Server(programs, "--shutdown-delay", "5s", "--drain-timeout", "1h") as server, Browser(1200, 900) as browser:
+    flags = ["--features", "1", "--shutdown-delay", "10s", "--drain-timeout", "1h"]
+    with Server(programs, *flags) as server, Browser(1200, 900) as browser:
         browser.open(server.url)
         wait_until("it is ready", lambda: browser.text("#badges").strip() == "ready")
-        # Who has sent a part of a request and waits is served until the drain's end, or until it goes.
-        peer = socket.create_connection(("127.0.0.1", server.port))
-        peer.sendall(b"\x01")
+        peer = deaf_peer(server.port)
         server.process.send_signal(signal.SIGTERM)
         wait_until("leaving shows", lambda: browser.text("#badges").strip() == "leaving")
         wait_until("draining shows", lambda: browser.text("#badges").strip() == "draining")
