@@ -38,7 +38,7 @@
 //!    next steps itself, as its role ([`batch::BatchRole`]).
 //! 4. [`batch::BatchProcessor::step`] polls everything that is there, and the model scores all of its
 //!    vectors where they lie, in parts if they are very many ([`disrust_model::Model::predict`]); if it fails, parts of them, until it is known for which
-//!    requests.
+//!    requests. Where waiting is bounded, who has waited for too long is answered with error 3 before.
 //! 5. The answers are written where the requests were, compacted at the front; where they are longer than the requests, from
 //!    before them on (`batch::answers`). A [`exchange::event::Response`] goes to the queue of
 //!    the thread that the event came from ([`exchange::response_queue`]), which is woken if it sleeps.

@@ -54,8 +54,8 @@ pub enum ErrorCode {
     BadVectorCount = 1,
     /// The model failed on this request. The connection goes on.
     ModelFailed = 2,
-    /// The server is overloaded and shed this request. The connection goes on. This server never sends it: it holds
-    /// a peer back through TCP instead; the code is reserved for servers of the same protocol that shed.
+    /// The server is overloaded and shed this request. The connection goes on. A server that was not told how long requests may
+    /// wait never sends it: it holds peers back through TCP.
     Shed = 3,
     /// The server is closing and did not take this request.
     Closing = 4,
