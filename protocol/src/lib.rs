@@ -10,13 +10,22 @@
 //! error answer  [u8 0][u8 code]                                        in the place of the answer it replaces
 //! ```
 //!
+//! A client may also say hello between two requests ([`HelloRequest`], [`ServerHello`]).
+//!
 //! Invariants: no valid answer starts with 0, so the first byte tells an answer from an error. Unless there are more outputs
 //! than features, an answer is shorter than its request; else it is longer, always ([`RequestLayout::growth_bytes_max`]).
 //! An error answer is shorter than any request and any answer.
 #![forbid(unsafe_code)]
 
+mod hello;
+
 use std::error::Error;
 use std::fmt;
+
+pub use hello::{
+    BadHelloAnswer, HELLO_ANSWER_BYTES_MAX, HELLO_ANSWER_CODE, HELLO_ANSWER_HEADER_BYTES, HELLO_MAGIC,
+    HELLO_REQUEST_BYTES, HelloAnswer, HelloRequest, MODEL_NAME_BYTES_MAX, ServerHello, read_hello_answer,
+};
 
 /// The largest `num_vectors` of one request.
 ///
@@ -59,6 +68,9 @@ pub enum ErrorCode {
     Shed = 3,
     /// The server is closing and did not take this request.
     Closing = 4,
+    /// A hello named another number of features than the server's model takes. Only a hello is answered with it: the server sends
+    /// the answers that it owes, then this, then closes.
+    WrongFeatureDim = 5,
 }
 
 impl fmt::Display for ErrorCode {
@@ -68,6 +80,7 @@ impl fmt::Display for ErrorCode {
             ErrorCode::ModelFailed => "the model failed on this request",
             ErrorCode::Shed => "the server is overloaded and shed this request",
             ErrorCode::Closing => "the server is closing and did not take this request",
+            ErrorCode::WrongFeatureDim => "the server's model takes another number of features",
         })
     }
 }
@@ -87,6 +100,7 @@ impl ErrorCode {
             2 => Some(ErrorCode::ModelFailed),
             3 => Some(ErrorCode::Shed),
             4 => Some(ErrorCode::Closing),
+            5 => Some(ErrorCode::WrongFeatureDim),
             _ => None,
         }
     }
@@ -335,6 +349,7 @@ mod tests {
         assert_eq!(ErrorCode::ModelFailed.answer(), [0, 2]);
         assert_eq!(ErrorCode::Shed.answer(), [0, 3]);
         assert_eq!(ErrorCode::Closing.answer(), [0, 4]);
+        assert_eq!(ErrorCode::WrongFeatureDim.answer(), [0, 5]);
     }
 
     #[test]
@@ -342,7 +357,7 @@ mod tests {
         for code in 0..=u8::MAX {
             match ErrorCode::from_code(code) {
                 Some(error) => assert_eq!(error.answer(), [0, code]),
-                None => assert!(!(1..=4).contains(&code)),
+                None => assert!(!(1..=5).contains(&code)),
             }
         }
     }
