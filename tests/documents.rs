@@ -23,10 +23,11 @@ const HANDED_TO_CLIENT: [&str; 2] = ["scripts/sweep.sh", "scripts/compare_builds
 const WITH_METRICS: [&str; 1] = ["--metrics-interval"];
 
 /// A word of a document is a path if it begins so.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 12] = [
     ".ci/",
     "bench-client/",
     "benches/",
+    "clients/",
     "deploy/",
     "docs/",
     "fuzz/",
