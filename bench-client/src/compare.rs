@@ -4,7 +4,7 @@
 //! chance of that between runs that do not differ is small. It is 1 in `C(a + b, a)` for one side (the rank-sum test at
 //! its extreme: Mann and Whitney, Annals of Mathematical Statistics 18, 1947), and all figures that may fail the
 //! comparison share [`FALSE_ALARMS_MAX`] (Bonferroni's bound; Dunn, Journal of the American Statistical Association 56,
-//! 1961). For the six of the default that takes five repeats each; with fewer nothing is decided, and that is said.
+//! 1961). For the seven of the default that takes five repeats each; with fewer nothing is decided, and that is said.
 //!
 //! That test takes repeats for independent, and they are not: a machine drifts, and the runs were taken one after the
 //! other. So, second, the change is beyond the noise band: [`DRIFT_FACTOR`] times the larger spread (maximum less
@@ -15,8 +15,8 @@
 //! (`scripts/compare_builds.sh`).
 //!
 //! Invariants: a figure that got worse is a regression, and exit status 4; two runs of different plans are compared,
-//! with a warning; repeats that were not valid are left out, and said so; a run that lost requests or connections is not
-//! compared, nor is a change laid to the server if others used different shares of the CPUs beside the runs.
+//! with a warning; repeats that were not valid are left out, and said so; a run that lost requests or connections, or whose
+//! server's model failed, is not compared, nor is a change laid to the server if others used different shares of the CPUs beside the runs.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -30,8 +30,9 @@ use crate::output::text::figure;
 use crate::summary::{OTHERS_SHARE_QUIET, Repeat, Report, SCHEMA, SCHEMA_VERSION, Spread, others_in_words};
 
 /// The figures that are shown, in order.
-const SHOWN: [&str; 12] = [
+const SHOWN: [&str; 13] = [
     "rate",
+    "shed",
     "response.p50",
     "response.p90",
     "response.p99",
@@ -144,7 +145,8 @@ fn print(
         let of = |report: &Report| Spread::of(report.repeats.iter().filter_map(|repeat| metric.value(repeat)));
         let (Some(a), Some(b)) = (of(before), of(after)) else { continue };
         let (change, band) = judge(metric, a, b, plan.noise);
-        let share = |part: f64| if a.median == 0.0 { 0.0 } else { 100.0 * part / a.median };
+        // Of nothing it is 0, or infinitely more.
+        let share = |part: f64| if part == 0.0 { 0.0 } else { 100.0 * part / a.median };
         let fails = change == Change::Worse && plan.metrics.contains(&metric);
         writeln!(
             out,
@@ -205,6 +207,9 @@ fn read(path: &Path) -> Result<Report, Failure> {
     if report.repeats.iter().any(|repeat| repeat.lost > 0) {
         return Err(wrong("it has a run that lost requests: nothing to compare".to_owned()));
     }
+    if report.repeats.iter().any(|repeat| repeat.errors.model_failed > 0) {
+        return Err(wrong("it has a run in which the model failed on requests: nothing to compare".to_owned()));
+    }
     let lost_connections = |repeat: &Repeat| repeat.reconnects.is_some_and(|reconnects| reconnects.closed > 0);
     if report.repeats.iter().any(|repeat| repeat.cut_off.is_some() || lost_connections(repeat)) {
         return Err(wrong("it has a run in which the server ended connections: nothing to compare".to_owned()));
@@ -253,14 +258,14 @@ mod tests {
         );
     }
 
-    /// The promise: the chance is that of the one order among all, and six figures take five repeats.
+    /// The promise: the chance is that of the one order among all, and seven figures take five repeats.
     #[test]
     fn few_repeats_decide_nothing() {
         assert!((chance_of_separation([1, 1]) - 1.0 / 2.0).abs() < 1e-12);
         assert!((chance_of_separation([5, 5]) - 1.0 / 252.0).abs() < 1e-12);
         assert!((chance_of_separation([2, 3]) - chance_of_separation([3, 2])).abs() < 1e-12);
-        assert!(too_few([4, 9], FALSE_ALARMS_MAX / 6.0).contains("4 and 9 valid repeats are too few"));
-        assert!(too_few([4, 4], FALSE_ALARMS_MAX / 6.0).contains("it takes 5 each (run --repeat 5)"));
+        assert!(too_few([4, 9], FALSE_ALARMS_MAX / 7.0).contains("4 and 9 valid repeats are too few"));
+        assert!(too_few([4, 4], FALSE_ALARMS_MAX / 7.0).contains("it takes 5 each (run --repeat 5)"));
     }
 
     /// The promise: what others took from one run and not from the other is not laid to the server.

@@ -57,6 +57,19 @@ pub enum Failure {
         /// The first of one connection.
         first: Box<Failure>,
     },
+    /// Requests were answered with errors, and nobody had said that they would be.
+    #[error(
+        "{count} requests were answered with an error ({kind}) in the measured time; the first, or one before it: {first}\n\
+         If that is meant to happen, say so: --accept-errors {kind}"
+    )]
+    ErrorAnswers {
+        /// Requests in the measured time.
+        count: u64,
+        /// The kind of error, as `--accept-errors` takes it.
+        kind: &'static str,
+        /// The first of one connection, in the warm-up too.
+        first: Box<Failure>,
+    },
     /// What was measured is the client or its machine, not the server.
     #[error("{verdict}")]
     Invalid {

@@ -34,10 +34,12 @@ enum Comparison {
 pub enum Metric {
     /// Of a distribution of times.
     Time(Distribution, Statistic),
-    /// Answers a second.
+    /// Answers with scores a second.
     Rate,
     /// Requests without an answer.
     Lost,
+    /// Requests that the server shed.
+    Shed,
     /// CPU time of the server a request.
     ServerCpu,
     /// CPU time of the client a request.
@@ -125,6 +127,7 @@ impl Metric {
             }
             Metric::Rate => Some(run.achieved_per_second),
             Metric::Lost => Some(run.lost as f64),
+            Metric::Shed => Some(run.errors.shed as f64),
             Metric::ServerCpu => run.server_cpu_ns_per_request,
             Metric::ClientCpu => Some(run.client_cpu_ns_per_request),
         }
@@ -132,7 +135,7 @@ impl Metric {
 
     /// Whether it is a time.
     pub fn is_time(self) -> bool {
-        !matches!(self, Metric::Rate | Metric::Lost)
+        !matches!(self, Metric::Rate | Metric::Lost | Metric::Shed)
     }
 }
 
@@ -180,6 +183,7 @@ impl FromStr for Metric {
         match text {
             "rate" => return Ok(Metric::Rate),
             "lost" => return Ok(Metric::Lost),
+            "shed" => return Ok(Metric::Shed),
             "server-cpu" => return Ok(Metric::ServerCpu),
             "client-cpu" => return Ok(Metric::ClientCpu),
             _ => {}
@@ -198,7 +202,7 @@ impl FromStr for Metric {
             let names: Vec<&str> = STATISTICS.iter().map(|(name, _)| *name).collect();
             format!(
                 "'{text}' is not {}, with response. (or nothing), service. or lag. before it, \
-                 nor rate, lost, server-cpu or client-cpu",
+                 nor rate, lost, shed, server-cpu or client-cpu",
                 names.join(", ")
             )
         })
@@ -227,6 +231,7 @@ impl fmt::Display for Metric {
         let (distribution, statistic) = match self {
             Metric::Rate => return formatter.write_str("rate"),
             Metric::Lost => return formatter.write_str("lost"),
+            Metric::Shed => return formatter.write_str("shed"),
             Metric::ServerCpu => return formatter.write_str("server-cpu"),
             Metric::ClientCpu => return formatter.write_str("client-cpu"),
             Metric::Time(distribution, statistic) => (distribution, statistic),
@@ -264,6 +269,7 @@ mod tests {
         assert_eq!(limit("service.p99.9 > 1.5ms").bound, 1_500_000.0);
         assert_eq!(limit("lag.max>=1s").metric, Metric::Time(Distribution::Lag, Statistic::Max));
         assert_eq!((limit("rate<50k").bound, limit("lost>0").bound), (50_000.0, 0.0));
+        assert_eq!((limit("shed>1k").metric, limit("shed>1k").bound), (Metric::Shed, 1000.0));
         assert_eq!(limit("server-cpu<800ns").metric, Metric::ServerCpu);
     }
 

@@ -1,7 +1,7 @@
 //! `run`: measures once or several times, prints each result, writes the files, and judges.
 //!
-//! Invariants: the table is printed even if the run fails by a limit, by losses, by a late client, or because the server
-//! ended a connection; a wrong answer leaves nothing to print. The files hold all repeats; the histograms' files hold
+//! Invariants: the table is printed even if the run fails by a limit, by losses, by error answers, by a late client, or because
+//! the server ended a connection; a wrong answer leaves nothing to print. The files hold all repeats; the histograms' files hold
 //! their sum. A repeat that is not valid is taken again as long as [`retakes`] lasts; it stays in the JSON, and what it lost
 //! counts as lost.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ use crate::args::RunPlan;
 use crate::connect::Target;
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::load::error_answers::Unscored;
 use crate::load::{Measurement, measure_so_far};
 use crate::output::progress::Progress;
 use crate::output::{self, text};
@@ -35,7 +36,7 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
     };
     text::print_head(&report, out).map_err(Failure::local("print"))?;
     let mut measurements: Vec<Measurement> = Vec::new();
-    let (mut first_lost, mut cut_off) = (None, None);
+    let (mut first_lost, mut first_errors, mut cut_off) = (None, [None, None], None);
     let mut metrics = plan.server_metrics.as_deref().map(MetricsFile::open).transpose()?;
     while report.repeats.len() < plan.repeat as usize {
         let progress = Progress::new(&load, report.repeats.len() as u32, plan.repeat);
@@ -53,6 +54,9 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
         }
         text::print_repeat(&repeat, out).map_err(Failure::local("print"))?;
         first_lost = first_lost.or(measurement.tally.first_lost.take());
+        for (first, found) in first_errors.iter_mut().zip(&mut measurement.tally.first_errors) {
+            *first = first.take().or(found.take());
+        }
         cut_off = measurement.cut_off.take();
         if !repeat.valid && cut_off.is_none() && report.retaken.len() < retakes(plan.repeat) {
             writeln!(out, "this repeat is taken again").map_err(Failure::local("print"))?;
@@ -69,7 +73,7 @@ pub fn run(target: &Target, plan: &RunPlan, out: &mut impl Write) -> Result<(), 
         text::print_spread(&report.repeats, out).map_err(Failure::local("print"))?;
     }
     output::write_files(&plan.output, &report, &measurements)?;
-    cut_off.map_or_else(|| judge(plan, &report, first_lost), Err)
+    cut_off.map_or_else(|| judge(plan, &report, first_lost, first_errors), Err)
 }
 
 /// How many repeats that are not valid are taken again, of all of a run: as many as it has, so that it takes at most
@@ -80,7 +84,12 @@ fn retakes(repeats: u32) -> usize {
 }
 
 /// What a script must not miss, the worst first.
-fn judge(plan: &RunPlan, report: &Report, first_lost: Option<Failure>) -> Result<(), Failure> {
+fn judge(
+    plan: &RunPlan,
+    report: &Report,
+    first_lost: Option<Failure>,
+    first_errors: [Option<Failure>; Unscored::ALL.len()],
+) -> Result<(), Failure> {
     let Report { repeats, retaken, .. } = report;
     if let Some(invalid) = repeats.iter().find(|repeat| !repeat.valid) {
         return Err(Failure::Invalid { verdict: invalid.verdict() });
@@ -88,6 +97,12 @@ fn judge(plan: &RunPlan, report: &Report, first_lost: Option<Failure>) -> Result
     if let Some(first) = first_lost {
         let lost = repeats.iter().chain(retaken).map(|repeat| repeat.lost).sum();
         return Err(Failure::Lost { lost, first: Box::new(first) });
+    }
+    for (kind, first) in Unscored::ALL.into_iter().zip(first_errors) {
+        if let (Some(first), false) = (first, plan.accept_errors.contains(&kind)) {
+            let count = repeats.iter().chain(retaken).map(|repeat| repeat.errors.of(kind)).sum();
+            return Err(Failure::ErrorAnswers { count, kind: kind.name(), first: Box::new(first) });
+        }
     }
     for limit in &plan.fail_if {
         let Some(median) = Spread::of(repeats.iter().filter_map(|repeat| limit.metric.value(repeat))) else {

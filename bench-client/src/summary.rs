@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
+use crate::load::error_answers::ErrorAnswers;
 use crate::load::{Load, Loop, Measurement, Reconnects};
 use crate::server_figures::ServerFigures;
 
@@ -109,12 +110,19 @@ pub struct Repeat {
     pub invalid_cause: Option<InvalidCause>,
     /// Open loop: requests on the schedule, a second.
     pub offered_per_second: Option<f64>,
-    /// Answers that arrived, a second.
+    /// Answers with scores that arrived, a second.
     pub achieved_per_second: f64,
     /// Vectors of those answers, a second.
     pub vectors_per_second: f64,
-    /// Answers that arrived in the measured time, all of them right.
+    /// Answers with scores that arrived in the measured time, all of them right.
     pub answered: u64,
+    /// Requests that were answered with an error: those that became due in the measured time (open loop), or whose errors
+    /// arrived in it (closed loop). No time is of them, and no rate.
+    #[serde(default)]
+    pub errors: ErrorAnswers,
+    /// Their share of all requests on the schedule (open loop), or of all answers (closed loop).
+    #[serde(default)]
+    pub error_share: f64,
     /// Requests without an answer.
     pub lost: u64,
     /// Requests on the schedule that the client never came to send.
@@ -277,6 +285,9 @@ impl Repeat {
             achieved_per_second: tally.answered as f64 / seconds,
             vectors_per_second: tally.vectors as f64 / seconds,
             answered: tally.answered,
+            errors: tally.errors,
+            error_share: tally.errors.count() as f64
+                / if is_open { tally.scheduled } else { tally.answered + tally.errors.count() }.max(1) as f64,
             lost: tally.lost,
             unsent: tally.unsent,
             held_back: tally.held_back,
@@ -332,7 +343,7 @@ impl Repeat {
                 self.invalid_reasons.push(reason);
             }
         }
-        let has_answers = self.offered_per_second.is_some() || self.answered + self.lost > 0;
+        let has_answers = self.offered_per_second.is_some() || self.answered + self.errors.count() + self.lost > 0;
         self.valid = self.invalid_reasons.is_empty() && has_answers;
         if !self.valid {
             let nothing = || (InvalidCause::NothingAnswered, "no answer came in the measured time".to_owned());
@@ -414,6 +425,8 @@ mod tests {
             achieved_per_second: 1000.0,
             vectors_per_second: 1000.0,
             answered: 1000,
+            errors: ErrorAnswers::default(),
+            error_share: 0.0,
             lost: 0,
             unsent,
             held_back: 0,

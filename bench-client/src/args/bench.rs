@@ -52,6 +52,7 @@ impl BenchPlan {
             connect_rate: None,
             reconnect_every: None,
             reconnect_on_close: false,
+            counts_errors: false,
             slow_readers: 0,
             expectation: Expectation::Sum,
             server_pid: self.server_pid,

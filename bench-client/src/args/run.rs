@@ -11,6 +11,7 @@ use clap::{Args, value_parser};
 use super::cpu_list::{CpuList, cpu_list};
 use super::{CONNECTIONS_MAX, WINDOW_MAX, heading};
 use crate::limit::{Limit, Metric, rate};
+use crate::load::error_answers::Unscored;
 use crate::load::mix::VectorMix;
 use crate::load::schedule::{Arrival, Arrivals};
 use crate::load::truth::{Expectation, ExpectedFiles};
@@ -70,6 +71,10 @@ pub struct RunPlan {
     /// far.
     #[arg(long, help_heading = heading::CONNECTIONS)]
     pub reconnect_on_close: bool,
+    /// Error answers that are meant to come: shed (error 3, the server was overloaded), model-failed (error 2). Both are counted
+    /// and shown in any case, apart from the times and rates of what was scored; what is not named here fails the run.
+    #[arg(long, help_heading = heading::VERDICT, value_name = "KIND", value_delimiter = ',')]
+    pub accept_errors: Vec<Unscored>,
     /// Shows the server's own stage times and counts of the measured time, from the file that its stdout goes to; the
     /// server is built with its metrics, and prints them often (`--metrics-interval 1s`).
     #[arg(long, help_heading = heading::SERVER, value_name = "FILE")]
@@ -236,7 +241,7 @@ pub struct ComparePlan {
     #[arg(long, default_value_t = 0.05, value_parser = precision)]
     pub noise: f64,
     /// The figures that may fail the comparison (`p99`, `service.p50`, `rate`, `server-cpu`); others are only shown.
-    #[arg(long, value_delimiter = ',', default_value = "p50,p99,service.p50,service.p99,rate,server-cpu")]
+    #[arg(long, value_delimiter = ',', default_value = "p50,p99,service.p50,service.p99,rate,shed,server-cpu")]
     pub metrics: Vec<Metric>,
 }
 
@@ -284,6 +289,7 @@ impl ProbePlan {
             connect_rate: None,
             reconnect_every: None,
             reconnect_on_close: false,
+            counts_errors: false,
             slow_readers: 0,
             expectation: Expectation::Sum,
             server_pid: None,
@@ -310,6 +316,7 @@ impl ClientPlan {
             connect_rate: self.connect_rate,
             reconnect_every: self.reconnect_every,
             reconnect_on_close: false,
+            counts_errors: true,
             slow_readers: self.slow_readers,
             expectation: self.expectation(),
             server_pid: self.server_pid,

@@ -16,11 +16,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, MAX_VECTORS_PER_REQUEST, answer_bytes};
+use disrust_protocol::ErrorCode;
 use socket2::{SockAddr, Socket, Type};
 
 use crate::connect::socket_for;
 use crate::failure::{Failure, Fault};
+use crate::load::answer_stream::{ANSWER_BYTES_MAX, AnswerStream};
+use crate::load::error_answers::Unscored;
 use crate::load::request_stream::{Mismatch, RequestStream};
 
 /// Writes of one connection that are told apart while their answers are owed; later ones count as part of the last.
@@ -30,9 +32,6 @@ const BURSTS_MAX: usize = 16 * 1024;
 
 /// Room for bursts at the start: as many as most connections ever need, so that few ever grow.
 const BURSTS_START: usize = 256;
-
-/// The bytes of the largest answer, which may have to wait for its end.
-const PARTIAL_BYTES: usize = answer_bytes(MAX_VECTORS_PER_REQUEST);
 
 /// Requests that went to the kernel together.
 #[derive(Debug, Clone, Copy)]
@@ -51,10 +50,21 @@ enum Readiness {
     Writable,
     /// The kernel had no room; it will tell when it has.
     Full,
-    /// The server is closing, and takes none any more.
-    Refused,
     /// The server has ended the connection, and another one has not been begun.
     Ended,
+}
+
+/// Answers that were taken together: their requests follow each other, were sent together and have the same outcome.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    /// The first of the requests, in the stream.
+    pub request: u64,
+    /// How many they are.
+    pub count: u64,
+    /// When they were sent.
+    pub sent_at_ns: u64,
+    /// The error that answered them; none: their scores are right.
+    pub unscored: Option<Unscored>,
 }
 
 /// What was under way on a connection that the server has ended.
@@ -83,28 +93,19 @@ pub struct Connection<'a> {
     /// The request at which this socket is replaced.
     socket_end: u64,
     sent_bytes: u64,
-    received_bytes: u64,
-    /// Where the answer to `sent` would begin: bytes up to here are owed.
-    owed_end: u64,
+    answers: AnswerStream<'a>,
     /// Where the answer to `answered` ends.
     answer_end: u64,
-    /// Of an answer that is checked with a tolerance: the request, and the part that has come.
-    near_request: u64,
-    partial: Vec<u8>,
-    /// The first byte of an error answer has come, and is not in `received_bytes`.
-    error_begun: bool,
-    /// Requests behind the answers that have come which the server refused because it is closing.
-    refused: u64,
     bursts: VecDeque<Burst>,
     /// When something last moved: answers came, the socket was made, or it had no room although nothing was under way.
     progress_ns: u64,
 }
 
 impl<'a> Connection<'a> {
-    /// The connection `index` over `socket`, which is connected, and nonblocking from the start of the run on.
-    pub fn new(socket: Socket, index: usize, requests: &'a RequestStream) -> Connection<'a> {
+    /// The connection `index` over `socket`, which is connected, and nonblocking from the start of the run on. If
+    /// `counts_errors`, errors that end no connection are answers.
+    pub fn new(socket: Socket, index: usize, requests: &'a RequestStream, counts_errors: bool) -> Connection<'a> {
         let first_request = requests.first_request(index);
-        let answer_start = requests.answer_start(first_request);
         Connection {
             socket,
             requests,
@@ -116,13 +117,8 @@ impl<'a> Connection<'a> {
             answered: first_request,
             socket_end: u64::MAX,
             sent_bytes: requests.request_start(first_request),
-            received_bytes: answer_start,
-            owed_end: answer_start,
-            answer_end: answer_start + requests.answer_bytes(first_request),
-            near_request: first_request,
-            partial: Vec::with_capacity(PARTIAL_BYTES),
-            error_begun: false,
-            refused: 0,
+            answers: AnswerStream::new(requests, first_request, counts_errors),
+            answer_end: requests.answer_start(first_request + 1),
             bursts: VecDeque::with_capacity(BURSTS_START),
             progress_ns: 0,
         }
@@ -137,13 +133,13 @@ impl<'a> Connection<'a> {
     pub fn greet(&mut self, timeout: Duration) -> Result<(), Failure> {
         self.claim(1);
         self.send(0)?;
-        let mut buffer = [0; PARTIAL_BYTES];
-        while self.received_bytes < self.owed_end {
+        let mut buffer = [0; ANSWER_BYTES_MAX];
+        while !self.answers.is_complete() {
             if self.receive_once(&mut buffer)?.is_none() {
                 return Err(self.failure(self.answered, Fault::Stalled(timeout)));
             }
         }
-        self.take_answers(0, |_, _| ());
+        self.take_answers(0, |_| ());
         Ok(())
     }
 
@@ -159,14 +155,19 @@ impl<'a> Connection<'a> {
 
     /// Whether requests that become due can go out now.
     pub fn takes_requests(&self) -> bool {
-        self.readiness == Readiness::Writable && self.sent < self.socket_end
+        self.is_writable() && self.sent < self.socket_end
+    }
+
+    /// A server that is closing takes none any more.
+    fn is_writable(&self) -> bool {
+        self.readiness == Readiness::Writable && self.answers.refused() == 0
     }
 
     /// Sends what is due and tells whether all of it is with the kernel; `now_ns` is when that was.
     pub fn send(&mut self, now_ns: u64) -> Result<bool, Failure> {
         let end = self.due.min(self.socket_end);
         let end_byte = self.requests.request_start(end);
-        while self.sent_bytes < end_byte && self.readiness == Readiness::Writable {
+        while self.sent_bytes < end_byte && self.is_writable() {
             let bytes = self.requests.requests(self.sent_bytes, end_byte);
             match self.socket.write(bytes) {
                 Ok(bytes) => self.sent_bytes += bytes as u64,
@@ -183,7 +184,7 @@ impl<'a> Connection<'a> {
         let sent = if self.sent_bytes == end_byte { end } else { self.wholly_sent() };
         if sent > self.sent {
             self.sent = sent;
-            self.owed_end = self.requests.answer_start(sent);
+            self.answers.owe_up_to(sent);
             self.push_burst(Burst { end: sent, sent_at_ns: now_ns });
         }
         Ok(sent == self.due)
@@ -212,9 +213,7 @@ impl<'a> Connection<'a> {
         {
             return Err(self.failure(self.sent, Fault::Reconnect(source)));
         }
-        if self.readiness != Readiness::Refused {
-            self.readiness = Readiness::Writable;
-        }
+        self.readiness = Readiness::Writable;
         Ok(())
     }
 
@@ -236,26 +235,26 @@ impl<'a> Connection<'a> {
     /// Receives and verifies what is there, and tells whether that was anything. A short read means that it was all,
     /// unless the stream has ended: then the end comes next, and no further event would tell of it.
     pub fn receive(&mut self, buffer: &mut [u8], read_closed: bool) -> Result<bool, Failure> {
-        let before = self.received_bytes;
+        let before = self.answers.place();
         while let Some(bytes) = self.receive_once(buffer)? {
             if bytes < buffer.len() && !read_closed {
                 break;
             }
         }
-        Ok(self.received_bytes > before)
+        Ok(self.answers.place() > before)
     }
 
     /// Receives and verifies what one read brings: its bytes, or `None` if nothing is there yet.
     pub fn receive_once(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Failure> {
-        let held_bytes = usize::from(self.error_begun);
-        buffer[..held_bytes].fill(0);
+        let begun_bytes = self.answers.begin(buffer);
         loop {
-            match self.socket.read(&mut buffer[held_bytes..]) {
+            match self.socket.read(&mut buffer[begun_bytes..]) {
                 Ok(0) => return Err(self.closed_early()),
                 Ok(bytes) => {
-                    self.error_begun = false;
-                    let bytes = held_bytes + bytes;
-                    return self.verify(&buffer[..bytes]).map(|()| Some(bytes));
+                    let bytes = begun_bytes + bytes;
+                    let checked = self.answers.check(&buffer[..bytes]);
+                    let failure = |Mismatch { request, fault }| self.failure(request, fault);
+                    return checked.map(|()| Some(bytes)).map_err(failure);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -264,97 +263,45 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn verify(&mut self, received: &[u8]) -> Result<(), Failure> {
-        if self.readiness == Readiness::Refused {
-            return self.verify_refusals(received);
-        }
-        let owed_bytes = (self.owed_end - self.received_bytes) as usize;
-        let (owed, unasked) = received.split_at(received.len().min(owed_bytes));
-        let checked = if self.requests.is_exact() {
-            self.requests.check_exact(self.received_bytes, owed.len(), received)
-        } else {
-            let next = self.requests.check_near(self.near_request, &mut self.partial, owed);
-            next.map(|request| self.near_request = request)
-        };
-        if let Err(Mismatch { request, fault }) = checked {
-            return self.mismatched(request, fault, received);
-        }
-        self.received_bytes += owed.len() as u64;
-        if !unasked.is_empty() {
-            return Err(self.failure(self.sent, Fault::Unasked(unasked.len())));
-        }
-        Ok(())
-    }
-
-    /// The answers in `bytes` before the one to `request` are right. That one is not, unless it is the first byte of an
-    /// error answer, of which the second one will say more, or says that the server is closing.
-    #[cold]
-    fn mismatched(&mut self, request: u64, fault: Fault, bytes: &[u8]) -> Result<(), Failure> {
-        let before = self.received_bytes;
-        let start = self.requests.answer_start(request);
-        self.received_bytes = start;
-        match fault {
-            Fault::ErrorAnswer(ErrorCode::Closing) => {
-                self.readiness = Readiness::Refused;
-                self.refused = 1;
-                let behind = start + ERROR_ANSWER_BYTES as u64 - before;
-                self.verify_refusals(&bytes[behind as usize..])
-            }
-            Fault::Byte { index: 0, received: 0, .. } if start + 1 == before + bytes.len() as u64 => {
-                self.error_begun = true;
-                Ok(())
-            }
-            fault => Err(self.failure(request, fault)),
-        }
-    }
-
-    /// Behind a request that the server did not take because it is closing, it takes none.
-    fn verify_refusals(&mut self, received: &[u8]) -> Result<(), Failure> {
-        let (refusals, rest) = received.as_chunks::<ERROR_ANSWER_BYTES>();
-        let is_refusal = |answer: &[u8; ERROR_ANSWER_BYTES]| *answer == ErrorCode::Closing.answer();
-        if !refusals.iter().all(is_refusal) || rest.first().is_some_and(|byte| *byte != 0) {
-            return Err(self.failure(self.requests_received() + self.refused, Fault::AfterClosing));
-        }
-        self.refused += refusals.len() as u64;
-        self.error_begun = !rest.is_empty();
-        if self.requests_received() + self.refused > self.sent {
-            return Err(self.failure(self.sent, Fault::Unasked(received.len())));
-        }
-        Ok(())
-    }
-
     /// The server's refusal of a request because it is closing, if there was one.
     pub fn refusal(&self) -> Option<Failure> {
-        let closing = || self.failure(self.requests_received(), Fault::ErrorAnswer(ErrorCode::Closing));
-        (self.readiness == Readiness::Refused).then(closing)
+        let closing = || self.failure(self.answers.next_request(), Fault::ErrorAnswer(ErrorCode::Closing));
+        (self.answers.refused() > 0).then(closing)
     }
 
     /// Whether all that is under way is refused.
     pub fn is_all_refused(&self) -> bool {
-        self.sent - self.answered == self.refused
+        self.sent - self.answered == self.answers.refused()
     }
 
-    /// Hands the answers that are whole since the last time to `take`, in groups: when their requests were sent, and
-    /// how many there are. Returns the vectors of all of them.
-    pub fn take_answers(&mut self, now_ns: u64, mut take: impl FnMut(u64, u64)) -> u64 {
-        let (before, mut vectors) = (self.answered, 0);
-        while self.answer_end <= self.received_bytes {
+    /// Hands the answers that are whole since the last time to `take`, in groups. Returns the vectors that were scored.
+    pub fn take_answers(&mut self, now_ns: u64, mut take: impl FnMut(Taken)) -> u64 {
+        let (mut taken, mut vectors) = (self.answered, 0);
+        while self.answer_end <= self.answers.place() {
             vectors += self.requests.vectors(self.answered);
             self.answered += 1;
             self.answer_end += self.requests.answer_bytes(self.answered);
         }
         self.progress_ns = now_ns;
-        let mut taken = before;
         while taken < self.answered {
-            let burst = self.bursts.front().expect("every request under way is in a burst");
-            let end = burst.end.min(self.answered);
-            take(burst.sent_at_ns, end - taken);
+            let burst = *self.bursts.front().expect("every request under way is in a burst");
+            let (end, unscored) = self.answers.take_alike(taken, burst.end.min(self.answered));
+            if unscored.is_some() {
+                vectors -= (taken..end).map(|request| self.requests.vectors(request)).sum::<u64>();
+            }
+            take(Taken { request: taken, count: end - taken, sent_at_ns: burst.sent_at_ns, unscored });
             taken = end;
             if burst.end == end {
                 self.bursts.pop_front();
             }
         }
         vectors
+    }
+
+    /// That `request` was answered with an error.
+    #[cold]
+    pub fn unscored(&self, request: u64, kind: Unscored) -> Failure {
+        self.failure(request, Fault::ErrorAnswer(kind.code()))
     }
 
     /// The request that has waited for `timeout` without anything moving, if there is one.
@@ -401,16 +348,12 @@ impl<'a> Connection<'a> {
     /// The server has ended the connection: gives up what is under way. What is due and not sent waits for the next
     /// socket, as does a request that is sent in part.
     pub fn give_up(&mut self, now_ns: u64) -> GivenUp {
-        let refused = std::mem::take(&mut self.refused);
+        let refused = self.answers.refused();
         let given_up = GivenUp { refused, lost: self.sent - self.answered - refused };
         self.answered = self.sent;
         self.sent_bytes = self.requests.request_start(self.sent);
-        self.received_bytes = self.requests.answer_start(self.sent);
-        self.owed_end = self.received_bytes;
-        self.answer_end = self.received_bytes + self.requests.answer_bytes(self.sent);
-        self.near_request = self.sent;
-        self.partial.clear();
-        self.error_begun = false;
+        self.answers.restart(self.sent);
+        self.answer_end = self.requests.answer_start(self.sent + 1);
         self.bursts.clear();
         // The server is done with it, and need not wait for us. If this fails, the connection is down already.
         let _ = self.socket.shutdown(Shutdown::Both);
@@ -436,18 +379,7 @@ impl<'a> Connection<'a> {
 
     #[cold]
     fn closed_early(&self) -> Failure {
-        let begun_bytes =
-            self.received_bytes - self.requests.answer_start(self.requests_received()) + u64::from(self.error_begun);
-        self.failure(self.requests_received(), Fault::ClosedEarly(begun_bytes as usize))
-    }
-
-    /// Answers that are whole, taken or not.
-    fn requests_received(&self) -> u64 {
-        let mut request = self.answered;
-        while self.requests.answer_start(request + 1) <= self.received_bytes {
-            request += 1;
-        }
-        request
+        self.failure(self.answers.next_request(), Fault::ClosedEarly(self.answers.begun_bytes()))
     }
 
     /// What was wrong at the stream's request `request`, counted as this connection sent it.

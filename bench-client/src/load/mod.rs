@@ -1,6 +1,7 @@
 //! The load engine: connections, threads and phases of one measured run.
 //!
-//! It prints nothing and judges nothing: it returns a [`Measurement`], or the [`Failure`] of the first wrong answer.
+//! It prints nothing and judges nothing: it returns a [`Measurement`], or the [`Failure`] of the first wrong answer. What
+//! the server shed, or its model failed on, is no wrong answer where that is counted ([`error_answers`]).
 //! [`measure`] connects, gives each [`worker`] its connections and schedule, starts all of them at one instant, adds up
 //! what they [`recorder`] sends, reads CPU times at both ends of the measured time, and waits for the last answer.
 //!
@@ -17,11 +18,13 @@
 //! Invariants: all workers have the same start; what was measured lies between the same two instants for all.
 #![forbid(unsafe_code)]
 
+pub mod error_answers;
 pub mod mix;
 pub mod recorder;
 pub mod schedule;
 pub mod truth;
 
+mod answer_stream;
 mod connection;
 mod request_stream;
 mod slow_readers;
@@ -96,6 +99,8 @@ pub struct Load {
     pub reconnect_every: Option<u64>,
     /// Goes on when the server ends a connection: makes it again, and counts.
     pub reconnect_on_close: bool,
+    /// Goes on when a request is answered with an error that ends no connection, and counts it.
+    pub counts_errors: bool,
     /// Connections beside the measured ones that ask much and read little.
     pub slow_readers: u32,
     /// Which answers are right.
@@ -214,7 +219,7 @@ pub fn measure_so_far(
             }));
         }
         drop((full_sender, ready_sender));
-        let slow = scope.spawn(|| slow_readers::run(slow, &stream, &timetable.stop));
+        let slow = scope.spawn(|| slow_readers::run(slow, &stream, load.counts_errors, &timetable.stop));
         let all_ready = starts.iter().all(|_| ready.recv().is_ok());
         let started_at = SystemTime::now() + START_DELAY;
         let start = Instant::now() + START_DELAY;
@@ -284,7 +289,7 @@ fn connect_all<'a>(
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         let socket = connect(target)?;
-        let mut connection = Connection::new(socket, index, stream);
+        let mut connection = Connection::new(socket, index, stream, load.counts_errors);
         if load.greeting {
             connection.greet(target.timeout)?;
         }

@@ -131,47 +131,26 @@ impl RequestStream {
         self.requests.slice(from, ((to - from) as usize).min(SLICE_BYTES_MAX))
     }
 
+    /// The request whose answer has the byte `place` of the stream of answers.
+    pub fn request_at(&self, place: u64) -> u64 {
+        let (cycle_bytes, cycle) = (self.answers.cycle_bytes as u64, self.vectors.len() as u64);
+        let in_cycle = self.answers.starts.partition_point(|start| *start as u64 <= place % cycle_bytes) - 1;
+        place / cycle_bytes * cycle + in_cycle as u64
+    }
+
     /// Whether answers are compared by their bytes; if not, [`RequestStream::check_near`] is for them.
     pub fn is_exact(&self) -> bool {
         self.tolerance == 0.0
     }
 
-    /// Whether the `owed_bytes` at the front of `received` are what the stream of answers has at byte `from`. What else
-    /// there is only helps to tell what is wrong; at most [`SLICE_BYTES_MAX`] in all.
-    pub fn check_exact(&self, from: u64, owed_bytes: usize, received: &[u8]) -> Result<(), Mismatch> {
-        let owed = &received[..owed_bytes];
-        if self.answers.slice(from, owed_bytes) == owed { Ok(()) } else { Err(self.mismatch(from, received)) }
+    /// Whether `received`, at most [`SLICE_BYTES_MAX`], is what the stream of answers has from the byte `from` on.
+    pub fn is_as_expected(&self, from: u64, received: &[u8]) -> bool {
+        self.answers.slice(from, received.len()) == received
     }
 
-    /// Whether the answers in `received`, from the one to `request` on, are within the tolerance. `partial` is what has
-    /// come of an answer that is not whole; returns the request of the next answer that will be.
-    pub fn check_near(&self, mut request: u64, partial: &mut Vec<u8>, received: &[u8]) -> Result<u64, Mismatch> {
-        let mut rest = received;
-        loop {
-            let bytes = self.answer_bytes(request) as usize;
-            let (frame, whole) = if partial.is_empty() && rest.len() >= bytes {
-                let (frame, behind) = rest.split_at(bytes);
-                rest = behind;
-                (frame, true)
-            } else {
-                let (head, behind) = rest.split_at((bytes - partial.len()).min(rest.len()));
-                partial.extend_from_slice(head);
-                rest = behind;
-                (partial.as_slice(), partial.len() == bytes)
-            };
-            if let Err(fault) = self.check_frame(request, frame) {
-                return Err(Mismatch { request, fault });
-            }
-            if !whole {
-                return Ok(request);
-            }
-            partial.clear();
-            request += 1;
-        }
-    }
-
-    /// Checks as much of the answer to `request` as there is: all of it, or too little to be more than a beginning.
-    fn check_frame(&self, request: u64, frame: &[u8]) -> Result<(), Fault> {
+    /// Checks as much of the answer to `request` as there is, with the tolerance: all of it, or too little to be more than a
+    /// beginning.
+    pub fn check_near(&self, request: u64, frame: &[u8]) -> Result<(), Fault> {
         let expected = self.scores_of(self.in_cycle(request));
         if let Some(&count) = frame.first().filter(|count| **count != 0 && usize::from(**count) != expected.len()) {
             read_answer(&[count])?;
@@ -189,16 +168,16 @@ impl RequestStream {
         }
     }
 
-    /// Finds the first wrong answer in `received`, which differs from the answers at `from`, and what is wrong with it.
+    /// Finds the first wrong answer in `received`, which differs from the answers at `from` and is at most
+    /// [`SLICE_BYTES_MAX`], and what is wrong with it.
     #[cold]
-    fn mismatch(&self, from: u64, received: &[u8]) -> Mismatch {
+    pub fn mismatch(&self, from: u64, received: &[u8]) -> Mismatch {
         let expected = self.answers.slice(from, received.len());
         let same_bytes = expected.iter().zip(received).take_while(|(expected, byte)| expected == byte).count();
         let wrong = from + same_bytes as u64;
-        let (cycle_bytes, cycle) = (self.answers.cycle_bytes as u64, self.vectors.len() as u64);
-        let wrong_in_cycle = (wrong % cycle_bytes) as usize;
-        let in_cycle = self.answers.starts.partition_point(|start| *start <= wrong_in_cycle) - 1;
-        let request = wrong / cycle_bytes * cycle + in_cycle as u64;
+        let wrong_in_cycle = (wrong % self.answers.cycle_bytes as u64) as usize;
+        let request = self.request_at(wrong);
+        let in_cycle = self.in_cycle(request);
         let answer_start = self.answers.starts[in_cycle];
         let answer: Vec<u8> =
             self.answers.bytes[answer_start..wrong_in_cycle].iter().chain(&received[same_bytes..]).copied().collect();
@@ -293,11 +272,12 @@ mod tests {
                 }
                 assert_eq!(request, first + 5);
                 let right = answers(&stream, first, 5);
-                assert!(stream.check_exact(stream.answer_start(first), right.len(), &right).is_ok());
-                assert!(
-                    stream.check_exact(stream.answer_start(first) + 1, right.len() - 1, &right[1..]).is_ok(),
-                    "inside an answer"
-                );
+                assert!(stream.is_as_expected(stream.answer_start(first), &right));
+                assert!(stream.is_as_expected(stream.answer_start(first) + 1, &right[1..]), "inside an answer");
+                for request in first..first + 5 {
+                    let (start, end) = (stream.answer_start(request), stream.answer_start(request + 1));
+                    assert_eq!((stream.request_at(start), stream.request_at(end - 1)), (request, request));
+                }
             }
         }
     }
@@ -314,8 +294,8 @@ mod tests {
             for bit in 0..8 {
                 let mut wrong = right.clone();
                 wrong[byte] ^= 1 << bit;
-                let found = stream.check_exact(stream.answer_start(first), wrong.len(), &wrong).err();
-                assert_eq!(found.map(|mismatch| mismatch.request), request);
+                assert!(!stream.is_as_expected(stream.answer_start(first), &wrong));
+                assert_eq!(Some(stream.mismatch(stream.answer_start(first), &wrong).request), request);
             }
         }
     }
@@ -324,45 +304,45 @@ mod tests {
     #[test]
     fn a_wrong_answer_is_told_for_what_it_is() {
         let stream = stream("1");
-        let fault = |from: u64, received: &[u8]| {
-            stream.check_exact(from, received.len(), received).expect_err("a wrong answer").fault
-        };
+        let fault = |from: u64, received: &[u8]| stream.mismatch(from, received).fault;
         let mut other_score = answers(&stream, 0, 1);
         other_score[1] ^= 1;
         assert!(matches!(fault(0, &other_score), Fault::Score { vector: 0, .. }));
         assert!(matches!(fault(0, &other_score[..2]), Fault::Byte { index: 1, .. }));
         assert!(matches!(fault(1, &other_score[1..]), Fault::Score { vector: 0, .. }), "begun earlier");
-        assert!(matches!(fault(0, &[0, 3, 1]), Fault::ErrorAnswer(disrust_protocol::ErrorCode::Shed)));
-        assert!(matches!(fault(0, &[0]), Fault::Byte { index: 0, expected: 1, received: 0 }));
         assert!(matches!(fault(0, &[200]), Fault::NotAnAnswer(_)));
         let two_scores = [2, 0, 0, 0, 0, 0, 0, 0, 0];
         assert!(matches!(fault(0, &two_scores), Fault::ScoreCount { expected: 1, received: 2 }));
     }
 
-    /// The promise: with a tolerance, answers that come in any pieces pass if they are near, and only then.
+    /// The promise: with a tolerance an answer passes if it is near, and only then, and its beginning does as soon as it is wrong.
     #[test]
-    fn near_answers_pass_in_any_pieces() {
+    fn near_answers_pass() {
         let mut stream = stream("1..3");
         stream.tolerance = 1e-3;
-        let right = answers(&stream, 0, 6);
-        for piece_bytes in 1..right.len() {
-            let (mut request, mut partial) = (0, Vec::new());
-            for piece in right.chunks(piece_bytes) {
-                request = stream.check_near(request, &mut partial, piece).expect("right");
-            }
-            assert_eq!((request, partial.len()), (6, 0), "pieces of {piece_bytes}");
+        for request in 0..6 {
+            let right = answers(&stream, request, 1);
+            assert!((1..=right.len()).all(|bytes| stream.check_near(request, &right[..bytes]).is_ok()));
+            let mut near = right.clone();
+            near[1] ^= 1;
+            assert!(stream.check_near(request, &near).is_ok(), "one bit off");
+            let mut far = right.clone();
+            far[4] ^= 0x1f;
+            assert!(matches!(stream.check_near(request, &far), Err(Fault::FarScore { vector: 0, .. })));
+            let other_count = [right[0] + 1];
+            assert!(matches!(stream.check_near(request, &other_count), Err(Fault::ScoreCount { .. })));
         }
-        let third = stream.answer_start(2) as usize;
-        for (index, fault) in [(third, "count"), (third + 4, "score")] {
-            let mut wrong = right.clone();
-            wrong[index] ^= 0x1f;
-            let mismatch = stream.check_near(0, &mut Vec::new(), &wrong).expect_err(fault);
-            assert_eq!(mismatch.request, 2, "{fault}");
+    }
+
+    impl RequestStream {
+        /// For the tests of what reads it.
+        pub fn of_sums(mix: &str, tolerance: Tolerance) -> RequestStream {
+            RequestStream { tolerance, ..stream(mix) }
         }
-        let mut near = right;
-        near[1] ^= 1;
-        assert_eq!(stream.check_near(0, &mut Vec::new(), &near).expect("one bit off"), 6);
-        let shed = stream.check_near(0, &mut Vec::new(), &[0, 3]).expect_err("an error answer");
-        assert!(matches!(shed.fault, Fault::ErrorAnswer(_)), "{shed:?}");
+
+        /// The answer to `request`.
+        pub fn right_answer(&self, request: u64) -> Vec<u8> {
+            answers(self, request, 1)
+        }
     }
 }

@@ -32,10 +32,16 @@ pub fn connect_all(target: &Target, count: u32) -> Result<Vec<Socket>, Failure> 
     (0..count).map(|_| connect_nonblocking(target)).collect()
 }
 
-/// Asks and reads until `stop`; returns the answers that were read.
-pub fn run(sockets: Vec<Socket>, stream: &RequestStream, stop: &AtomicBool) -> Result<u64, Failure> {
+/// Asks and reads until `stop`; returns the answers that were read, of which some are errors if `counts_errors`.
+pub fn run(
+    sockets: Vec<Socket>,
+    stream: &RequestStream,
+    counts_errors: bool,
+    stop: &AtomicBool,
+) -> Result<u64, Failure> {
+    let sockets = sockets.into_iter().enumerate();
     let mut connections: Vec<Connection<'_>> =
-        sockets.into_iter().enumerate().map(|(index, socket)| Connection::new(socket, index, stream)).collect();
+        sockets.map(|(index, socket)| Connection::new(socket, index, stream, counts_errors)).collect();
     for connection in &mut connections {
         connection.claim(DUE);
     }
@@ -64,6 +70,6 @@ fn turn(connection: &mut Connection<'_>) -> Result<u64, Failure> {
     connection.send(0)?;
     connection.receive_once(&mut [0; READ_BYTES])?;
     let mut answers = 0;
-    connection.take_answers(0, |_, count| answers += count);
+    connection.take_answers(0, |taken| answers += taken.count);
     Ok(answers)
 }

@@ -26,7 +26,8 @@ use socket2::SockAddr;
 
 use crate::failure::Failure;
 use crate::load::Reconnects;
-use crate::load::connection::Connection;
+use crate::load::connection::{Connection, Taken};
+use crate::load::error_answers::{ErrorAnswers, Unscored};
 use crate::load::recorder::{Recorder, times_ns};
 use crate::load::request_stream::SLICE_BYTES_MAX;
 use crate::load::schedule::{Place, Schedule};
@@ -120,12 +121,16 @@ pub struct Tally {
     pub unsent: u64,
     /// Requests that had to wait for the server to take earlier ones, or for a new connection.
     pub held_back: u64,
-    /// Answers that arrived in the measured time, whenever they were due.
+    /// Answers with scores that arrived in the measured time, whenever they were due.
     pub answered: u64,
     /// Vectors of those.
     pub vectors: u64,
     /// Turns in which a connection brought answers, in the measured time.
     pub answer_turns: u64,
+    /// Requests that were answered with an error, where that is counted.
+    pub errors: ErrorAnswers,
+    /// The first one of each kind in the order of [`Unscored::ALL`], in the warm-up too.
+    pub first_errors: [Option<Failure>; Unscored::ALL.len()],
     /// Requests without an answer.
     pub lost: u64,
     /// The first of them.
@@ -475,41 +480,70 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Notes the answers that are whole.
+    /// Notes the answers that are whole. Those that are errors are counted, and have no part in any time or rate.
     fn record(&mut self, token: usize, now_ns: u64) {
-        let timetable = self.timetable;
+        let (timetable, stride) = (self.timetable, self.connections.len());
         let interval = self.recorder.at(now_ns);
-        let mut answers = 0;
+        let (mut scored, mut unscored) = (0, 0);
+        let mut firsts = [None; Unscored::ALL.len()];
+        let errors = &mut self.tally.errors;
+        let mut note = |taken: &Taken, kind: Unscored, measured: u64| {
+            unscored += taken.count;
+            errors.add(kind, measured);
+            firsts[kind as usize].get_or_insert(taken.request);
+        };
         let vectors = match self.pace {
             Pace::Open(schedule) => {
                 let place = &mut self.answer_places[token];
-                let stride = self.connections.len();
-                self.connections[token].take_answers(now_ns, |sent_at_ns, count| {
-                    answers += count;
-                    for _ in 0..count {
+                self.connections[token].take_answers(now_ns, |taken| {
+                    let intended = (0..taken.count).map(|_| {
                         let intended_ns = schedule.intended_ns(*place);
                         schedule.advance(place, stride);
-                        if intended_ns >= timetable.measured_from_ns {
-                            interval.response_ns.saturating_record(now_ns - intended_ns);
-                            interval.service_ns.saturating_record(now_ns - sent_at_ns);
+                        intended_ns
+                    });
+                    let measured = intended.filter(|intended_ns| *intended_ns >= timetable.measured_from_ns);
+                    match taken.unscored {
+                        Some(kind) => note(&taken, kind, measured.count() as u64),
+                        None => {
+                            scored += taken.count;
+                            for intended_ns in measured {
+                                interval.response_ns.saturating_record(now_ns - intended_ns);
+                                interval.service_ns.saturating_record(now_ns - taken.sent_at_ns);
+                            }
                         }
                     }
                 })
             }
-            Pace::Closed { .. } => self.connections[token].take_answers(now_ns, |sent_at_ns, count| {
-                answers += count;
-                if sent_at_ns >= timetable.measured_from_ns {
-                    interval.service_ns.saturating_record_n(now_ns - sent_at_ns, count);
+            Pace::Closed { .. } => self.connections[token].take_answers(now_ns, |taken| match taken.unscored {
+                Some(kind) => note(&taken, kind, if timetable.is_measured(now_ns) { taken.count } else { 0 }),
+                None => {
+                    scored += taken.count;
+                    if taken.sent_at_ns >= timetable.measured_from_ns {
+                        interval.service_ns.saturating_record_n(now_ns - taken.sent_at_ns, taken.count);
+                    }
                 }
             }),
         };
-        self.outstanding -= answers;
+        self.outstanding -= scored + unscored;
         if timetable.is_measured(now_ns) {
-            interval.answers += answers;
+            interval.answers += scored;
             interval.vectors += vectors;
-            self.tally.answered += answers;
+            self.tally.answered += scored;
             self.tally.vectors += vectors;
-            self.tally.answer_turns += u64::from(answers > 0);
+            self.tally.answer_turns += u64::from(scored > 0);
+        }
+        if unscored > 0 {
+            self.note_first_errors(token, firsts);
+        }
+    }
+
+    /// `firsts` are requests of a connection that were answered with errors, by their kind.
+    #[cold]
+    fn note_first_errors(&mut self, token: usize, firsts: [Option<u64>; Unscored::ALL.len()]) {
+        let connection = &self.connections[token];
+        for ((first, request), kind) in self.tally.first_errors.iter_mut().zip(firsts).zip(Unscored::ALL) {
+            let Some(request) = request else { continue };
+            first.get_or_insert_with(|| connection.unscored(request, kind));
         }
     }
 
@@ -609,6 +643,12 @@ impl Tally {
         self.answered += other.answered;
         self.vectors += other.vectors;
         self.answer_turns += other.answer_turns;
+        for (kind, (first, other_first)) in
+            Unscored::ALL.into_iter().zip(self.first_errors.iter_mut().zip(other.first_errors))
+        {
+            self.errors.add(kind, other.errors.of(kind));
+            *first = first.take().or(other_first);
+        }
         self.lost += other.lost;
         self.first_lost = self.first_lost.take().or(other.first_lost);
         self.idle_ns += other.idle_ns;
@@ -631,6 +671,8 @@ impl Tally {
             answered: 0,
             vectors: 0,
             answer_turns: 0,
+            errors: ErrorAnswers::default(),
+            first_errors: [None, None],
             lost: 0,
             first_lost: None,
             idle_ns: 0,

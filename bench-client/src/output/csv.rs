@@ -35,6 +35,8 @@ fn head() -> Vec<String> {
         "lost",
         "unsent",
         "held_back",
+        "shed",
+        "model_failed",
     ];
     let mut names: Vec<String> = plain.iter().map(|name| (*name).to_owned()).collect();
     for distribution in ["response", "service", "schedule_lag"] {
@@ -65,6 +67,8 @@ fn fields(report: &Report, index: usize, repeat: &Repeat) -> Vec<String> {
         repeat.lost.to_string(),
         repeat.unsent.to_string(),
         repeat.held_back.to_string(),
+        repeat.errors.shed.to_string(),
+        repeat.errors.model_failed.to_string(),
     ];
     for times in [&repeat.response_ns, &repeat.service_ns, &repeat.schedule_lag_ns] {
         fields.extend(statistics(times.as_ref()));

@@ -76,6 +76,14 @@ pub fn print_repeat(repeat: &Repeat, out: &mut impl Write) -> io::Result<()> {
         "losses: {} unanswered, {} never sent, {} held back by the server",
         repeat.lost, repeat.unsent, repeat.held_back
     )?;
+    if repeat.errors.count() > 0 {
+        let (shed, failed, share) = (repeat.errors.shed, repeat.errors.model_failed, repeat.error_share * 100.0);
+        writeln!(
+            out,
+            "error answers: {shed} shed (error 3), {failed} the model failed on (error 2): {share:.2} % of the requests, \
+             in none of the times and rates above"
+        )?;
+    }
     if let Some(reconnects) = &repeat.reconnects {
         print_reconnects(reconnects, out)?;
     }
@@ -163,7 +171,7 @@ pub fn print_spread(repeats: &[Repeat], out: &mut impl Write) -> io::Result<()> 
 pub fn figure(metric: Metric, value: f64) -> String {
     match metric {
         Metric::Rate => format!("{value:.0}/s"),
-        Metric::Lost => format!("{value:.0}"),
+        Metric::Lost | Metric::Shed => format!("{value:.0}"),
         Metric::Time(..) | Metric::ServerCpu | Metric::ClientCpu => time(value),
     }
 }

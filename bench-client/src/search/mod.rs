@@ -3,7 +3,8 @@
 //! Which rates are measured is decided in [`edge`]; here they are measured, printed and judged.
 //!
 //! Invariants: the rate that is found held in a valid run; if what is above it is not known, because the client was too
-//! slow or was kept from its CPU, that is said, and is the exit status.
+//! slow or was kept from its CPU, that is said, and is the exit status. A rate at which anything is shed does not hold, unless a
+//! limit says how much may be.
 #![forbid(unsafe_code)]
 
 mod edge;
@@ -13,6 +14,8 @@ use std::io::Write;
 use crate::args::SearchPlan;
 use crate::connect::Target;
 use crate::failure::Failure;
+use crate::limit::Metric;
+use crate::load::error_answers::Unscored;
 use crate::load::measure;
 use crate::output::text::{figure, time};
 use crate::processor_time::OthersWatch;
@@ -65,7 +68,11 @@ pub fn run(target: &Target, plan: &SearchPlan, out: &mut impl Write) -> Result<(
 fn measure_rate(target: &Target, plan: &SearchPlan, rate_per_second: f64) -> Result<Repeat, Failure> {
     let load = plan.load(rate_per_second, target.seed);
     let others = plan.clients.server_pid.map(OthersWatch::begin);
-    let measurement = measure(target, &load, &mut |_| {})?;
+    let mut measurement = measure(target, &load, &mut |_| {})?;
+    // What is shed is a matter of the rate; what the model failed on is wrong at any.
+    if let Some(failed) = measurement.tally.first_errors[Unscored::ModelFailed as usize].take() {
+        return Err(failed);
+    }
     let others_cpu_share = others.and_then(|others| others.share());
     Ok(Repeat { others_cpu_share, ..Repeat::of(&load, &measurement, plan.clients.lag_limit) })
 }
@@ -80,6 +87,12 @@ fn judge(plan: &SearchPlan, repeat: &Repeat, achieved_at_half: f64) -> (Verdict,
     };
     if repeat.lost > 0 {
         return (Verdict::Overloaded, format!("{} requests got no answer", repeat.lost));
+    }
+    if repeat.errors.shed > 0 && plan.slo.iter().all(|limit| limit.metric != Metric::Shed) {
+        return (
+            Verdict::Overloaded,
+            format!("{} requests were shed (--slo can allow it: shed<=N)", repeat.errors.shed),
+        );
     }
     match plan.slo.iter().find(|limit| limit.holds(repeat) != Some(true)) {
         None => (Verdict::Holds, "holds".to_owned()),

@@ -155,6 +155,7 @@ pub mod tests {
     use super::super::plan::Server;
     use super::*;
     use crate::args::{ServerKind, Wait};
+    use crate::load::error_answers::ErrorAnswers;
     use crate::summary::Repeat;
 
     /// A visit as others' tests need it: `rate` answers a second, and other figures that follow from it.
@@ -178,6 +179,8 @@ pub mod tests {
             achieved_per_second: rate,
             vectors_per_second: rate,
             answered: 100,
+            errors: ErrorAnswers::default(),
+            error_share: 0.0,
             lost: 0,
             unsent: 0,
             held_back: 0,

@@ -98,6 +98,7 @@ impl Visitor<'_> {
             connect_rate: None,
             reconnect_every: None,
             reconnect_on_close: false,
+            counts_errors: false,
             slow_readers: 0,
             expectation: Expectation::Sum,
             server_pid: Some(server.process()),

@@ -6,6 +6,7 @@
 //!
 //! Invariants: each test has files of its own, below cargo's directory for them.
 
+mod error_answers;
 mod files;
 mod reconnect;
 

@@ -40,6 +40,8 @@ pub enum Behaviour {
     Closes(u64),
     /// Sends an error answer in place of the request's answer.
     ErrorAnswer(u64),
+    /// Sends an error answer in place of every fourth answer, of which the first is the fourth, one byte a segment.
+    EveryFourth(ErrorCode),
     /// Sends an answer that no protocol knows.
     Nonsense(u64),
     /// Sends the request's answer with one score more.
@@ -285,6 +287,7 @@ impl Connection {
             }
             Behaviour::Closes(at) if at == self.request => return Next::Close,
             Behaviour::ErrorAnswer(at) if at == self.request => answer = ErrorCode::Shed.answer().to_vec(),
+            Behaviour::EveryFourth(code) if self.request % 4 == 3 => answer = code.answer().to_vec(),
             Behaviour::Nonsense(at) if at == self.request => answer = vec![99; 10],
             Behaviour::ExtraScore(at) if at == self.request => {
                 answer[0] += 1;
@@ -332,7 +335,8 @@ impl Connection {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        let segment_bytes = if self.behaviour == Behaviour::RightByteByByte { 1 } else { self.out.len().max(1) };
+        let is_cut = matches!(self.behaviour, Behaviour::RightByteByByte | Behaviour::EveryFourth(_));
+        let segment_bytes = if is_cut { 1 } else { self.out.len().max(1) };
         for segment in self.out.chunks(segment_bytes) {
             self.stream.write_all(segment)?;
         }
