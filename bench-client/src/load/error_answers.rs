@@ -35,7 +35,7 @@ impl Unscored {
         match code {
             ErrorCode::Shed => Some(Unscored::Shed),
             ErrorCode::ModelFailed => Some(Unscored::ModelFailed),
-            ErrorCode::BadVectorCount | ErrorCode::Closing => None,
+            ErrorCode::BadVectorCount | ErrorCode::Closing | ErrorCode::WrongFeatureDim => None,
         }
     }
 
