@@ -226,6 +226,11 @@ pub const ADMIN_CONNECTION_MAX: Duration = Duration::from_secs(10);
 /// health checks waits.
 pub const ADMIN_ACCEPTS_A_TICK: usize = 128;
 
+/// Requests on the admin port, of all its connections, after which their connection goes on, in each [`ADMIN_TICK`]; behind the
+/// others it is closed, and then [`ADMIN_ACCEPTS_A_TICK`] holds them back. Larger: who asks without a pause takes more of a CPU.
+/// Smaller: who scrapes often has to connect each time, which takes longer than the answer.
+pub const ADMIN_KEPT_A_TICK: usize = 128;
+
 /// Seconds that the status page shows.
 pub const ADMIN_HISTORY_SECONDS: usize = 300;
 

@@ -13,7 +13,7 @@ use disrust_model::{Model, PredictError, Rows, Sum};
 use disrust_protocol::{ErrorCode, FEATURE_DIM};
 use nix::sys::signal::Signal;
 
-use common::admin::{answer_of, ask, connect, garbage, get, read_to_end, samples, scrape, status, value};
+use common::admin::{Answer, answer_of, ask, connect, garbage, get, read_to_end, samples, scrape, status, value};
 use common::models::{TemporaryFile, constant};
 use common::{
     Bystander, Client, PATIENCE_FOR_END, Reply, Request, Run, ServerProcess, TestServer, binary, config, free_port,
@@ -53,17 +53,22 @@ fn each_path_answers() {
             assert_eq!(answer.header("content-type"), Some(media_type), "{path}");
             assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
             assert_eq!(answer.header("content-length"), Some(&*answer.body.len().to_string()), "{path}");
-            let head = ask(admin, &format!("HEAD {path} HTTP/1.1\r\nHost: disrust\r\n\r\n"));
+            let head = ask(admin, &format!("HEAD {path} HTTP/1.1\r\nHost: disrust\r\nConnection: close\r\n\r\n"));
             assert!(head.status == 200 && head.body.is_empty() && head.header("content-length").is_some(), "{head:?}");
         }
         let unknown = get(admin, "/favicon.ico");
         assert!(unknown.status == 404 && unknown.body.contains("/metrics"), "{unknown:?}");
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
-            let refused =
-                ask(admin, &format!("{method} /livez HTTP/1.1\r\nHost: disrust\r\nContent-Length: 3\r\n\r\nabc"));
+            let refused = ask(
+                admin,
+                &format!(
+                    "{method} /livez HTTP/1.1\r\nHost: disrust\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
+                ),
+            );
             assert!(refused.status == 405 && refused.header("allow") == Some("get, head"), "{refused:?}");
         }
-        let body = ask(admin, "GET /livez HTTP/1.1\r\nHost: disrust\r\nContent-Length: 3\r\n\r\nabc");
+        let body =
+            ask(admin, "GET /livez HTTP/1.1\r\nHost: disrust\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
         assert_eq!(body.status, 413);
         let old = ask(admin, "GET /livez HTTP/1.0\r\n\r\n");
         assert_eq!((old.status, &*old.body), (200, "ok\n"));
@@ -270,7 +275,7 @@ fn large_heads_are_refused() {
         }
         assert_eq!(status(admin, "/livez"), 200);
     }
-    let normal = format!("GET /livez HTTP/1.1\r\nCookie: {}\r\n\r\n", "a".repeat(7000));
+    let normal = format!("GET /livez HTTP/1.1\r\nConnection: close\r\nCookie: {}\r\n\r\n", "a".repeat(7000));
     assert_eq!(ask(admin, &normal).status, 200, "browsers' cookies fit");
     assert!(server.resident_bytes() < before + MEMORY_MAX);
 }
@@ -307,6 +312,41 @@ fn garbage_does_no_harm() {
     server.connect().exchange(&random_requests(&mut seeded(), 20, 1..=8));
 }
 
+/// Who asks again and again keeps its connection, and is answered in order; who asks without a pause gets an end behind an answer,
+/// and has to connect again; who sends a body is not listened to any longer.
+#[test]
+fn a_connection_is_kept_until_too_much_is_asked() {
+    let server = server(&[]);
+    let admin = server.admin_address();
+    let mut stream = connect(admin);
+    for (path, content) in [("/livez", "ok\n"), ("/metrics", "disrust_state"), ("/readyz", "ok\n")] {
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: disrust\r\n\r\n").expect("it is kept");
+        let mut heard = Vec::new();
+        let answer = loop {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            heard.push(byte[0]);
+            let answer = answer_of(&heard);
+            let length = |answer: &Answer| answer.header("content-length").and_then(|length| length.parse().ok());
+            if let Some(answer) = answer.filter(|answer| length(answer) == Some(answer.body.len())) {
+                break answer;
+            }
+        };
+        assert!(answer.status == 200 && answer.body.contains(content), "{answer:?}");
+    }
+    const FLOOD: usize = 1000;
+    let _ended = stream.write_all("GET /livez HTTP/1.1\r\nHost: disrust\r\n\r\n".repeat(FLOOD).as_bytes());
+    let heard = read_to_end(&mut stream);
+    let heard = String::from_utf8_lossy(&heard);
+    let (answers, ends) = (heard.matches("HTTP/1.1 200 OK").count(), heard.matches("connection: close").count());
+    assert!((1..FLOOD).contains(&answers) && ends == 1, "{answers} answers, {ends} of them the last one");
+    // This is one request, in whose body is another one.
+    let body = "GET /livez HTTP/1.1\r\nHost: disrust\r\n\r\n";
+    let answer = ask(admin, &format!("GET /livez HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")), "{answer:?}");
+    assert!(!answer.body.contains("HTTP"), "{answer:?}");
+}
+
 /// Scrapers that do not read their answers, and a crowd that asks without a pause, keep neither health checks nor clients out.
 #[test]
 fn a_flood_keeps_nobody_out() {
@@ -324,7 +364,7 @@ fn a_flood_keeps_nobody_out() {
                 while !stop.load(Ordering::Relaxed) {
                     let mut stream = connect(admin);
                     // It may have been ended for others.
-                    let _ended = write!(stream, "GET {path} HTTP/1.1\r\nHost: disrust\r\n\r\n");
+                    let _ended = write!(stream, "GET {path} HTTP/1.1\r\nHost: disrust\r\nConnection: close\r\n\r\n");
                     unread.push(stream);
                     if unread.len() > 50 {
                         unread.clear();
@@ -336,7 +376,7 @@ fn a_flood_keeps_nobody_out() {
             wait_until("a health check is answered", || {
                 let mut stream = connect(admin);
                 // It may be ended for others, as each of them; who asks again is answered.
-                let sent = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: disrust\r\n\r\n");
+                let sent = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: disrust\r\nConnection: close\r\n\r\n");
                 sent.is_ok() && answer_of(&read_to_end(&mut stream)).is_some_and(|answer| answer.status == 200)
             });
         }

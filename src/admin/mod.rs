@@ -15,7 +15,8 @@
 //!
 //! Invariants
 //! - What peers can make it hold is bounded: connections, the size of a head, the time of each, and answers are of a size.
-//! - A connection has one request. Who holds connections keeps nobody out: one too many ends the oldest.
+//! - A connection ends after some seconds, however many requests it has. Who holds connections keeps nobody out: one too many
+//!   ends the oldest.
 //! - It answers until the server has ended, and while the model hangs.
 #![forbid(unsafe_code)]
 

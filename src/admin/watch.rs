@@ -14,7 +14,7 @@ use super::history::History;
 use crate::exchange::control::Control;
 use crate::exchange::lived_time::LivedTime;
 use crate::exchange::wake::Wake;
-use crate::kernel::{process_usage, unix_seconds};
+use crate::kernel::{process_started_unix_seconds, process_usage, unix_seconds};
 use crate::limits::{ADMIN_ROSTER_FOR, ADMIN_TICK};
 use crate::metrics::families::{Facts, Sources};
 use crate::metrics::{BatchMetrics, IoMetrics};
@@ -93,7 +93,7 @@ impl Watch {
             history,
             told: State::Ready,
             told_shedding: false,
-            process_started_unix_seconds: process_usage().started_unix_seconds,
+            process_started_unix_seconds: process_started_unix_seconds(),
             status_asked_at: None,
         };
         watch.look();

@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::catalogue::{value_of, values_of};
 use super::{BatchMetrics, CloseReason, HistogramSnapshot, IoMetrics};
@@ -39,7 +39,7 @@ pub struct Family {
     pub labels: &'static [&'static str],
     /// What it tells; of a duration, from where to where.
     pub help: &'static str,
-    read: fn(&Sources<'_>, &mut Samples),
+    read: fn(&Sources<'_>, &mut Samples<'_>),
 }
 
 /// Everything that values are read from.
@@ -137,25 +137,19 @@ impl fmt::Display for Number {
     }
 }
 
-/// The values of one family.
-#[derive(Debug, Default)]
-struct Samples(Vec<Sample>);
+/// Where the values of one family go as they are read.
+struct Samples<'a>(&'a mut TakeSample<'a>);
 
-/// One value, with its labels as they are written; `suffix` is of a histogram's parts.
-#[derive(Debug)]
-struct Sample {
-    suffix: &'static str,
-    labels: String,
-    value: Number,
-}
+/// What follows the family's name in a histogram's parts, the labels, the value.
+type TakeSample<'a> = dyn FnMut(&'static str, &[(&str, &str)], Number) + 'a;
 
-impl Samples {
+impl Samples<'_> {
     fn add(&mut self, value: impl Into<Number>) {
         self.add_labelled(&[], value);
     }
 
     fn add_labelled(&mut self, labels: &[(&str, &str)], value: impl Into<Number>) {
-        self.0.push(Sample { suffix: "", labels: written(labels), value: value.into() });
+        (self.0)("", labels, value.into());
     }
 
     fn add_known(&mut self, value: Option<impl Into<Number>>) {
@@ -164,35 +158,63 @@ impl Samples {
         }
     }
 
-    /// Values by size; `bounds` are in their own unit, of which there are `per_base` in a base unit.
-    fn add_histogram(&mut self, values: &HistogramSnapshot, bounds: &[u64], per_base: u64) {
-        let in_base = |value: u64| match per_base {
-            1 => Number::Whole(value),
-            _ => Number::Real(value as f64 / per_base as f64),
-        };
-        let within = values.counts_within(bounds);
-        for (bound, count) in bounds.iter().zip(within) {
-            let labels = written(&[("le", &in_base(*bound).to_string())]);
-            self.0.push(Sample { suffix: "_bucket", labels, value: count.into() });
+    fn add_histogram(&mut self, values: &HistogramSnapshot, bounds: &Bounds) {
+        let within = values.counts_within(bounds.values);
+        for (bound, count) in bounds.written.iter().zip(within) {
+            (self.0)("_bucket", &[("le", bound)], count.into());
         }
         let count = values.count();
-        self.0.push(Sample { suffix: "_bucket", labels: written(&[("le", "+Inf")]), value: count.into() });
-        self.0.push(Sample { suffix: "_sum", labels: String::new(), value: in_base(values.sum()) });
-        self.0.push(Sample { suffix: "_count", labels: String::new(), value: count.into() });
+        (self.0)("_bucket", &[("le", "+Inf")], count.into());
+        (self.0)("_sum", &[], bounds.in_base(values.sum()));
+        (self.0)("_count", &[], count.into());
     }
 }
 
-/// Labels as they stand behind a name; nothing if there are none.
-fn written(labels: &[(&str, &str)]) -> String {
-    if labels.is_empty() {
-        return String::new();
-    }
-    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-    format!("{{{}}}", pairs.join(","))
+/// The bounds of a histogram's buckets.
+struct Bounds {
+    /// In the unit of the values, of which there are `per_base` in a base unit.
+    values: &'static [u64],
+    per_base: u64,
+    /// In the base unit, as they are told.
+    written: Vec<String>,
 }
 
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+impl Bounds {
+    fn new(values: &'static [u64], per_base: u64) -> Bounds {
+        let mut bounds = Bounds { values, per_base, written: Vec::new() };
+        bounds.written = values.iter().map(|value| bounds.in_base(*value).to_string()).collect();
+        bounds
+    }
+
+    fn in_base(&self, value: u64) -> Number {
+        match self.per_base {
+            1 => Number::Whole(value),
+            _ => Number::Real(value as f64 / self.per_base as f64),
+        }
+    }
+}
+
+/// A name with its labels, as it is told.
+fn write_name(text: &mut String, name: &str, suffix: &str, labels: &[(&str, &str)]) {
+    text.push_str(name);
+    text.push_str(suffix);
+    for (index, (label, value)) in labels.iter().enumerate() {
+        text.push(if index == 0 { '{' } else { ',' });
+        text.push_str(label);
+        text.push_str("=\"");
+        for letter in value.chars() {
+            match letter {
+                '\\' => text.push_str("\\\\"),
+                '"' => text.push_str("\\\""),
+                '\n' => text.push_str("\\n"),
+                other => text.push(other),
+            }
+        }
+        text.push('"');
+    }
+    if !labels.is_empty() {
+        text.push('}');
+    }
 }
 
 impl Sources<'_> {
@@ -200,12 +222,12 @@ impl Sources<'_> {
         value_of(name, self.io, self.batch)
     }
 
-    fn times(&self, name: &str, samples: &mut Samples) {
-        samples.add_histogram(&values_of(name, self.io, self.batch), &DURATION_BOUNDS_NS, 1_000_000_000);
+    fn times(&self, name: &str, samples: &mut Samples<'_>) {
+        samples.add_histogram(&values_of(name, self.io, self.batch), &DURATION_BOUNDS);
     }
 
     /// One value for each I/O thread.
-    fn by_thread(&self, samples: &mut Samples, value: impl Fn(&IoMetrics) -> Number) {
+    fn by_thread(&self, samples: &mut Samples<'_>, value: impl Fn(&IoMetrics) -> Number) {
         for (name, io) in self.facts.io_names.iter().zip(self.io) {
             samples.add_labelled(&[("thread", name)], value(io));
         }
@@ -216,34 +238,31 @@ fn seconds(nanoseconds: u64) -> Number {
     Number::Real(nanoseconds as f64 / 1e9)
 }
 
-/// From 5 µs to 1 s.
-const DURATION_BOUNDS_NS: [u64; 17] = [
-    5_000,
-    10_000,
-    20_000,
-    50_000,
-    100_000,
-    200_000,
-    500_000,
-    1_000_000,
-    2_000_000,
-    5_000_000,
-    10_000_000,
-    20_000_000,
-    50_000_000,
-    100_000_000,
-    200_000_000,
-    500_000_000,
-    1_000_000_000,
-];
+/// From 5 µs to 1 s, in nanoseconds.
+static DURATION_BOUNDS: LazyLock<Bounds> = LazyLock::new(|| {
+    const BOUNDS_US: [u64; 17] = [
+        5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
+    ];
+    const BOUNDS_NS: [u64; 17] = {
+        let mut bounds = BOUNDS_US;
+        let mut index = 0;
+        while index < bounds.len() {
+            bounds[index] *= 1_000;
+            index += 1;
+        }
+        bounds
+    };
+    Bounds::new(&BOUNDS_NS, 1_000_000_000)
+});
 
-const VECTOR_BOUNDS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
+static VECTOR_BOUNDS: LazyLock<Bounds> =
+    LazyLock::new(|| Bounds::new(&[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000], 1));
 
 const fn counter(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    read: fn(&Sources<'_>, &mut Samples),
+    read: fn(&Sources<'_>, &mut Samples<'_>),
 ) -> Family {
     Family { name, kind: Kind::Counter, labels, help, read }
 }
@@ -252,12 +271,12 @@ const fn gauge(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    read: fn(&Sources<'_>, &mut Samples),
+    read: fn(&Sources<'_>, &mut Samples<'_>),
 ) -> Family {
     Family { name, kind: Kind::Gauge, labels, help, read }
 }
 
-const fn histogram(name: &'static str, help: &'static str, read: fn(&Sources<'_>, &mut Samples)) -> Family {
+const fn histogram(name: &'static str, help: &'static str, read: fn(&Sources<'_>, &mut Samples<'_>)) -> Family {
     Family { name, kind: Kind::Histogram, labels: &[], help, read }
 }
 
@@ -293,7 +312,7 @@ pub const FAMILIES: &[Family] = &[
         |sources, samples| samples.add(sources.count("poll_events")),
     ),
     histogram("disrust_batch_vectors", "Vectors (rows) of a step of the batch processor.", |sources, samples| {
-        samples.add_histogram(&values_of("batch_rows", sources.io, sources.batch), &VECTOR_BOUNDS, 1);
+        samples.add_histogram(&values_of("batch_rows", sources.io, sources.batch), &VECTOR_BOUNDS);
     }),
     histogram(
         "disrust_request_duration_seconds",
@@ -537,40 +556,39 @@ impl Kind {
     }
 }
 
-impl Family {
-    fn samples(&self, sources: &Sources<'_>) -> Vec<Sample> {
-        let mut samples = Samples::default();
-        (self.read)(sources, &mut samples);
-        samples.0
-    }
-}
-
 /// All families, as Prometheus reads them.
 pub fn text(sources: &Sources<'_>) -> String {
-    let mut text = String::new();
-    for family in FAMILIES {
-        let samples = family.samples(sources);
-        if samples.is_empty() {
-            continue;
-        }
-        let (name, kind) = (family.name, family.kind.name());
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
-        for Sample { suffix, labels, value } in samples {
-            let _ = writeln!(text, "{name}{suffix}{labels} {value}");
-        }
+    let mut text = String::with_capacity(TEXT_BYTES);
+    for Family { name, kind, help, read, .. } in FAMILIES {
+        let mut is_first = true;
+        let mut write = |suffix: &'static str, labels: &[(&str, &str)], value: Number| {
+            // Writing to a String cannot fail.
+            if std::mem::replace(&mut is_first, false) {
+                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+            }
+            write_name(&mut text, name, suffix, labels);
+            let _ = writeln!(text, " {value}");
+        };
+        read(sources, &mut Samples(&mut write));
     }
     text
 }
 
+/// What the text takes with a few I/O threads; with more of them, its room grows.
+const TEXT_BYTES: usize = 24 * 1024;
+
 /// All counters by their names with their labels, as in [`text`].
 pub fn counters(sources: &Sources<'_>) -> Vec<(String, Number)> {
-    let counters = FAMILIES.iter().filter(|family| family.kind == Kind::Counter);
-    let named = |family: &Family| {
-        let samples = family.samples(sources).into_iter();
-        samples.map(|sample| (format!("{}{}", family.name, sample.labels), sample.value)).collect::<Vec<_>>()
-    };
-    counters.flat_map(named).collect()
+    let mut counters = Vec::new();
+    for Family { name, read, .. } in FAMILIES.iter().filter(|family| family.kind == Kind::Counter) {
+        let mut add = |suffix: &'static str, labels: &[(&str, &str)], value: Number| {
+            let mut named = String::new();
+            write_name(&mut named, name, suffix, labels);
+            counters.push((named, value));
+        };
+        read(sources, &mut Samples(&mut add));
+    }
+    counters
 }
 
 #[cfg(test)]

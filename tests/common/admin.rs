@@ -32,7 +32,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 
 /// Asks for a path.
 pub fn get(address: SocketAddr, path: &str) -> Answer {
-    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: disrust\r\n\r\n"))
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: disrust\r\nConnection: close\r\n\r\n"))
 }
 
 /// The status that asking for a path has.
@@ -40,7 +40,7 @@ pub fn status(address: SocketAddr, path: &str) -> u16 {
     get(address, path).status
 }
 
-/// Sends a request as it is.
+/// Sends a request as it is; it asks for its connection to be closed, or is refused.
 pub fn ask(address: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(address);
     stream.write_all(request.as_bytes()).expect("the server takes what is sent");

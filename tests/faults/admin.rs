@@ -40,7 +40,8 @@ fn ask(admin: SocketAddr, request: &[u8]) -> Option<Answer> {
 }
 
 fn is_alive(admin: SocketAddr) -> bool {
-    ask(admin, b"GET /livez HTTP/1.1\r\nHost: disrust\r\n\r\n").is_some_and(|answer| answer.status == 200)
+    ask(admin, b"GET /livez HTTP/1.1\r\nHost: disrust\r\nConnection: close\r\n\r\n")
+        .is_some_and(|answer| answer.status == 200)
 }
 
 /// Asks for its health all along. A check that was ended for others is asked again, as orchestrators do; returns the longest time
@@ -104,7 +105,9 @@ fn flooded(site: &mut Site) -> Result<(), Stop> {
         let Some(mut stream) = connect(admin) else { return };
         // It may be closed at any time.
         let _ended = match rng.u8(..5) {
-            0 => stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").map(|()| drop(read_to_end(&mut stream))),
+            0 => stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                .map(|()| drop(read_to_end(&mut stream))),
             1 => stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"),
             2 => stream.write_all(b"GET / HTTP/1.1\r\n").and_then(|()| stream.write_all(&b"a: b\r\n".repeat(200_000))),
             3 => {
@@ -132,7 +135,7 @@ fn slow_scrapers(site: &mut Site) -> Result<(), Stop> {
     attacked(site, |admin, rng| {
         let streams: Vec<_> = (0..40).filter_map(|_| connect(admin)).collect();
         for mut stream in &streams {
-            let _ended = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+            let _ended = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         }
         std::thread::sleep(Duration::from_millis(rng.u64(..300)));
     })
@@ -145,7 +148,7 @@ fn often_scraped(site: &mut Site) -> Result<(), Stop> {
         let (before, used) = (server.resident_bytes(), cpu_time(server.pid()));
         let mut scrapes = 0;
         while begun_at.elapsed() < length {
-            let answer = ask(admin, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+            let answer = ask(admin, b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
             require(answer.is_some_and(|answer| answer.status == 200), "each scrape is answered")?;
             scrapes += 1;
             std::thread::sleep(Duration::from_millis(10));

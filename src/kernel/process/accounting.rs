@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::metrics::families::ProcessUsage;
 
-/// Asks the kernel.
+/// Asks the kernel for everything but when the process began, which does not change ([`process_started_unix_seconds`]): /proc/stat,
+/// which tells that, counts each interrupt of the machine, and to read it takes longer than all the rest together.
 pub fn process_usage() -> ProcessUsage {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = |field: usize| statm.split_whitespace().nth(field)?.parse::<u64>().ok();
@@ -21,8 +22,13 @@ pub fn process_usage() -> ProcessUsage {
         open_descriptors: open_descriptors(),
         descriptors_max: descriptors_max(),
         threads: stat_field(&stat, 20),
-        started_unix_seconds: started_unix_seconds(&stat),
+        started_unix_seconds: None,
     }
+}
+
+/// When the process began, in seconds since 1970, if the system says so.
+pub fn process_started_unix_seconds() -> Option<f64> {
+    started_unix_seconds(&fs::read_to_string("/proc/self/stat").ok()?)
 }
 
 /// Seconds since 1970; 0 before.
@@ -92,7 +98,7 @@ mod tests {
         assert!(usage.cpu_seconds > Some(0.0) && usage.threads > Some(0), "{usage:?}");
         assert!(usage.resident_bytes > Some(0) && usage.virtual_bytes >= usage.resident_bytes, "{usage:?}");
         assert!(usage.open_descriptors > Some(2) && usage.descriptors_max >= usage.open_descriptors, "{usage:?}");
-        let started = usage.started_unix_seconds.expect("/proc is there");
+        let started = process_started_unix_seconds().expect("/proc is there");
         let now = unix_seconds();
         // The clock that counts from the boot may be set meanwhile; a day is far more than that.
         assert!((now - started).abs() < 86_400.0, "{started} and {now}");

@@ -13,7 +13,7 @@ mod stderr;
 #[cfg(feature = "onnxruntime")]
 mod telemetry;
 
-pub use accounting::{process_usage, unix_seconds};
+pub use accounting::{process_started_unix_seconds, process_usage, unix_seconds};
 pub use affinity::{available_cpus, pin_current_thread};
 pub use descriptors::{DescriptorLimit, raise_descriptor_limit};
 pub use idle::run_when_idle;
