@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -589,6 +590,84 @@ impl Model for Fragile {
             false => self.0.predict(rows, scores),
         }
     }
+}
+
+/// The sum, 5 ms a call.
+struct Slow(Sum);
+
+impl Model for Slow {
+    fn name(&self) -> &str {
+        "slow sum"
+    }
+
+    fn feature_dim(&self) -> usize {
+        self.0.feature_dim()
+    }
+
+    fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
+        std::thread::sleep(Duration::from_millis(5));
+        self.0.predict(rows, scores)
+    }
+}
+
+/// While requests are shed, the status, the page of who runs no script, the log of events and the metrics say so; when it is
+/// over, they say that; and what they counted is what the clients got.
+#[test]
+fn shedding_is_told_of() {
+    let config = Config { max_queue_delay: Some(Duration::from_millis(1)), ..config_with_admin() };
+    let server = TestServer::serve(config, Slow(Sum::new(FEATURE_DIM)));
+    let (admin, address) = (server.admin_address(), server.address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let result = |scraped: &BTreeMap<String, f64>, result: &str| {
+        value(scraped, &format!("disrust_requests_total{{result=\"{result}\"}}"))
+    };
+    let is_shedding = || {
+        let status: serde_json::Value = serde_json::from_str(&get(admin, "/status.json").body).expect("it is JSON");
+        status["shedding"].as_bool().expect("yes or no")
+    };
+    let state = |said: &str| format!("<tr><th scope=\"row\">State</th><td>{said}</td></tr>");
+    assert!(!is_shedding());
+    let stopped = Arc::clone(&stop);
+    // More connections ask at a time than are answered before the last of them has waited for too long, over and over.
+    let overload = std::thread::spawn(move || {
+        let mut rng = seeded();
+        let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(address)).collect();
+        let (mut scored, mut shed) = (0, 0);
+        while !stopped.load(Ordering::Relaxed) {
+            let requests = random_requests(&mut rng, clients.len(), 1..=2);
+            clients.iter().zip(&requests).for_each(|(client, request)| client.send(&request.bytes));
+            for (client, request) in clients.iter_mut().zip(&requests) {
+                match client.receive().expect("an answer") {
+                    Reply::Error(ErrorCode::Shed) => shed += 1,
+                    reply => {
+                        assert_eq!(reply, request.reply);
+                        scored += 1;
+                    }
+                }
+            }
+        }
+        (scored, shed)
+    });
+    wait_until("it says that it sheds", || is_shedding() || overload.is_finished());
+    wait_until("the page says so", || get(admin, "/").body.contains(&state("ready, shedding")));
+    wait_until("it is counted", || result(&scrape(admin), "shed") > 0);
+    // It serves, all the same.
+    assert_eq!(["/livez", "/readyz", "/drainz"].map(|path| status(admin, path)), [200; 3]);
+    stop.store(true, Ordering::Relaxed);
+    let (scored, shed) = overload.join().expect("the answers are right, or say that the request was shed");
+    wait_until("it says that it is over", || !is_shedding() && get(admin, "/").body.contains(&state("ready")));
+    let events = get(admin, "/status.json").body;
+    assert!(
+        events.contains("\"text\":\"shedding began\"") && events.contains("\"text\":\"shedding ended\""),
+        "{events}"
+    );
+    let mut scraped = BTreeMap::new();
+    wait_until("all is counted", || {
+        scraped = scrape(admin);
+        result(&scraped, "ok") + result(&scraped, "shed") == scored + shed
+    });
+    assert_eq!((result(&scraped, "ok"), result(&scraped, "shed")), (scored, shed));
+    assert!(shed > 0 && value(&scraped, "disrust_request_duration_seconds_count") == scored + shed, "{scraped:?}");
 }
 
 /// Each request counts once, by its result; and so does each connection, by how it ended.
