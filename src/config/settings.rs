@@ -66,7 +66,7 @@ pub(super) struct Settings {
     pub io_threads: Option<usize>,
 
     /// CPUs for the I/O threads in order, then one for the batch processor, such as 0-4 or 0,2,4-7 or 0-7:2;
-    /// or auto, or none [default: auto]
+    /// or auto, which leaves more I/O threads than CPUs to the scheduler; or none [default: auto]
     #[arg(long, value_name = "LIST|auto|none", value_parser = parse_pin, allow_hyphen_values = true)]
     pub pin: Option<Pin>,
 

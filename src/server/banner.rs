@@ -82,7 +82,7 @@ fn sizes(config: &Config, layout: RequestLayout, io_threads: usize, connections_
          at most {connections_max} connections\n\
          memory: at most {budget} MiB for what peers do not read or finish, {beyond} MiB for what is under way then, and \
          {state} bytes a connection\n\
-         timeouts: request {request}, idle {idle}, age {age}, drain {drain}; queue delay {delay}\n",
+         timeouts: request {request}, idle {idle}, age {age}, shutdown delay {shutdown}, drain {drain}; queue delay {delay}\n",
         buffers = geometry.buffers,
         receive = geometry.receive_bytes / 1024,
         ring = request_ring_slots(io_threads, geometry.buffers),
@@ -93,6 +93,7 @@ fn sizes(config: &Config, layout: RequestLayout, io_threads: usize, connections_
         idle = time(config.idle_timeout),
         age = time(config.max_connection_age),
         delay = time(config.max_queue_delay),
+        shutdown = time(Some(config.shutdown_delay).filter(|delay| !delay.is_zero())),
         drain = time(Some(config.drain_timeout)),
     )
 }
@@ -105,7 +106,15 @@ mod tests {
     #[test]
     fn a_banner_says_what_runs_and_which_threads_are_pinned() {
         let unix = Some("/run/a.sock".into());
-        let config = Config { file: Some("a.toml".into()), seccomp: true, unix, ..Config::default() };
+        let config = Config {
+            file: Some("a.toml".into()),
+            seccomp: true,
+            unix,
+            max_connection_age: Some(Duration::from_secs(900)),
+            shutdown_delay: Duration::from_secs(5),
+            max_queue_delay: Some(Duration::from_millis(20)),
+            ..Config::default()
+        };
         let placement = Placement {
             io_cpus: vec![Some(3), None],
             batch_cpu: Some(4),
@@ -134,6 +143,7 @@ mod tests {
             "listening at /run/a.sock, mode 0660",
             "admin on http://127.0.0.1:9901/",
             "model: sum, 16 features",
+            "timeouts: request 30s, idle off, age 15m, shutdown delay 5s, drain 10s; queue delay 20ms",
         ] {
             assert!(lines.lines().any(|is| is == line), "{line}: {lines}");
         }
