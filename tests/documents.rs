@@ -2,7 +2,8 @@
 //! named exists, with its options; so does a file.
 //!
 //! What the client takes is asked of the client, by `bench-client/tests/documents.rs`. An option that stands alone in a
-//! document, such as `--port`, is the server's: those of other programs are named behind their program.
+//! document, such as `--port`, is the server's: those of other programs are named behind their program. In docs/GATEWAY.md, what
+//! stands alone is the gateway's, and looked at by `gateway/tests/documents.rs`.
 
 #[path = "common/documents.rs"]
 mod documents;
@@ -14,7 +15,7 @@ use std::path::Path;
 use documents::{arguments, commands, documents, option, unknown_words};
 
 /// The tables of these names are made of the source, not measured.
-const MADE_OF_SOURCE: [&str; 2] = ["metrics", "metrics:prometheus"];
+const MADE_OF_SOURCE: [&str; 4] = ["metrics", "metrics:prometheus", "metrics:gateway", "gateway:flags"];
 
 /// Scripts hand what they do not know to the client, whose test knows it.
 const HANDED_TO_CLIENT: [&str; 2] = ["scripts/sweep.sh", "scripts/compare_builds.sh"];
@@ -23,7 +24,7 @@ const HANDED_TO_CLIENT: [&str; 2] = ["scripts/sweep.sh", "scripts/compare_builds
 const WITH_METRICS: [&str; 1] = ["--metrics-interval"];
 
 /// A word of a document is a path if it begins so.
-const FOLDERS: [&str; 12] = [
+const FOLDERS: [&str; 13] = [
     ".ci/",
     "bench-client/",
     "benches/",
@@ -31,6 +32,7 @@ const FOLDERS: [&str; 12] = [
     "deploy/",
     "docs/",
     "fuzz/",
+    "gateway/",
     "model/",
     "protocol/",
     "scripts/",
@@ -87,10 +89,14 @@ fn is_source(line: &str) -> bool {
 
 /// What does not exist of the commands and files that a document names.
 fn command_faults(text: &str) -> Vec<String> {
-    let faults = |command: &Vec<String>| -> Vec<String> {
-        faults_of(command).into_iter().map(|fault| format!("`{}`: {fault}", command.join(" "))).collect()
+    faults_of_all(commands(text).into_iter())
+}
+
+fn faults_of_all(commands: impl Iterator<Item = Vec<String>>) -> Vec<String> {
+    let faults = |command: Vec<String>| -> Vec<String> {
+        faults_of(&command).into_iter().map(|fault| format!("`{}`: {fault}", command.join(" "))).collect()
     };
-    commands(text).iter().flat_map(faults).collect()
+    commands.flat_map(faults).collect()
 }
 
 fn faults_of(command: &[String]) -> Vec<String> {
@@ -139,7 +145,9 @@ fn target_faults(cargo: &[String]) -> Vec<String> {
     }
     let binary = cargo.iter().skip_while(|word| *word != "--bin").nth(1);
     faults.extend(
-        binary.filter(|name| *name != "disrust" && *name != "client").map(|name| format!("there is no program {name}")),
+        binary
+            .filter(|name| !["disrust", "client", "disrust-gateway"].contains(&name.as_str()))
+            .map(|name| format!("there is no program {name}")),
     );
     faults
 }
@@ -187,7 +195,12 @@ fn marked_tables_have_rows_and_say_when_and_where() {
 
 #[test]
 fn commands_and_files_that_are_named_exist() {
-    assert_none(|document| command_faults(&document.text));
+    assert_none(|document| match document.path.as_str() {
+        "docs/GATEWAY.md" => {
+            faults_of_all(commands(&document.text).into_iter().filter(|words| option(&words[0]).is_none()))
+        }
+        _ => command_faults(&document.text),
+    });
 }
 
 #[test]
