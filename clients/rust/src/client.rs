@@ -1,12 +1,15 @@
 //! The handle, and the journey of a call: checked, sent by the better connection, retried where that is of use.
 #![forbid(unsafe_code)]
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout_at};
 
 use crate::address::Address;
@@ -119,23 +122,24 @@ impl Client {
         if features == 0 || !rows.len().is_multiple_of(features) {
             return Err(Error::Shape { values: rows.len(), features });
         }
+        // Reading the clock is a good part of what a call costs: it is read once where nothing goes wrong.
         let call = Attempts { servers: &self.0.servers, began_at: Instant::now(), timeout };
-        let mut failures = 0;
+        let (mut now, mut failures) = (call.began_at, 0);
         loop {
             let connection = match call.servers.choose(features) {
                 Choice::Connection(connection) => connection,
                 Choice::None => call.wait_for_server(features).await?,
                 Choice::WrongFeatures(expected) => return Err(Error::WrongFeatures { given: features, expected }),
             };
-            let failure = match connection.call(Asked::Scores { rows, features }, Instant::now(), call.left()).await {
+            let failure = match connection.call(Asked::Scores { rows, features }, now, call.left(now)).await {
                 Ok(answered) => return Ok(Scores { values: answered.scores, outputs: answered.outputs }),
                 Err(failure) => failure,
             };
             failures += 1;
-            if !failure.is_retried() || failures > call.servers.options.retries {
+            if !failure.is_retried() || failures > call.servers.retries() {
                 return Err(failure);
             }
-            call.pause_after(&failure, failures).await?;
+            now = call.pause_after(&failure, failures).await?;
         }
     }
 
@@ -159,33 +163,39 @@ impl Client {
     /// Asks every server with a fresh hello whether it serves, all at once; each has answered, or failed, after `timeout` at
     /// the latest. For health checks.
     pub async fn check(&self, timeout: Duration) -> Vec<ServerCheck> {
-        let ready = self.0.servers.ready();
-        let mut checks: Vec<ServerCheck> = Vec::new();
-        let mut asked = JoinSet::new();
-        for (index, state) in self.0.servers.states().into_iter().enumerate() {
+        let (now, ready) = (Instant::now(), self.0.servers.ready());
+        let (mut checks, mut asked) = (Vec::new(), Vec::new());
+        for state in self.0.servers.states() {
             let is_its = |connection: &&Arc<Connection>| state.endpoint.as_deref() == Some(&connection.server);
-            let best = ready.iter().filter(is_its).min_by_key(|connection| connection.load()).cloned();
-            let not_there = || {
-                state.last_error.clone().unwrap_or(Error::Lost {
+            let model = match ready.iter().filter(is_its).min_by_key(|connection| connection.load()) {
+                None => Err(state.last_error.unwrap_or_else(|| Error::Lost {
                     server: state.address.as_str().into(),
                     reason: "it has not answered yet".into(),
-                })
-            };
-            let model = match &best {
-                Some(_) => Ok(None),
-                None => Err(not_there()),
+                })),
+                Some(connection) => {
+                    if connection.knows_hello {
+                        asked.push((checks.len(), connection.call(Asked::Hello, now, timeout)));
+                    }
+                    Ok(None)
+                }
             };
             checks.push(ServerCheck { address: state.address, endpoint: state.endpoint, model });
-            if let Some(connection) = best.filter(|connection| connection.knows_hello) {
-                asked.spawn(async move {
-                    let hello = connection.call(Asked::Hello { said: false }, Instant::now(), timeout).await;
-                    (index, hello.map(|answered| answered.model))
-                });
-            }
         }
-        while let Some(answer) = asked.join_next().await {
-            let (index, model) = answer.expect("a hello does not panic, and nobody aborts it");
-            checks[index].model = model;
+        poll_fn(|context| {
+            asked.retain_mut(|(index, hello)| match Pin::new(hello).poll(context) {
+                Poll::Ready(outcome) => {
+                    checks[*index].model = outcome.map(|answered| answered.model.map(|model| *model));
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if asked.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        for check in &checks {
+            if let (Ok(Some(model)), Some(endpoint)) = (&check.model, &check.endpoint) {
+                self.0.servers.note(&check.address, Some(endpoint), |state| state.model = Some(model.clone()));
+            }
         }
         checks
     }
@@ -197,9 +207,9 @@ impl Client {
         let is_settled = |states: &Vec<ServerState>| {
             states.iter().any(ServerState::is_connected) || states.iter().all(|state| state.last_error.is_some())
         };
-        // Whether the time is over or each has failed: what counts is whether one is there.
-        let _in_time = tokio::time::timeout(servers.options.connect_timeout, watch.wait_for(is_settled)).await;
-        if servers.states().iter().any(ServerState::is_connected) { Ok(()) } else { Err(servers.no_server()) }
+        let settled = tokio::time::timeout(servers.options.connect_timeout, watch.wait_for(is_settled)).await;
+        let is_connected = matches!(settled, Ok(Ok(states)) if states.iter().any(ServerState::is_connected));
+        if is_connected { Ok(()) } else { Err(servers.no_server()) }
     }
 }
 
@@ -211,14 +221,15 @@ struct Attempts<'a> {
 }
 
 impl Attempts<'_> {
-    fn left(&self) -> Duration {
-        self.timeout.saturating_sub(self.began_at.elapsed())
+    fn left(&self, now: Instant) -> Duration {
+        self.timeout.saturating_sub(now.duration_since(self.began_at))
     }
 
     /// The connection that comes first, if one comes in time.
     async fn wait_for_server(&self, features: usize) -> Result<Arc<Connection>, Error> {
         let mut watch = self.servers.watch();
-        let until = Instant::now() + self.left().min(self.servers.options.connect_timeout);
+        let now = Instant::now();
+        let until = now + self.left(now).min(self.servers.options.connect_timeout);
         loop {
             match self.servers.choose(features) {
                 Choice::Connection(connection) => return Ok(connection),
@@ -231,13 +242,14 @@ impl Attempts<'_> {
         }
     }
 
-    /// Gives the servers a moment, after a lost connection.
-    async fn pause_after(&self, failure: &Error, failures: u32) -> Result<(), Error> {
+    /// Gives the servers a moment, after a lost connection; what time it is then.
+    async fn pause_after(&self, failure: &Error, failures: usize) -> Result<Instant, Error> {
         let deadline = self.began_at + self.timeout;
         if matches!(failure, Error::Lost { .. }) {
             let until = Instant::now() + pause(RETRY_PAUSE, failures);
             sleep_until(until.min(deadline).into()).await;
         }
-        if Instant::now() < deadline { Ok(()) } else { Err(Error::Deadline { timeout: self.timeout }) }
+        let now = Instant::now();
+        if now < deadline { Ok(now) } else { Err(Error::Deadline { timeout: self.timeout }) }
     }
 }

@@ -90,7 +90,7 @@ impl Future for Exchange<'_> {
         let mut line = this.connection.line();
         let key = match this.key {
             Some(key) => key,
-            None => line.begin(this.now, this.timeout)?,
+            None => line.begin(&this.asked, this.now, this.timeout)?,
         };
         this.key = Some(key);
         let outcome = line.poll_call(key, &mut this.asked, context.waker());
@@ -159,7 +159,7 @@ async fn hello(stream: &mut Stream, server: &Arc<str>) -> Result<Option<ModelInf
     }
 }
 
-/// Reads and writes a connection until it ends, and fails what is still owed then; why it ended.
+/// Reads and writes a connection until it ends; why it ended. What is still owed then has failed, also if this is dropped.
 /// `refused` is called once, when no new calls are to come.
 pub(crate) async fn drive(connection: &Connection, stream: &mut Stream, refused: impl FnOnce()) -> Error {
     let mut driver = Driver {
@@ -175,17 +175,11 @@ pub(crate) async fn drive(connection: &Connection, stream: &mut Stream, refused:
         timer: Box::pin(sleep_until(Instant::now().into())),
         armed: None,
     };
-    let reason = poll_fn(|context| driver.poll(context)).await;
-    let mut line = connection.line();
-    line.close(&reason, &mut driver.woken);
-    connection.publish(&line);
-    drop(line);
-    driver.wake();
-    reason
+    poll_fn(|context| driver.poll(context)).await
 }
 
 /// What drives a connection.
-struct Driver<'a, Refused> {
+struct Driver<'a, Refused: FnOnce()> {
     connection: &'a Connection,
     stream: &'a mut Stream,
     /// Until it was called.
@@ -208,11 +202,20 @@ struct Driver<'a, Refused> {
 impl<Refused: FnOnce()> Driver<'_, Refused> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Error> {
         let outcome = self.turn(context);
+        if let Err(reason) = &outcome {
+            self.close(reason);
+        }
         self.wake();
         match outcome {
             Ok(()) => Poll::Pending,
             Err(reason) => Poll::Ready(reason),
         }
+    }
+
+    fn close(&mut self, reason: &Error) {
+        let mut line = self.connection.line();
+        line.close(reason, &mut self.woken);
+        self.connection.publish(&line);
     }
 
     /// Does what can be done now.
@@ -319,5 +322,13 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
 
     fn wake(&mut self) {
         self.woken.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl<Refused: FnOnce()> Drop for Driver<'_, Refused> {
+    /// A runtime that ends drops its tasks wherever they are; whoever waits in another one must not wait for ever.
+    fn drop(&mut self) {
+        self.close(&self.lost("the client's runtime has ended".to_owned()));
+        self.wake();
     }
 }

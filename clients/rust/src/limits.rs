@@ -31,6 +31,10 @@ pub(crate) const FEATURES_MAX: u32 = 1 << 20;
 /// the server takes.
 pub(crate) const OUTPUTS_MAX: u32 = 1 << 16;
 
+/// Scores that a call reserves memory for before any has come. Larger: a server that claims many outputs makes a client reserve
+/// much. Smaller: scores of large calls are copied more often as they come.
+pub(crate) const SCORES_RESERVED_MAX: usize = 16 * 1024;
+
 /// Addresses that a name may resolve to; others are not used. Larger: a hostile name server makes the client open as many
 /// connections. Smaller: replicas stay idle.
 pub(crate) const ENDPOINTS_PER_ADDRESS_MAX: usize = 256;
@@ -43,7 +47,7 @@ pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// server that is away keep its network busy.
 pub(crate) const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How long a connection must have been open to count as one that worked, if it never answered. Longer: a server that closes
+/// How long, beside the connect timeout, a connection must have lasted to count as one that worked. Longer: a server that closes
 /// quiet connections is reached more slowly. Shorter: one that closes every connection at once is tried more often.
 pub(crate) const WORKED_AFTER: Duration = Duration::from_secs(1);
 

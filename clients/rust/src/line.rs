@@ -24,12 +24,15 @@ use disrust_protocol::{
 use slab::Slab;
 
 use crate::error::Error;
-use crate::limits::{REQUESTS_IN_LINE_MAX, UNSENT_BYTES_MAX};
+use crate::limits::{REQUESTS_IN_LINE_MAX, SCORES_RESERVED_MAX, UNSENT_BYTES_MAX};
 use crate::model::ModelInfo;
 
-/// How a line's server answers: what a hello said, or what is assumed of a server that knows none.
-#[derive(Debug, Clone, Copy)]
+/// What a line's server takes and gives: what a hello said, or what is assumed of a server that knows none. It stays as long
+/// as the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
+    /// Features in a row, if that is known.
+    pub features: Option<usize>,
     /// Scores for each row.
     pub outputs: usize,
     /// The most rows of one request: 1 to 64.
@@ -39,12 +42,16 @@ pub(crate) struct Shape {
 impl Shape {
     /// As a server says that it is.
     pub fn of(model: &ModelInfo) -> Shape {
-        Shape { outputs: model.outputs, rows_max: model.max_vectors.clamp(1, MAX_VECTORS_PER_REQUEST as usize) }
+        Shape {
+            features: Some(model.feature_dim),
+            outputs: model.outputs,
+            rows_max: model.max_vectors.clamp(1, MAX_VECTORS_PER_REQUEST as usize),
+        }
     }
 
     /// Of a server that says nothing.
-    pub fn assumed(outputs: usize) -> Shape {
-        Shape { outputs, rows_max: MAX_VECTORS_PER_REQUEST as usize }
+    pub fn assumed(features: Option<usize>, outputs: usize) -> Shape {
+        Shape { features, outputs, rows_max: MAX_VECTORS_PER_REQUEST as usize }
     }
 }
 
@@ -62,7 +69,7 @@ struct Call {
     /// What was answered, in order.
     scores: Vec<f32>,
     /// What a hello was answered with.
-    model: Option<ModelInfo>,
+    model: Option<Box<ModelInfo>>,
     /// Places in line.
     unanswered: usize,
     failure: Option<Error>,
@@ -77,13 +84,54 @@ struct Call {
     timeout: Duration,
 }
 
-/// What a call asks for, and how far it has come with it.
+/// What a call asks for and has not yet put in line.
 #[derive(Debug)]
 pub(crate) enum Asked<'a> {
-    /// Rows that are not yet in line.
+    /// Scores of whole rows of so many features.
     Scores { rows: &'a [f32], features: usize },
-    /// A hello that is not yet in line, or none.
-    Hello { said: bool },
+    /// What the server is.
+    Hello,
+    /// Nothing more.
+    Nothing,
+}
+
+impl Asked<'_> {
+    /// Rows that are not yet in line.
+    fn rows(&self) -> usize {
+        match self {
+            Asked::Scores { rows, features } => rows.len() / features,
+            Asked::Hello | Asked::Nothing => 0,
+        }
+    }
+
+    /// Rows and bytes of the request that is next, if there is one. A hello has no rows.
+    fn next(&self, rows_max: usize) -> Option<(usize, usize)> {
+        match self {
+            Asked::Scores { rows: [], .. } => None,
+            Asked::Scores { features, .. } => {
+                let count = self.rows().min(rows_max);
+                Some((count, REQUEST_HEADER_BYTES + count * features * F32_BYTES))
+            }
+            Asked::Hello => Some((0, HELLO_REQUEST_BYTES)),
+            Asked::Nothing => None,
+        }
+    }
+
+    /// Writes the request of so many rows that is next.
+    fn write(&mut self, count: usize, out: &mut Vec<u8>) {
+        match self {
+            Asked::Scores { rows, features } => {
+                let (request, rest) = rows.split_at(count * *features);
+                write_rows(count, request, out);
+                *rows = rest;
+            }
+            Asked::Hello => {
+                out.extend_from_slice(&HelloRequest { feature_dim: 0 }.to_bytes());
+                *self = Asked::Nothing;
+            }
+            Asked::Nothing => {}
+        }
+    }
 }
 
 /// What a call came to.
@@ -92,7 +140,7 @@ pub(crate) struct Answered {
     pub scores: Vec<f32>,
     pub outputs: usize,
     /// What a hello was answered with.
-    pub model: Option<ModelInfo>,
+    pub model: Option<Box<ModelInfo>>,
 }
 
 /// What became of [`Line::take_unsent`].
@@ -127,7 +175,7 @@ pub(crate) struct Line {
     driver_knows: bool,
     /// When the driver looks in by itself.
     look_at: Option<Instant>,
-    /// When something was received, or the line was last empty.
+    /// When something was received, or the first call came to an empty line.
     silent_since: Instant,
     /// How long the server may say nothing while it owes something.
     silence_max: Duration,
@@ -179,13 +227,14 @@ impl Line {
     ///
     /// # Errors
     /// The line takes nothing any more.
-    pub fn begin(&mut self, now: Instant, timeout: Duration) -> Result<usize, Error> {
+    pub fn begin(&mut self, asked: &Asked<'_>, now: Instant, timeout: Duration) -> Result<usize, Error> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
         }
         let deadline = now + timeout;
+        let scores = asked.rows().saturating_mul(self.shape.outputs);
         let call = self.calls.insert(Call {
-            scores: Vec::new(),
+            scores: Vec::with_capacity(scores.min(SCORES_RESERVED_MAX)),
             model: None,
             unanswered: 0,
             failure: None,
@@ -248,43 +297,21 @@ impl Line {
 
     /// Puts what there is room for; whether that is all of the rest.
     fn put(&mut self, key: usize, asked: &mut Asked<'_>) -> bool {
-        let mut has_put = false;
+        let put_before = self.just_put;
         let is_whole = loop {
-            let (rows, bytes) = match asked {
-                Asked::Scores { rows, features } => {
-                    let rows = (rows.len() / *features).min(self.shape.rows_max);
-                    (rows, REQUEST_HEADER_BYTES + rows * *features * F32_BYTES)
-                }
-                Asked::Hello { said } => (0, if *said { 0 } else { HELLO_REQUEST_BYTES }),
-            };
-            let is_done = match asked {
-                Asked::Scores { .. } => rows == 0,
-                Asked::Hello { said } => *said,
-            };
-            if is_done {
-                break true;
-            }
+            let Some((rows, bytes)) = asked.next(self.shape.rows_max) else { break true };
             if !self.has_room(bytes) {
                 break false;
             }
-            match asked {
-                Asked::Scores { rows: rest, features } => {
-                    let (request, behind) = rest.split_at(rows * *features);
-                    write_rows(rows, request, &mut self.unsent);
-                    *rest = behind;
-                }
-                Asked::Hello { said } => {
-                    self.unsent.extend_from_slice(&HelloRequest { feature_dim: 0 }.to_bytes());
-                    *said = true;
-                }
-            }
+            asked.write(rows, &mut self.unsent);
             self.places.push_back(Place { call: key, rows: rows as u8 });
-            self.calls[key].unanswered += 1;
             self.just_put += 1;
-            has_put = true;
         };
-        self.calls[key].is_whole = is_whole;
-        if has_put && !self.driver_knows {
+        let has_put = self.just_put - put_before;
+        let call = &mut self.calls[key];
+        call.unanswered += has_put;
+        call.is_whole = is_whole;
+        if has_put > 0 && !self.driver_knows {
             self.wake_driver();
         }
         is_whole
@@ -403,11 +430,11 @@ impl Line {
             HelloAnswer::Error(code) => return Err(self.violation(format!("hello is answered with: {code}"))),
             HelloAnswer::Server(hello) => {
                 let model = ModelInfo::of(hello).map_err(|reason| self.violation(reason))?;
-                if model.outputs != self.shape.outputs {
-                    let (was, is) = (self.shape.outputs, model.outputs);
-                    return Err(self.violation(format!("it had {was} outputs and now says {is}")));
+                let is = Shape::of(&model);
+                if is != self.shape {
+                    return Err(self.violation(format!("it was {:?} and now says {is:?}", self.shape)));
                 }
-                self.calls[place.call].model = Some(model);
+                self.calls[place.call].model = Some(Box::new(model));
             }
         }
         Ok(Some(length))
@@ -417,10 +444,11 @@ impl Line {
     fn answered(&mut self, key: usize, woken: &mut Vec<Waker>) {
         let call = &mut self.calls[key];
         call.unanswered -= 1;
-        let is_over = call.failure.is_some() || (call.is_whole && call.unanswered == 0);
         if call.given_up && call.unanswered == 0 {
             self.calls.remove(key);
-        } else if is_over && let Some(waker) = call.waker.take() {
+        } else if call.is_over()
+            && let Some(waker) = call.waker.take()
+        {
             self.just_ended += 1;
             woken.push(waker);
         }
@@ -465,7 +493,7 @@ impl Line {
             next = Some(silent_until);
         }
         for (_, call) in &mut self.calls {
-            if !call.is_wanted() {
+            if call.given_up || call.is_over() {
                 continue;
             }
             if now < call.deadline {
@@ -487,16 +515,24 @@ impl Line {
         self.waiting.clear();
         self.unsent = Vec::new();
         self.calls.retain(|_, call| {
+            // Who has all answers, and has not looked since, keeps them.
+            if !call.is_over() {
+                call.failure = Some(reason.clone());
+                woken.extend(call.waker.take());
+            }
             call.unanswered = 0;
             call.waits_for_room = false;
-            call.failure.get_or_insert_with(|| reason.clone());
-            woken.extend(call.waker.take());
             !call.given_up
         });
     }
 }
 
 impl Call {
+    /// Whether what became of it is known.
+    fn is_over(&self) -> bool {
+        self.failure.is_some() || (self.is_whole && self.unanswered == 0)
+    }
+
     /// Whether more of it would be of use to anybody.
     fn is_wanted(&self) -> bool {
         !self.given_up && self.failure.is_none()
@@ -510,5 +546,305 @@ fn write_rows(rows: usize, values: &[f32], out: &mut Vec<u8>) {
     out.resize(begin + size_of_val(values), 0);
     for (place, value) in out[begin..].as_chunks_mut::<F32_BYTES>().0.iter_mut().zip(values) {
         *place = value.to_le_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use disrust_protocol::write_answer_of;
+
+    use super::*;
+
+    const FEATURES: usize = 2;
+    const LONG: Duration = Duration::from_secs(1000);
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A line whose time stands still, and the server behind it, which answers with sums.
+    struct Pair {
+        line: Line,
+        now: Instant,
+        woken: Vec<Waker>,
+        /// Requests that the server has not answered.
+        received: Vec<u8>,
+        /// Answers that the line has not read.
+        answers: Vec<u8>,
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            let now = Instant::now();
+            let line = Line::new("here".into(), Shape::assumed(None, 1), LONG, now);
+            Pair { line, now, woken: Vec::new(), received: Vec::new(), answers: Vec::new() }
+        }
+
+        fn begin(&mut self, asked: &Asked<'_>) -> usize {
+            self.line.begin(asked, self.now, LONG).expect("the line is open")
+        }
+
+        fn poll(&mut self, key: usize, asked: &mut Asked<'_>) -> Poll<Result<Vec<f32>, Error>> {
+            self.line.poll_call(key, asked, Waker::noop()).map(|outcome| outcome.map(|answered| answered.scores))
+        }
+
+        /// Takes what is to be written.
+        fn write(&mut self) {
+            let mut bytes = Vec::new();
+            if self.line.take_unsent(&mut bytes, false, &mut self.woken) == Taken::All {
+                self.received.append(&mut bytes);
+            }
+        }
+
+        /// Answers so many requests.
+        fn answer(&mut self, requests: usize) {
+            for _ in 0..requests {
+                let Some(header) = self.received.first_chunk() else { return };
+                let rows = u32::from_le_bytes(*header) as usize;
+                let request: Vec<u8> = self.received.drain(..4 + rows * FEATURES * 4).collect();
+                let values: Vec<f32> =
+                    request[4..].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                let mut answer = vec![0; 1 + 4 * rows];
+                write_answer_of(1, &sums(&values), &mut answer);
+                self.answers.append(&mut answer);
+            }
+        }
+
+        /// Reads so many bytes of the answers, or all.
+        fn read(&mut self, bytes: usize) {
+            let bytes = bytes.min(self.answers.len());
+            let taken = self.line.received(&self.answers[..bytes], self.now, &mut self.woken).expect("answers");
+            self.answers.drain(..taken);
+        }
+
+        fn exchange(&mut self) {
+            self.write();
+            self.answer(usize::MAX);
+            self.read(usize::MAX);
+        }
+    }
+
+    fn sums(values: &[f32]) -> Vec<f32> {
+        values.chunks(FEATURES).map(|row| row.iter().sum()).collect()
+    }
+
+    fn scores<'a>(rows: &'a [f32]) -> Asked<'a> {
+        Asked::Scores { rows, features: FEATURES }
+    }
+
+    fn rows(number: usize, count: usize) -> Vec<f32> {
+        (0..count * FEATURES).map(|value| (number * 1000 + value) as f32).collect()
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_goes_on_when_half_is_free() {
+        let mut pair = Pair::new();
+        let many = rows(1, 100_000);
+        let mut asked = scores(&many);
+        let key = pair.begin(&asked);
+        let mut polls = 0;
+        let outcome = loop {
+            if let Poll::Ready(outcome) = pair.poll(key, &mut asked) {
+                break outcome;
+            }
+            assert!(pair.line.in_line() <= REQUESTS_IN_LINE_MAX && pair.line.unsent.len() <= UNSENT_BYTES_MAX);
+            pair.exchange();
+            assert!(!pair.woken.is_empty(), "it is told that there is room, or that it is over");
+            pair.woken.clear();
+            polls += 1;
+        };
+        assert_eq!(outcome, Ok(sums(&many)));
+        assert!(polls > 2, "{polls}");
+        assert!(pair.line.calls.is_empty() && pair.line.waiting.is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_room_goes_before_who_comes_later() {
+        let mut pair = Pair::new();
+        let one = rows(1, 1);
+        let mut first: Vec<_> = (0..REQUESTS_IN_LINE_MAX).map(|_| (pair.begin(&scores(&one)), scores(&one))).collect();
+        for (key, asked) in &mut first {
+            assert!(pair.poll(*key, asked).is_pending());
+        }
+        let (mut second, mut third) = (scores(&one), scores(&one));
+        let (second_key, third_key) = (pair.begin(&second), pair.begin(&third));
+        assert!(pair.poll(second_key, &mut second).is_pending());
+        pair.write();
+        pair.answer(1);
+        pair.read(usize::MAX);
+        assert!(pair.poll(third_key, &mut third).is_pending(), "there is room for one, and another one waits for it");
+        assert_eq!(pair.line.waiting, [second_key, third_key]);
+        // Who waits and is given up waits no more.
+        pair.line.give_up(second_key);
+        assert_eq!(pair.line.waiting, [third_key]);
+        pair.answer(REQUESTS_IN_LINE_MAX / 2);
+        pair.read(usize::MAX);
+        assert!(pair.line.waiting.is_empty());
+        assert!(pair.poll(third_key, &mut third).is_pending());
+        pair.exchange();
+        assert_eq!(pair.poll(third_key, &mut third), Poll::Ready(Ok(sums(&one))));
+    }
+
+    /// Calls of all sizes, polled, answered, cut and given up in any order: each gets its own scores.
+    #[test]
+    fn answers_find_their_calls_whatever_happens_in_between() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut pair = Pair::new();
+            let values: Vec<Vec<f32>> = (0..60).map(|number| rows(number, rng.usize(0..300))).collect();
+            let mut fresh = values.iter();
+            let mut calls: BTreeMap<usize, (&[f32], Asked<'_>)> = BTreeMap::new();
+            let (mut answered, mut given_up) = (0, 0);
+            while answered + given_up < values.len() {
+                let some_key = (!calls.is_empty()).then(|| *calls.keys().nth(rng.usize(..calls.len())).expect("one"));
+                match (rng.u8(..10), some_key) {
+                    (0..2, _) => {
+                        if let Some(values) = fresh.next() {
+                            let asked = scores(values);
+                            let key = pair.begin(&asked);
+                            let before = calls.insert(key, (values, asked));
+                            assert!(before.is_none(), "no two calls at once have a key");
+                        }
+                    }
+                    (2..5, Some(key)) => {
+                        let (values, asked) = calls.get_mut(&key).expect("it is there");
+                        if let Poll::Ready(outcome) = pair.poll(key, asked) {
+                            assert_eq!(outcome, Ok(sums(values)), "seed {seed}");
+                            calls.remove(&key);
+                            answered += 1;
+                        }
+                    }
+                    (5, Some(key)) if rng.u8(..4) == 0 => {
+                        pair.line.give_up(key);
+                        calls.remove(&key);
+                        given_up += 1;
+                    }
+                    (6, _) => pair.write(),
+                    (7, _) => pair.answer(rng.usize(..4)),
+                    (8, _) => pair.read(rng.usize(..100)),
+                    _ => {}
+                }
+            }
+            pair.exchange();
+            assert!(pair.line.calls.is_empty() && pair.line.places.is_empty() && pair.line.waiting.is_empty());
+        }
+    }
+
+    /// Any bytes: an error, or an answer that was asked for, and never more scores than rows.
+    #[test]
+    fn bytes_that_are_no_answers_close_the_line() {
+        let (mut errors, mut rng) = (0, fastrand::Rng::with_seed(1));
+        for _ in 0..20_000 {
+            let mut pair = Pair::new();
+            let values = rows(1, rng.usize(1..200));
+            let mut asked = scores(&values);
+            let key = pair.begin(&asked);
+            assert!(pair.poll(key, &mut asked).is_pending());
+            let likely = [0, 1, 2, 3, 4, 5, 64, 65, 128, values.len() as u8 / 2];
+            let bytes: Vec<u8> = (0..rng.usize(..300))
+                .map(|_| if rng.bool() { *rng.choice(&likely).expect("some") } else { rng.u8(..) })
+                .collect();
+            match pair.line.received(&bytes, pair.now, &mut pair.woken) {
+                Ok(taken) => assert!(taken <= bytes.len()),
+                Err(error) => {
+                    errors += 1;
+                    pair.line.close(&error, &mut pair.woken);
+                    assert!(pair.poll(key, &mut asked).is_ready());
+                    assert_eq!(pair.line.begin(&asked, pair.now, LONG), Err(error));
+                    continue;
+                }
+            }
+            match pair.poll(key, &mut asked) {
+                Poll::Ready(Ok(scores)) => assert_eq!(scores.len(), values.len() / FEATURES),
+                Poll::Ready(Err(Error::ModelFailed | Error::Overloaded | Error::Closing)) | Poll::Pending => {}
+                Poll::Ready(Err(error)) => panic!("{error}"),
+            }
+        }
+        assert!(errors > 1000, "{errors}");
+    }
+
+    #[test]
+    fn time_fails_whom_it_is_over_for_and_nobody_else() {
+        let mut pair = Pair::new();
+        let (one, second) = (rows(1, 1), Duration::from_secs(1));
+        let mut asked = [scores(&one), scores(&one), scores(&one)];
+        let keys = [1, 2, 3].map(|seconds| pair.line.begin(&asked[0], pair.now, seconds * second).expect("it is open"));
+        for (key, asked) in keys.iter().zip(&mut asked) {
+            assert!(pair.poll(*key, asked).is_pending());
+        }
+        let [first, other, last] = &mut asked;
+        assert_eq!(pair.line.look(pair.now, &mut pair.woken), Ok(Some(pair.now + second)));
+        // The first one is answered in time, and has not looked since.
+        pair.write();
+        pair.answer(1);
+        pair.read(usize::MAX);
+        pair.woken.clear();
+        pair.now += 2 * second;
+        assert_eq!(pair.line.look(pair.now, &mut pair.woken), Ok(Some(pair.now + second)));
+        assert_eq!(pair.woken.len(), 1);
+        assert!(pair.line.is_late());
+        assert_eq!(pair.poll(keys[0], first), Poll::Ready(Ok(sums(&one))));
+        assert_eq!(pair.poll(keys[1], other), Poll::Ready(Err(Error::Deadline { timeout: 2 * second })));
+        pair.answer(2);
+        pair.read(usize::MAX);
+        assert!(!pair.line.is_late());
+        pair.line.close(&Error::Closing, &mut pair.woken);
+        assert_eq!(pair.poll(keys[2], last), Poll::Ready(Ok(sums(&one))), "it had its answer");
+        assert!(pair.line.calls.is_empty());
+    }
+
+    #[test]
+    fn a_server_that_owes_something_may_not_be_silent_for_ever() {
+        let mut pair = Pair::new();
+        let one = rows(1, 1);
+        let mut asked = scores(&one);
+        let key = pair.line.begin(&asked, pair.now, 2 * LONG).expect("it is open");
+        assert!(pair.poll(key, &mut asked).is_pending());
+        assert_eq!(pair.line.look(pair.now, &mut pair.woken), Ok(Some(pair.now + LONG)));
+        let silent = pair.line.look(pair.now + LONG, &mut pair.woken);
+        assert!(matches!(silent, Err(Error::Lost { .. })), "{silent:?}");
+    }
+
+    /// The driver is woken once for all that is put in line before it looks.
+    #[test]
+    fn the_driver_is_woken_once_for_many_requests() {
+        let mut pair = Pair::new();
+        let wakes = Arc::new(Wakes::default());
+        pair.line.driven_by(&Arc::clone(&wakes).into());
+        let one = rows(1, 1);
+        for turn in 1..=3 {
+            let mut calls: Vec<_> = (0..64).map(|_| (pair.begin(&scores(&one)), scores(&one))).collect();
+            calls.iter_mut().for_each(|(key, asked)| assert!(pair.poll(*key, asked).is_pending()));
+            assert_eq!(wakes.0.load(Ordering::Relaxed), turn);
+            pair.exchange();
+            calls.iter_mut().for_each(|(key, asked)| assert!(pair.poll(*key, asked).is_ready()));
+        }
+    }
+
+    /// Those whom answers have woken come back: what the first of them asks waits for the others, once.
+    #[test]
+    fn what_is_about_to_come_is_waited_for() {
+        let mut pair = Pair::new();
+        let one = rows(1, 1);
+        let mut both = [scores(&one), scores(&one)];
+        let keys = [0, 1].map(|_| pair.begin(&scores(&one)));
+        keys.iter().zip(&mut both).for_each(|(key, asked)| assert!(pair.poll(*key, asked).is_pending()));
+        pair.exchange();
+        keys.iter().zip(&mut both).for_each(|(key, asked)| assert!(pair.poll(*key, asked).is_ready()));
+        let (mut again, mut bytes) = (scores(&one), Vec::new());
+        let key = pair.begin(&again);
+        assert!(pair.poll(key, &mut again).is_pending());
+        assert_eq!(pair.line.take_unsent(&mut bytes, true, &mut pair.woken), Taken::Wait);
+        assert_eq!(pair.line.take_unsent(&mut bytes, false, &mut pair.woken), Taken::All);
+        assert_eq!(pair.line.take_unsent(&mut Vec::new(), true, &mut pair.woken), Taken::Nothing);
     }
 }

@@ -14,7 +14,7 @@ pub(crate) struct Options {
     pub connections: usize,
     pub connect_timeout: Duration,
     pub timeout: Duration,
-    pub retries: u32,
+    pub retries: usize,
     pub features: Option<usize>,
     pub outputs: Option<usize>,
     pub silence_max: Duration,
@@ -61,7 +61,7 @@ impl Builder {
             addresses: addresses.into_iter().map(Into::into).collect(),
             options: Options {
                 connections: 1,
-                connect_timeout: Duration::from_secs(1),
+                connect_timeout: Duration::from_secs(2),
                 timeout: Duration::from_secs(5),
                 retries: 3,
                 features: None,
@@ -78,8 +78,8 @@ impl Builder {
         self
     }
 
-    /// How long connecting, hello included, may take, and how long a call waits for a server when none is connected: one
-    /// second.
+    /// How long connecting, hello included, may take, and how long a call waits for a server when none is connected: two
+    /// seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
         self.options.connect_timeout = timeout;
         self
@@ -91,8 +91,9 @@ impl Builder {
         self
     }
 
-    /// How often a call is tried again whose connection was lost or whose server is closing: three times.
-    pub fn retries(mut self, retries: u32) -> Builder {
+    /// How often a call is tried again whose connection was lost or whose server is closing: three times, and once more for each
+    /// server but one. 0 leaves those.
+    pub fn retries(mut self, retries: usize) -> Builder {
         self.options.retries = retries;
         self
     }

@@ -104,6 +104,11 @@ impl Servers {
         self.states.borrow().clone()
     }
 
+    /// How often a call is tried again: each server may be the wrong one once.
+    pub fn retries(&self) -> usize {
+        self.options.retries + self.states.borrow().len().saturating_sub(1)
+    }
+
     /// The connections that take calls.
     pub fn ready(&self) -> Vec<Arc<Connection>> {
         self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -262,10 +267,10 @@ impl Servers {
             self.note_server(server, |state| state.model = model);
             return mismatch;
         }
-        let shape = model.as_ref().map_or(Shape::assumed(options.outputs.unwrap_or(1)), Shape::of);
-        let feature_dim = model.as_ref().map(|model| model.feature_dim).or(options.features);
+        let assumed = Shape::assumed(options.features, options.outputs.unwrap_or(1));
+        let shape = model.as_ref().map_or(assumed, Shape::of);
         let line = Line::new(Arc::clone(&server.name), shape, options.silence_max, Instant::now());
-        let connection = Arc::new(Connection::new(Arc::clone(&server.name), feature_dim, model.is_some(), line));
+        let connection = Arc::new(Connection::new(Arc::clone(&server.name), shape.features, model.is_some(), line));
         let guard = Published { servers: self, server, connection: &connection };
         self.ready_mut().push(Arc::clone(&connection));
         self.note_server(server, |state| {
@@ -285,7 +290,8 @@ impl Servers {
         self.note(&server.address, Some(&server.name), change);
     }
 
-    fn note(&self, address: &str, endpoint: Option<&str>, change: impl FnOnce(&mut ServerState)) {
+    /// Notes something of what an address resolved to, or of the address.
+    pub fn note(&self, address: &str, endpoint: Option<&str>, change: impl FnOnce(&mut ServerState)) {
         self.states.send_modify(|states| {
             let is_same = |state: &ServerState| state.address == address && state.endpoint.as_deref() == endpoint;
             let is_free = |state: &ServerState| state.address == address && state.endpoint.is_none();
@@ -348,7 +354,7 @@ impl Drop for Published<'_> {
 }
 
 /// A pause that doubles with each failure in a row, and is never the same for all.
-pub(crate) fn pause(first: Duration, failures: u32) -> Duration {
+pub(crate) fn pause(first: Duration, failures: usize) -> Duration {
     let whole = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RECONNECT_PAUSE_MAX.max(first));
     whole.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
