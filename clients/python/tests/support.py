@@ -1,4 +1,7 @@
-"""The real server, and both clients behind one face, so that one test is for both."""
+"""The real server, and both clients behind one face, so that one test is for both.
+
+Their calls have more time than is usual, for machines that are busy with other things.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,7 @@ class Blocking:
     kind = "blocking"
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.client = Client(*arguments, **named)
+        self.client = Client(*arguments, **{"timeout": PATIENCE, **named})
 
     def predict(self, X: Any, timeout: float | None = None) -> npt.NDArray[np.float32]:
         return self.client.predict(X, timeout=timeout)
@@ -117,7 +120,7 @@ class Looped:
     kind = "asyncio"
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.client = AsyncClient(*arguments, **named)
+        self.client = AsyncClient(*arguments, **{"timeout": PATIENCE, **named})
         self.loop = asyncio.new_event_loop()
 
     def predict(self, X: Any, timeout: float | None = None) -> npt.NDArray[np.float32]:

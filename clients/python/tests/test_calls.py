@@ -108,7 +108,7 @@ def test_neither_side_waits_for_the_other_when_all_buffers_are_full(client_of: A
         peer.greet(hello_answer(2, 50))
         peer.serve(2, 50)
 
-    with Stub(serve, send_buffer=4096) as stub, client_of(stub.address, timeout=PATIENCE) as client:
+    with Stub(serve, send_buffer=4096) as stub, client_of(stub.address) as client:
         X = rows(30_000, 2)
         assert np.array_equal(client.predict(X), sums(X, 50))
 
@@ -122,7 +122,7 @@ def test_requests_that_the_kernel_takes_in_pieces(client_of: Any) -> None:
         time.sleep(0.2)
         peer.serve(wide)
 
-    with Stub(serve, send_buffer=4096) as stub, client_of(stub.address, timeout=PATIENCE) as client:
+    with Stub(serve, send_buffer=4096) as stub, client_of(stub.address) as client:
         for count in (64, 200):
             X = rows(count, wide)
             assert np.array_equal(client.predict(X), sums(X))
@@ -175,7 +175,7 @@ def test_a_late_answer_keeps_its_place_in_the_line() -> None:
     """The calls behind one that timed out, or was cancelled, get their own answers over the same connection."""
 
     async def run(stub: Stub) -> None:
-        async with AsyncClient(stub.address) as client:
+        async with AsyncClient(stub.address, timeout=PATIENCE) as client:
             first = asyncio.ensure_future(client.predict(rows(1), timeout=0.1))
             cancelled = [asyncio.ensure_future(client.predict(rows(count))) for count in (1, 64, 65, 1000)]
             X = [rows(count) for count in (1, 2, 64, 65, 1000)]
@@ -209,7 +209,7 @@ def test_calls_may_be_cancelled_at_any_moment() -> None:
                 else:
                     assert np.array_equal(await call, sums(X))
 
-        async with AsyncClient(stub.address) as client:
+        async with AsyncClient(stub.address, timeout=PATIENCE) as client:
             await asyncio.gather(*(one(client, index) for index in range(30)))
 
     with Stub() as stub:
@@ -237,7 +237,7 @@ def test_a_server_that_accepts_and_says_nothing(client_of: Any) -> None:
         with pytest.raises(disrust.TimeoutError):
             client.predict(rows(2))
     with Stub(listen) as stub:
-        with client_of(stub.address, timeout=PATIENCE, connect_timeout=0.1, retries=1) as client:
+        with client_of(stub.address, connect_timeout=0.1, retries=1) as client:
             with pytest.raises(ConnectionFailed):
                 client.predict(rows(2))
             assert stub.connections == 2
@@ -480,7 +480,7 @@ def test_the_busier_server_gets_less() -> None:
             peer.send(answer(sums(X)))
 
     async def run(addresses: list[str]) -> None:
-        async with AsyncClient(addresses) as client:
+        async with AsyncClient(addresses, timeout=PATIENCE) as client:
 
             async def caller() -> None:
                 for _ in range(20):
@@ -490,7 +490,7 @@ def test_the_busier_server_gets_less() -> None:
             await asyncio.gather(*(caller() for _ in range(20)))
 
     def threaded(addresses: list[str]) -> None:
-        with Client(addresses) as client:
+        with Client(addresses, timeout=PATIENCE) as client:
             threads = [threading.Thread(target=lambda: [client.predict(rows(1)) for _ in range(20)]) for _ in range(8)]
             for thread in threads:
                 thread.start()
@@ -597,7 +597,7 @@ def test_threads_share_a_client() -> None:
         except BaseException as failure:
             failures.append(failure)
 
-    with Stub() as stub, Client(stub.address) as client:
+    with Stub() as stub, Client(stub.address, timeout=PATIENCE) as client:
         threads = [threading.Thread(target=caller, args=(client, seed)) for seed in range(8)]
         for thread in threads:
             thread.start()
@@ -632,7 +632,7 @@ def test_a_child_does_not_use_its_parents_connections(client_of: Any) -> None:
 
 
 def test_a_lock_that_was_held_in_the_parent_is_free_in_the_child() -> None:
-    with Stub() as stub, Client(stub.address) as client:
+    with Stub() as stub, Client(stub.address, timeout=PATIENCE) as client:
         client.connect()
         client._lock.acquire()
         child = os.fork()
@@ -651,7 +651,7 @@ def test_an_interrupted_call_does_not_shift_the_next() -> None:
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with Stub(late_once) as stub, Client(stub.address) as client:
+        with Stub(late_once) as stub, Client(stub.address, timeout=PATIENCE) as client:
             client.connect()
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(Interrupted):
@@ -666,7 +666,7 @@ def test_an_interrupted_call_does_not_shift_the_next() -> None:
 def test_signals_do_not_put_the_deadline_off() -> None:
     before = signal.signal(signal.SIGALRM, lambda *_: None)
     try:
-        with Stub(greet_and_listen) as stub, Client(stub.address) as client:
+        with Stub(greet_and_listen) as stub, Client(stub.address, timeout=PATIENCE) as client:
             client.connect()
             signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
             with pytest.raises(disrust.TimeoutError):
@@ -689,7 +689,7 @@ def test_nothing_begins_after_the_end(client_of: Any) -> None:
 
 def test_calls_that_are_under_way_at_the_end_of_an_asyncio_client_are_told() -> None:
     async def run(stub: Stub) -> None:
-        client = AsyncClient(stub.address)
+        client = AsyncClient(stub.address, timeout=PATIENCE)
         await client.connect()
         call = asyncio.ensure_future(client.predict(rows(1)))
         await asyncio.sleep(0.05)
@@ -703,7 +703,7 @@ def test_calls_that_are_under_way_at_the_end_of_an_asyncio_client_are_told() -> 
 
 def test_an_asyncio_client_outlives_its_loop_and_belongs_to_one() -> None:
     with Stub() as stub:
-        client = AsyncClient(stub.address)
+        client = AsyncClient(stub.address, timeout=PATIENCE)
 
         async def once(close: bool) -> None:
             X = rows(5)
@@ -726,7 +726,7 @@ def test_an_asyncio_client_outlives_its_loop_and_belongs_to_one() -> None:
             await client.predict(rows(1))
 
         async def twice() -> None:
-            async with AsyncClient(stub.address) as client:
+            async with AsyncClient(stub.address, timeout=PATIENCE) as client:
                 failures: list[BaseException] = []
 
                 def run() -> None:

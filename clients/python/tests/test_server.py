@@ -36,7 +36,7 @@ def table(name: str) -> Any:
 
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 5000, 60_000])
 def test_rows(client_of: Any, server: Server, count: int) -> None:
-    with client_of(server.address, features=16, timeout=PATIENCE) as client:
+    with client_of(server.address, features=16) as client:
         for seed in range(3):
             X = rows(count, seed)
             assert np.array_equal(client.predict(X), sums(X))

@@ -19,6 +19,7 @@ from ._rows import Rows
 from ._wire import (
     ERROR_ANSWER_BYTES,
     FLOAT_BYTES,
+    HEADER_BYTES,
     HEADERS,
     HELLO,
     HELLO_ANSWER_BYTES_MAX,
@@ -34,6 +35,8 @@ from ._wire import (
 WINDOW: Final = 32
 #: Bytes of one call's requests, or of their answers, in the line at once, unless one alone is larger.
 WINDOW_BYTES: Final = 1 << 19
+#: Whole requests, or answers, of one call from which on they are made, or looked at, together.
+TOGETHER_MIN: Final = 4
 #: Bytes that are put together in one turn of the loop; then the transport is asked whether it takes more.
 TOGETHER_BYTES_MAX: Final = 1 << 16
 
@@ -89,8 +92,8 @@ class Pipe(asyncio.Protocol):
         #: Calls that have more to send once the transport takes it.
         self._waiting: deque[Call] = deque()
         self._is_paused = False
-        #: What is sent at the end of this turn of the loop; the turn's first request has gone by itself.
-        self._together: list[bytes] = []
+        #: What is sent at the end of this turn of the loop.
+        self._together: list[bytes | memoryview] = []
         self._together_bytes = 0
         self._is_turn_open = False
         self._partial = bytearray()
@@ -240,13 +243,34 @@ class Pipe(asyncio.Protocol):
             )
         scores = rows * self._outputs
         size = 1 + scores * FLOAT_BYTES
-        if len(data) - at < size:
+        whole = (len(data) - at) // size
+        if whole == 0:
             self._needed = size
             return 0
+        if whole >= TOGETHER_MIN:
+            together = self._take_together(call, data, at, min(whole, (call.sent - call.answered) // rows), size)
+            if together:
+                return together
         self._nothing_behind(data, at + size)
         self._line.popleft()
         self._answered(call, rows, np.frombuffer(data, WIRE, scores, at + 1))
         return size
+
+    def _take_together(self, call: Call, data: bytes, at: int, whole: int, size: int) -> int:
+        """Takes so many answers to one call at once, if they stand next to each other and are as they should be."""
+        for index, other in enumerate(self._line):
+            if index == whole:
+                break
+            if other is not call:
+                return 0
+        answers = np.frombuffer(data, np.uint8, whole * size, at).reshape(whole, size)
+        if whole < TOGETHER_MIN or (answers[:, 0] != data[at]).any():
+            return 0
+        self._nothing_behind(data, at + whole * size, whole)
+        for _ in range(whole):
+            self._line.popleft()
+        self._answered(call, whole * data[at], answers[:, 1:].reshape(-1).view(WIRE))
+        return whole * size
 
     def _answered(self, call: Call, rows: int, scores: npt.NDArray[np.float32]) -> None:
         first = call.answered
@@ -284,9 +308,9 @@ class Pipe(asyncio.Protocol):
             call.future.set_result(model)
         return length
 
-    def _nothing_behind(self, data: bytes, end: int) -> None:
-        """The last answer that is owed is the last byte; else who knows what it was the answer to."""
-        if len(self._line) == 1 and end < len(data):
+    def _nothing_behind(self, data: bytes, end: int, answers: int = 1) -> None:
+        """The last of the answers that are owed ends with the last byte; else who knows what it was the answer to."""
+        if len(self._line) == answers and end < len(data):
             raise ProtocolError(f"{self.server} sent more than it was asked for")
 
     def _ended_by(self, error: DisrustError) -> None:
@@ -300,10 +324,13 @@ class Pipe(asyncio.Protocol):
 
     # Writing
 
-    def _join_line(self, call: Call | HelloCall) -> None:
+    def _join_line(self, call: Call | HelloCall, requests: int = 1) -> None:
         if not self._line:
             self.heard_at = self._loop.time()
-        self._line.append(call)
+        if requests == 1:
+            self._line.append(call)
+        else:
+            self._line.extend([call] * requests)
 
     def _window(self, call: Call) -> int:
         row_bytes: int = max(call.rows.shape[1], self._outputs) * FLOAT_BYTES
@@ -319,22 +346,29 @@ class Pipe(asyncio.Protocol):
                     self._waiting.append(call)
                 return
             first = call.sent
-            call.sent = min(limit, first + self.max_vectors)
-            self._join_line(call)
-            self._write(HEADERS[call.sent - first] + call.rows[first : call.sent].tobytes())
+            whole = (limit - first) // self.max_vectors
+            if whole >= TOGETHER_MIN:
+                call.sent = first + whole * self.max_vectors
+                self._join_line(call, whole)
+                self._write(_requests(call.rows[first : call.sent], self.max_vectors))
+            else:
+                call.sent = min(limit, first + self.max_vectors)
+                self._join_line(call)
+                self._write(HEADERS[call.sent - first] + call.rows[first : call.sent].tobytes())
 
-    def _write(self, request: bytes) -> None:
-        """Writes the turn's first request at once, and what comes after it in the same turn together."""
-        if self._is_turn_open:
-            self._together.append(request)
-            self._together_bytes += len(request)
-            if self._together_bytes >= TOGETHER_BYTES_MAX:
-                self._write_together()
+    def _write(self, request: bytes | memoryview) -> None:
+        """Writes what is alone in the line at once, and all else that comes in this turn of the loop together."""
+        if len(self._line) == 1 and not self._is_turn_open:
+            if self._transport is not None:
+                self._transport.write(request)
             return
-        self._is_turn_open = True
-        self._loop.call_soon(self._end_turn)
-        if self._transport is not None:
-            self._transport.write(request)
+        self._together.append(request)
+        self._together_bytes += len(request)
+        if self._together_bytes >= TOGETHER_BYTES_MAX:
+            self._write_together()
+        elif not self._is_turn_open:
+            self._is_turn_open = True
+            self._loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._is_turn_open = False
@@ -342,10 +376,20 @@ class Pipe(asyncio.Protocol):
 
     def _write_together(self) -> None:
         if self._together and self._transport is not None:
-            together = b"".join(self._together)
+            # One that is long enough to go by itself needs no copy.
+            together = self._together[0] if len(self._together) == 1 else b"".join(self._together)
             self._together.clear()
             self._together_bytes = 0
             self._transport.write(together)
+
+
+def _requests(rows: Rows, each: int) -> memoryview:
+    """The requests for these rows, with so many rows each."""
+    count = len(rows) // each
+    requests = np.empty((count, HEADER_BYTES + each * rows.shape[1] * FLOAT_BYTES), np.uint8)
+    requests[:, :HEADER_BYTES] = np.frombuffer(HEADERS[each], np.uint8)
+    requests[:, HEADER_BYTES:] = rows.view(np.uint8).reshape(count, -1)
+    return requests.reshape(-1).data
 
 
 def _again(error: DisrustError) -> DisrustError:
