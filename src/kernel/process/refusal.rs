@@ -85,8 +85,8 @@ fn explain(error: &io::Error, facts: &Facts) -> String {
         }
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS) if filtered => {
             "a seccomp filter refuses it (Seccomp: 2 in /proc/self/status), as Docker's and containerd's default \
-             profiles do. Try: docker run --security-opt seccomp=unconfined, or a profile that allows \
-             io_uring_setup, io_uring_enter and io_uring_register"
+             profiles do. Try: a profile that allows io_uring_setup, io_uring_enter and io_uring_register, such as \
+             deploy/seccomp/disrust.json of this project (docker run --security-opt seccomp=FILE)"
                 .to_owned()
         }
         Some(libc::ENOSYS | libc::EINVAL) => {
