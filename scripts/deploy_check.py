@@ -1,8 +1,9 @@
 """What scripts/deploy_check.sh asks of deploy/ beyond the checkers of others: that every metric exists which a rule, a panel or the
-autoscaler names; that every alert has its place in the runbook; and that each query of the dashboard finds something in a Prometheus
-that scrapes a server under load. Loopback only; it ends what it starts.
+autoscaler names; that every alert has its place in the runbook; that the lists of system calls have no misspelt key or call, which engines
+pass over in silence; and that each query of the dashboard finds something in a Prometheus that scrapes a server under load. Loopback only;
+it ends what it starts.
 
-Usage: deploy_check.py names | deploy_check.py dashboard FOLDER_OF_PROGRAMS
+Usage: deploy_check.py names | deploy_check.py calls | deploy_check.py dashboard FOLDER_OF_PROGRAMS
 """
 
 import json
@@ -60,6 +61,26 @@ def check_names():
     if faults:
         sys.exit("deploy: " + "\ndeploy: ".join(faults))
     print(f"deploy: {len(recorded)} recorded metrics, {len(alerts)} alerts and {len(panels())} panels name what there is")
+
+
+def check_calls():
+    headers = [path for name in ("asm/unistd_64.h", "asm-generic/unistd.h") for path in pathlib.Path("/usr/include").glob(f"**/{name}")]
+    known = set(re.findall(r"^#define __NR_(\w+)", "\n".join(path.read_text() for path in headers), re.M))
+    keys = {"comment", "names", "action", "args", "errnoRet"}
+    lists = sorted((TOP / "deploy/seccomp").glob("*.json"))
+    faults = []
+    for path in lists:
+        profile = json.loads(path.read_text())
+        faults += [f"{path.name}: what is {key}?" for key in profile.keys() - {"comment", "defaultAction", "architectures", "syscalls"}]
+        for group in profile["syscalls"]:
+            faults += [f"{path.name}: what is {key}?" for key in group.keys() - keys]
+            faults += [f"{path.name}: an argument is not whole" for each in group.get("args", []) if not {"index", "value", "op"} <= each.keys()]
+            faults += [f"{path.name}: there is no call {name}" for name in group["names"] if headers and name not in known]
+            if group["names"] != sorted(set(group["names"])):
+                faults.append(f"{path.name}: not in order: {group['names']}")
+    if faults or not lists:
+        sys.exit("deploy: " + "\ndeploy: ".join(faults or ["no list is found"]))
+    print(f"deploy: {len(lists)} lists of system calls name what there is" + ("" if headers else ", as far as can be seen without Linux' headers"))
 
 
 def free_port():
@@ -158,6 +179,8 @@ def check_dashboard(programs):
 match sys.argv[1:]:
     case ["names"]:
         check_names()
+    case ["calls"]:
+        check_calls()
     case ["dashboard", programs]:
         check_dashboard(pathlib.Path(programs).resolve())
     case _:

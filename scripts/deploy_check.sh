@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Has each file of deploy/ checked by the checker of its own kind: HAProxy's and Prometheus' by Debian's haproxy and promtool, those of
-# Kubernetes by PyPI's kubernetes-validate, for 1.34 and the newest it knows; asks the dashboard's queries of a Prometheus that scrapes a
-# server under load. What is not here and cannot be installed is "skipped". Takes half a minute once the server is built; or takes the
+# Kubernetes by PyPI's kubernetes-validate, for 1.34 and the newest it knows, the Compose file and the lists of system calls by the engine;
+# asks the dashboard's queries of a Prometheus that scrapes a server under load. What is not here and cannot be installed is "skipped". Takes half a minute once the server is built; or takes the
 # programs from the folder PROGRAMS.
 # Usage: [PROGRAMS=FOLDER] scripts/deploy_check.sh
 set -euo pipefail
@@ -55,8 +55,38 @@ else
     echo "deploy: Prometheus' files skipped: Debian's prometheus is not here and cannot be installed"
 fi
 
+# An engine that takes a list comes as far as not finding the program.
+runs_under() {
+    docker run --rm --network none --security-opt no-new-privileges --security-opt seccomp="$1" "$image" /nothing >"$folder/said" 2>&1 || true
+    grep -q 'exec: "/nothing"' "$folder/said"
+}
+if ! command -v docker >/dev/null || ! docker info >/dev/null 2>&1; then
+    echo "deploy: the Compose file and the lists of system calls skipped: no engine answers"
+else
+    compose=(docker compose)
+    docker compose version >/dev/null 2>&1 || compose=(docker-compose)
+    if "${compose[@]}" version >/dev/null 2>&1; then
+        quietly "${compose[@]}" --profile scale --profile observe --profile dev config
+        echo "deploy: ${compose[*]} takes docker-compose.yml"
+    else
+        echo "deploy: the Compose file skipped: there is no Compose"
+    fi
+    image=disrust-deploy-check:$$
+    trap 'docker rmi --force "$image" >/dev/null 2>&1; rm -rf "$folder"' EXIT
+    tar -C deploy/seccomp -c . | docker import - "$image" >/dev/null
+    for list in deploy/seccomp/*.json; do
+        runs_under "$list" || { cat "$folder/said"; echo "deploy: the engine does not take $list"; exit 1; }
+    done
+    sed 's/"action": "SCMP_ACT_ERRNO"/"action": "SCMP_ACT_ERROR"/' deploy/seccomp/disrust.json >"$folder/typo.json"
+    if runs_under "$folder/typo.json"; then
+        echo "deploy: a typo in a list of system calls is not noticed"
+        exit 1
+    fi
+    echo "deploy: the engine takes deploy/seccomp"
+fi
+
 if ! command -v python3 >/dev/null; then
-    echo "deploy: Kubernetes' files and the dashboard skipped: there is no python3"
+    echo "deploy: Kubernetes' files, the dashboard and the names in the lists skipped: there is no python3"
     exit 0
 fi
 if ! [ -x "$venv/bin/kubernetes-validate" ]; then
@@ -79,6 +109,7 @@ else
 fi
 
 python3 scripts/deploy_check.py names
+python3 scripts/deploy_check.py calls
 if command -v prometheus >/dev/null; then
     [ -n "${PROGRAMS:-}" ] || cargo build --release --workspace --locked
     python3 scripts/deploy_check.py dashboard "${PROGRAMS:-$target/release}"
