@@ -34,6 +34,12 @@ pub trait Model: Send {
     /// What to call the model in logs and the banner.
     fn name(&self) -> &str;
 
+    /// Which version of it this is, as clients are told: of a file, the first 8 bytes of its SHA-256 as a number, the first one
+    /// highest; 0 of what is no file. Constant for the model's life.
+    fn version(&self) -> u64 {
+        0
+    }
+
     /// Features in each row (>= 1); constant for the model's life.
     fn feature_dim(&self) -> usize;
 

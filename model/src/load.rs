@@ -182,7 +182,7 @@ impl ModelFile {
         name: String,
         version: u64,
     ) -> Result<ModelFile, LoadError> {
-        let model = match Onnxruntime::open(bytes, &name, options.features, &options.choice) {
+        let model = match Onnxruntime::open(bytes, (&name, version), options.features, &options.choice) {
             Ok(model) => model,
             Err(OnnxruntimeError::Choice(source)) => return Err(LoadError::Choice { path: path.to_owned(), source }),
             Err(error) => {
@@ -209,7 +209,7 @@ impl ModelFile {
         let ModelFile { content, mut facts } = self;
         match content {
             Content::Form { form, simd } => {
-                let model = Compiled::with_simd(form, &facts.name, simd);
+                let model = Compiled::with_simd(form, &facts.name, simd).of_version(facts.version);
                 (facts.engine, facts.bytes) = (model.engine(), model.bytes());
                 Loaded { model: Box::new(model), facts }
             }

@@ -69,6 +69,7 @@ pub enum OnnxruntimeError {
 /// A model in onnxruntime.
 pub(crate) struct Onnxruntime {
     name: String,
+    version: u64,
     session: Session,
     run_options: RunOptions<HasSelectedOutputs>,
     /// What onnxruntime takes: rows, then the dimensions of one.
@@ -82,14 +83,14 @@ pub(crate) struct Onnxruntime {
 }
 
 impl Onnxruntime {
-    /// Opens a file that the reader does not support. `features` is how many the operator says that a row has, for a
+    /// Opens a file that the reader does not support, as a model of this name and version. `features` is how many the operator says that a row has, for a
     /// graph that does not say so itself.
     ///
     /// # Errors
     /// See [`OnnxruntimeError`].
     pub fn open(
         bytes: &[u8],
-        name: &str,
+        (name, version): (&str, u64),
         features: Option<usize>,
         choice: &Choice,
     ) -> Result<Onnxruntime, OnnxruntimeError> {
@@ -107,9 +108,17 @@ impl Onnxruntime {
         let output = Output::of(session.outputs())?;
         let selected = OutputSelector::no_default().with(output.name.as_str());
         let run_options = RunOptions::new().map_err(refused)?.with_outputs(selected);
-        let name = name.to_owned();
-        let mut model =
-            Onnxruntime { name, session, run_options, shape, feature_dim, chunk_rows, output, matrix: Vec::new() };
+        let mut model = Onnxruntime {
+            name: name.to_owned(),
+            version,
+            session,
+            run_options,
+            shape,
+            feature_dim,
+            chunk_rows,
+            output,
+            matrix: Vec::new(),
+        };
         model.learn_output()?;
         model.check_rows()?;
         model.output.choose(choice)?;
@@ -176,6 +185,10 @@ impl Onnxruntime {
 impl Model for Onnxruntime {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn version(&self) -> u64 {
+        self.version
     }
 
     fn feature_dim(&self) -> usize {

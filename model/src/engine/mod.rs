@@ -30,6 +30,7 @@ const ARENA_MAX: usize = 1 << 20;
 /// A compiled model.
 pub struct Compiled {
     name: String,
+    version: u64,
     feature_dim: usize,
     outputs: usize,
     operations: Vec<Operation>,
@@ -122,6 +123,7 @@ impl Compiled {
         }
         Compiled {
             name: name.to_owned(),
+            version: 0,
             feature_dim: form.feature_dim,
             outputs: widths[form.score],
             operations,
@@ -130,6 +132,12 @@ impl Compiled {
             arena: vec![0.0; end],
             chunk_rows,
         }
+    }
+
+    /// The same as this version of the model.
+    #[must_use]
+    pub fn of_version(self, version: u64) -> Compiled {
+        Compiled { version, ..self }
     }
 
     /// What scores the trees, for people; none if there are none.
@@ -172,6 +180,10 @@ impl Compiled {
 impl Model for Compiled {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn version(&self) -> u64 {
+        self.version
     }
 
     fn feature_dim(&self) -> usize {
