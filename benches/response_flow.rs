@@ -133,6 +133,7 @@ fn response(number: u32) -> Response {
         received_at_ns: 0,
         failed: 0,
         shed: 0,
+        model_version: 0,
     }
 }
 

@@ -47,6 +47,9 @@
 //! 7. A connection ends when its peer has ended, everything owed is sent, no operation is in the kernel and no request
 //!    in flight: then its descriptor is closed and its slot is free ([`connections::Connection::next_step`]).
 //!
+//! A hello comes the same way and goes no further than step 2: it is answered by the I/O thread, in its place among the answers, by what
+//! the batch processor says of the model with these ([`connections::HelloAnswers`]).
+//!
 //! # Words
 //!
 //! A *vector* is what a request carries; where it is scored, among those of other requests, it is a *row*. A *burst* is the
@@ -75,7 +78,7 @@
 //! they run on anything that implements [`kernel::Kernel`].
 //! Unsafe code is in [`kernel`] and [`exchange::buffer_pool`] only. The atomics that threads share are listed at the top of
 //! [`exchange::wake`], [`exchange::response_queue`], [`exchange::buffer_pool`], [`exchange::spread`], [`exchange::swap_place`], [`exchange::token`],
-//! [`exchange::control`], [`batch::BatchRole`] and [`metrics`].
+//! [`exchange::control`], [`exchange::model_version`], [`batch::BatchRole`] and [`metrics`].
 
 pub mod admin;
 pub mod batch;

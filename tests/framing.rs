@@ -4,11 +4,14 @@
 mod common;
 
 use disrust::config::Config;
-use disrust::connections::{Arrival, Connection, Drain, Rules, Step, Timeouts, Turn};
+use std::sync::Arc;
+
+use disrust::connections::{Arrival, Connection, Drain, HelloAnswers, Lost, Rules, Step, Timeouts, Turn};
 use disrust::exchange::blocks::BlockPool;
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
+use disrust::exchange::model_version::ModelVersion;
 use disrust::limits::ConnectionLimits;
-use disrust_protocol::{ErrorCode, RequestLayout, write_answer};
+use disrust_protocol::{ErrorCode, HelloRequest, RequestLayout, ServerHello, write_answer};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -43,6 +46,37 @@ fn requests(features: usize, counts: &[usize]) -> Vec<Request> {
     counts.iter().enumerate().map(random).collect()
 }
 
+/// What the servers here call their model, and its version.
+const MODEL_NAME: &str = "a name";
+const VERSION: u64 = 0x0123_4567_89ab_cdef;
+
+/// How a stream that is not read to its end stops.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    BadCount(u32),
+    /// A hello for so many features more than there are.
+    WrongHello(u32),
+}
+
+fn end() -> impl Strategy<Value = End> {
+    let bad_count = prop_oneof![Just(0), 65..=u32::MAX].prop_filter("a hello", |count| *count != 0x3152_5344);
+    prop_oneof![bad_count.prop_map(End::BadCount), (1..=1000_u32).prop_map(End::WrongHello)]
+}
+
+/// What a server of so many features says to a hello.
+fn hello_answer(features: usize) -> Vec<u8> {
+    let hello = ServerHello {
+        feature_dim: features as u32,
+        outputs: 1,
+        max_vectors: 64,
+        model_version: VERSION,
+        model_name: MODEL_NAME,
+    };
+    let mut bytes = Vec::new();
+    hello.write(&mut bytes);
+    bytes
+}
+
 /// Failures are not kept in a file: what is printed says all that a test of its own needs.
 fn bounded(cases: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
@@ -64,7 +98,12 @@ impl Bench {
         let layout = RequestLayout::new(features);
         Bench {
             connection: Connection::new(ConnectionId { slot: 1, generation: 1 }, (), 0, None),
-            rules: Rules { layout, limits, timeouts: Timeouts { request: None, idle: None } },
+            rules: Rules {
+                layout,
+                limits,
+                timeouts: Timeouts { request: None, idle: None },
+                hello: HelloAnswers::new(layout, MODEL_NAME, Arc::new(ModelVersion::new(VERSION))),
+            },
             turn: Turn { now_ns: 0, drain: Drain::No },
             blocks: BlockPool::new(limits.block_sizes(layout, 1 << 20)),
             in_flight: Vec::new(),
@@ -72,8 +111,8 @@ impl Bench {
         }
     }
 
-    /// Returns whether the framing was lost.
-    fn receive(&mut self, piece: &[u8]) -> bool {
+    /// Returns why nothing behind it can be read.
+    fn receive(&mut self, piece: &[u8]) -> Option<Lost> {
         let headroom = self.rules.layout.request_bytes_max();
         let mut buffer = vec![0xee; headroom];
         buffer.extend_from_slice(piece);
@@ -88,7 +127,7 @@ impl Bench {
             let answers = self.predict(&buffer[framed.offset..framed.offset + framed.request_bytes]);
             self.in_flight.push((event, answers));
         }
-        received.bad.is_some()
+        received.lost
     }
 
     /// The sums of a run of requests, read anew, as answers.
@@ -123,6 +162,7 @@ impl Bench {
                 received_at_ns: 0,
                 failed: 0,
                 shed: 0,
+                model_version: VERSION,
             };
             assert!(self.connection.answered(&response, &answers, &self.rules, self.turn, &mut self.blocks));
         }
@@ -139,36 +179,61 @@ impl Bench {
 proptest! {
     #![proptest_config(bounded(500))]
 
-    /// A connection answers every request of a pipeline in order, then a bad count if there is one; wherever the stream
-    /// is cut, whenever the answers come back, and however little of them the network takes at a time.
+    /// A connection answers every request and hello of a pipeline in order, then a bad count or a hello for other features if there is one;
+    /// wherever the stream is cut, whenever the answers come back, and however little of them the network takes at a time.
     #[test]
     fn a_connection_answers_any_pipeline_however_it_is_cut(
         features in 1..=20_usize,
         counts in pipeline(30),
-        bad_count in proptest::option::of(prop_oneof![Just(0), 65..=u32::MAX]),
+        hellos in vec(0..=3_usize, 31),
+        says_hello in any::<bool>(),
+        end in proptest::option::of(end()),
         lengths in vec(length(), 0..=40),
         answer_every in 1..=5_usize,
         send_bytes_max in 1..=400_usize,
     ) {
         let requests = requests(features, &counts);
-        let (mut stream, mut owed) = (bytes_of(&requests), Vec::new());
+        let (mut stream, mut owed) = (Vec::new(), Vec::new());
         let mut bench = Bench::new(features);
-        owed.extend(bench.predict(&stream));
-        if let Some(bad_count) = bad_count {
-            stream.extend(bad_count.to_le_bytes());
-            owed.extend(ErrorCode::BadVectorCount.answer());
+        for (place, hellos) in hellos.into_iter().enumerate() {
+            for hello in 0..if says_hello { hellos } else { 0 } {
+                let feature_dim = if hello == 0 { features as u32 } else { 0 };
+                stream.extend(HelloRequest { feature_dim }.to_bytes());
+                owed.extend(hello_answer(features));
+            }
+            if let Some(request) = requests.get(place) {
+                stream.extend_from_slice(&request.bytes);
+                owed.extend(bench.predict(&request.bytes));
+            }
         }
-        let mut lost = false;
+        match end {
+            None => {}
+            Some(End::BadCount(count)) => {
+                stream.extend(count.to_le_bytes());
+                owed.extend(ErrorCode::BadVectorCount.answer());
+            }
+            Some(End::WrongHello(more)) => {
+                stream.extend(HelloRequest { feature_dim: features as u32 + more }.to_bytes());
+                owed.extend(ErrorCode::WrongFeatureDim.answer());
+            }
+        }
+        let mut lost = None;
         for (place, piece) in cut(&stream, &lengths).enumerate() {
-            lost |= bench.receive(piece);
+            lost = lost.or(bench.receive(piece));
             if place % answer_every == 0 {
                 bench.answer_and_send(send_bytes_max);
             }
         }
         bench.answer_and_send(send_bytes_max);
-        prop_assert_eq!(lost, bad_count.is_some());
+        match end {
+            None => prop_assert_eq!(lost, None),
+            Some(End::BadCount(_)) => prop_assert!(matches!(lost, Some(Lost::BadCount(_)))),
+            Some(End::WrongHello(more)) => {
+                prop_assert_eq!(lost, Some(Lost::WrongFeatureDim(features as u32 + more)));
+            }
+        }
         prop_assert_eq!(bench.sent, owed);
-        prop_assert_eq!((bench.blocks.lent(), bench.connection.held_bytes()), (0, 0));
+        prop_assert_eq!((bench.blocks.lent(), bench.blocks.lent_bytes(), bench.connection.held_bytes()), (0, 0, 0));
     }
 }
 

@@ -18,6 +18,8 @@ mod sync {
 }
 #[path = "../src/exchange/event.rs"]
 mod event;
+#[path = "../src/exchange/model_version.rs"]
+mod model_version;
 #[path = "../src/exchange/response_queue.rs"]
 mod response_queue;
 #[path = "../src/exchange/spread.rs"]
@@ -36,6 +38,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 
 use event::{ConnectionId, Response};
+use model_version::ModelVersion;
 use response_queue::response_queue;
 use spread::Share;
 use swap_place::{NotSwapped, SwapPlace};
@@ -81,6 +84,7 @@ fn response(number: u32) -> Response {
         received_at_ns: 0,
         failed: 0,
         shed: 0,
+        model_version: 0,
     }
 }
 
@@ -225,7 +229,7 @@ fn the_batch_processor_never_sleeps_through_another_model() {
         });
         let mut used = Box::new(0);
         while *used < 1 {
-            if place.is_offered() && place.swap(&mut used) {
+            if place.is_offered() && place.swap(&mut used, |_| ()) {
                 continue;
             }
             wake.flag.announce_sleep();
@@ -236,6 +240,40 @@ fn the_batch_processor_never_sleeps_through_another_model() {
             // The lock may be taken; then it is tried again.
             loom::thread::yield_now();
         }
+        loader.join().expect("the loader does not panic");
+    });
+}
+
+/// Who has been told a version is scored by that one or a newer one; and once a model is known to be in force, it is told.
+#[test]
+fn nothing_is_scored_by_an_older_model_than_the_one_that_was_told() {
+    check(|| {
+        let (place, version) = (Arc::new(SwapPlace::new()), Arc::new(ModelVersion::new(0)));
+        let published = Arc::new(AtomicUsize::new(0));
+        let (offered_in, told_by) = (Arc::clone(&place), Arc::clone(&version));
+        let loader = loom::thread::spawn(move || {
+            let outcome = offered_in.offer(1).and_then(|()| offered_in.wait(Duration::MAX));
+            assert!(outcome.is_err() || told_by.get() == 1, "what is in force is told");
+        });
+        let (told_by, publishes) = (Arc::clone(&version), Arc::clone(&published));
+        let io_thread = loom::thread::spawn(move || {
+            let told = told_by.get();
+            // As a producer of the disruptor does it.
+            publishes.store(1, Ordering::Release);
+            told
+        });
+        let (mut used, mut scored_by) = (0, None);
+        for _ in 0..2 {
+            if place.is_offered() {
+                place.swap(&mut used, |taken| version.set(*taken));
+            }
+            if scored_by.is_none() && published.load(Ordering::Acquire) == 1 {
+                scored_by = Some(used);
+            }
+        }
+        place.close();
+        let told = io_thread.join().expect("the I/O thread does not panic");
+        assert!(scored_by.is_none_or(|scored_by| scored_by >= told), "{scored_by:?} after {told}");
         loader.join().expect("the loader does not panic");
     });
 }
@@ -254,7 +292,7 @@ fn each_model_comes_back_for_the_one_after_it() {
         });
         let mut used = Box::new(0);
         while *used < 2 {
-            if !(place.is_offered() && place.swap(&mut used)) {
+            if !(place.is_offered() && place.swap(&mut used, |_| ())) {
                 loom::thread::yield_now();
             }
         }
@@ -276,7 +314,7 @@ fn nobody_waits_for_a_batch_processor_that_ends() {
         });
         let mut used = 0;
         if place.is_offered() {
-            place.swap(&mut used);
+            place.swap(&mut used, |_| ());
         }
         place.close();
         let taken = loader.join().expect("the loader does not panic");

@@ -11,6 +11,7 @@ use disrust::config::placement::Wait;
 use disrust::exchange::wait::WaitStrategy;
 use disrust::server::{ReplaceError, Server};
 use disrust_model::{Model, PredictError, Rows};
+use disrust_protocol::HelloRequest;
 
 use common::{Client, Gate, PATIENCE, Reply, Request, TestServer, config, seeded, wait_until};
 
@@ -45,6 +46,10 @@ impl Drop for Version {
 impl Model for Version {
     fn name(&self) -> &str {
         "version"
+    }
+
+    fn version(&self) -> u64 {
+        self.number as u64
     }
 
     fn feature_dim(&self) -> usize {
@@ -107,6 +112,51 @@ fn every_answer_is_of_a_version_in_force() {
         });
         server.finish();
         wait_until("the last version is gone", || alive.load(Ordering::Relaxed) == 0);
+    }
+}
+
+/// Under load, a hello names a version that was in force when it was said, or later; none that is older than one which has scored
+/// what comes before it, and none that is newer than the one which scores what comes next.
+#[test]
+fn a_hello_names_a_version_in_force() {
+    let alive = Arc::default();
+    for io_threads in [1, 2] {
+        let server = TestServer::serve(Config { io_threads: Some(io_threads), ..config() }, Version::new(0, &alive));
+        let (last, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (address, handle) = (server.address(), server.handle());
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let (mut client, mut rng, mut seen) = (Client::connect(address), seeded(), 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        let in_force = last.load(Ordering::Acquire);
+                        let says: Vec<bool> = (0..rng.usize(1..60)).map(|_| rng.u8(..3) == 0).collect();
+                        let (mut bytes, row) = (Vec::new(), Request::of(FEATURES, &[0.5; FEATURES]));
+                        for says_hello in &says {
+                            let hello = HelloRequest { feature_dim: FEATURES as u32 }.to_bytes();
+                            bytes.extend_from_slice(if *says_hello { &hello } else { &row.bytes });
+                        }
+                        client.send(&bytes);
+                        for says_hello in says {
+                            let version = if says_hello {
+                                client.receive_hello().expect("an answer").expect("no error").model_version as usize
+                            } else {
+                                version_of(client.receive(), 1)
+                            };
+                            assert!(version >= seen.max(in_force), "{version} after {seen}, {in_force} is in force");
+                            seen = version;
+                        }
+                    }
+                });
+            }
+            for number in 1..=200 {
+                handle.replace_model(Box::new(Version::new(number, &alive))).expect("it is taken");
+                last.store(number, Ordering::Release);
+                let told = Client::connect(address).hello(0).expect("it is answered");
+                assert_eq!(told.model_version, number as u64, "who says hello after the replacement");
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 }
 

@@ -5,8 +5,9 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use disrust_protocol::ErrorCode;
+use disrust_protocol::{ErrorCode, HelloRequest};
 use nix::sys::signal::Signal;
+use sha2::{Digest, Sha256};
 
 use common::models::{TemporaryFile, constant, cut, lightgbm, regression, three_classes};
 use common::{Client, PATIENCE_FOR_END, Reply, Request, ServerProcess, wait_patiently_until, wait_until};
@@ -90,6 +91,47 @@ fn a_reload_under_load_loses_and_mixes_nothing() {
         let (status, log) = server.wait();
         assert!(status == Some(0) && log.matches(REPLACED).count() == 10 && !log.contains("WARN"), "{log}");
     }
+}
+
+/// A hello names the file's version, which is the beginning of its SHA-256, and after SIGHUP the new file's; requests behind it are
+/// scored by the version that it named or a newer one.
+#[test]
+fn a_hello_names_the_version_of_the_file() {
+    let version_of = |content: &str| u64::from_be_bytes(*Sha256::digest(content).first_chunk().expect("32 bytes"));
+    let file = TemporaryFile::new("greeted.txt", constant(1));
+    let server = ServerProcess::start(&["--model", file.path(), "--model-name", "credit"]);
+    let versions: Vec<u64> = (1..=5).map(|number| version_of(&constant(number))).collect();
+    let (stop, address) = (AtomicBool::new(false), server.address());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut client, mut least) = (Client::connect(address), 1);
+            let hello = HelloRequest { feature_dim: 2 }.to_bytes();
+            while !stop.load(Ordering::Relaxed) {
+                let request = request(3);
+                client.send(&[&hello[..], &request.bytes, &hello, &hello, &request.bytes, &request.bytes].concat());
+                for is_hello in [true, false, true, true, false, false] {
+                    let number = if is_hello {
+                        let told = client.receive_hello().expect("an answer").expect("no error");
+                        assert_eq!((told.feature_dim, told.outputs, &told.model_name[..]), (2, 1, "credit"));
+                        1 + versions.iter().position(|version| *version == told.model_version).expect("it was served")
+                    } else {
+                        number_of(&client.receive().expect("no request is lost"), 3) as usize
+                    };
+                    assert!(number >= least, "{number} after {least}");
+                    least = number;
+                }
+            }
+        });
+        for number in 1..=5_u32 {
+            if number > 1 {
+                file.replace(constant(number));
+                reload(&server);
+            }
+            let told = server.connect().hello(2).expect("no error");
+            assert_eq!(told.model_version, versions[number as usize - 1], "whoever comes after the line in the log");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 /// A file that is bad, or for other rows or answers, leaves the one that serves, with one line that says why; a good one

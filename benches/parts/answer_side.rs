@@ -14,7 +14,7 @@ use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry, reque
 use disrust::metrics::BatchMetrics;
 use disrust_model::Sum;
 
-use crate::request_side::{LAYOUT, RULES, RequestSide, TURN};
+use crate::request_side::{LAYOUT, RequestSide, TURN};
 
 /// What answers pass through on their way out.
 pub struct AnswerSide {
@@ -32,9 +32,12 @@ impl AnswerSide {
             let start = response.offset as usize;
             let answers = &requests.pool.bytes(&buffer)[start..start + response.answer_bytes as usize];
             let connection = &mut requests.connections[response.connection.slot as usize];
-            assert!(connection.answered(&response, answers, &RULES, TURN, &mut self.blocks), "nobody has gone");
+            assert!(
+                connection.answered(&response, answers, &requests.rules, TURN, &mut self.blocks),
+                "nobody has gone"
+            );
             requests.pool.ship(buffer);
-            while let Some(Step::Send(block)) = connection.next_step(&RULES, TURN, &mut self.blocks) {
+            while let Some(Step::Send(block)) = connection.next_step(&requests.rules, TURN, &mut self.blocks) {
                 let sent = block.content().len();
                 connection.send_completed(block, sent, TURN, &mut self.blocks);
             }

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use disruptor::Producer;
-use disrust::connections::{Arrival, Connection, Drain, Rules, Timeouts, Turn};
+use disrust::connections::{Arrival, Connection, Drain, HelloAnswers, Rules, Timeouts, Turn};
 use disrust::exchange::blocks::BlockPool;
 use disrust::exchange::buffer_pool::{Buffer, BufferPool};
 use disrust::exchange::event::{ConnectionId, InferenceEvent};
+use disrust::exchange::model_version::ModelVersion;
 use disrust::exchange::wake::Wake;
 use disrust::io_thread::EventProducer;
 use disrust::limits::{BUFFER_MEMORY_BYTES, ConnectionLimits, PoolGeometry};
@@ -22,13 +23,16 @@ pub const LAYOUT: RequestLayout = RequestLayout::new(FEATURE_DIM);
 pub const TURN: Turn = Turn { now_ns: 0, drain: Drain::No };
 
 /// What the server holds connections to, without deadlines.
-pub const RULES: Rules =
-    Rules { layout: LAYOUT, limits: ConnectionLimits::SERVING, timeouts: Timeouts { request: None, idle: None } };
+fn rules() -> Rules {
+    let hello = HelloAnswers::new(LAYOUT, "sum", Arc::new(ModelVersion::new(0)));
+    Rules { layout: LAYOUT, limits: ConnectionLimits::SERVING, timeouts: Timeouts { request: None, idle: None }, hello }
+}
 
 /// What requests pass through on their way in.
 pub struct RequestSide {
     pub pool: Arc<BufferPool>,
     pub connections: Vec<Connection<()>>,
+    pub rules: Rules,
     io_thread: u16,
     producer: EventProducer,
     batch_wake: Arc<Wake>,
@@ -52,13 +56,15 @@ impl RequestSide {
             pool.ship(buffer);
         }
         let connection = |slot| Connection::new(ConnectionId { slot, generation: 0 }, (), 0, None);
+        let rules = rules();
         RequestSide {
             pool,
             connections: (0..connections).map(connection).collect(),
             io_thread,
             producer,
             batch_wake,
-            blocks: BlockPool::new(RULES.limits.block_sizes(LAYOUT, BUFFER_MEMORY_BYTES)),
+            blocks: BlockPool::new(rules.limits.block_sizes(LAYOUT, BUFFER_MEMORY_BYTES)),
+            rules,
         }
     }
 
@@ -75,10 +81,11 @@ impl RequestSide {
         let connection = &mut self.connections[connection];
         let headroom = self.pool.geometry().headroom_bytes;
         let space = self.pool.bytes_mut(&mut buffer);
-        let received = connection.received(Arrival { buffer: space, headroom, bytes }, &RULES, TURN, &mut self.blocks);
-        assert!(received.bad.is_none() && received.refused == 0, "a bench sends good requests");
+        let received =
+            connection.received(Arrival { buffer: space, headroom, bytes }, &self.rules, TURN, &mut self.blocks);
+        assert!(received.lost.is_none() && received.refused == 0, "a bench sends good requests");
         let index = self.pool.ship(buffer);
-        Some(connection.event_for(received.framed?, &RULES, self.io_thread, index))
+        Some(connection.event_for(received.framed?, &self.rules, self.io_thread, index))
     }
 
     /// Publishes the events of a turn, and wakes the batch processor if it sleeps.

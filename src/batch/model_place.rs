@@ -12,6 +12,7 @@ use std::sync::Arc;
 use disrust_model::Model;
 use thiserror::Error;
 
+use crate::exchange::model_version::ModelVersion;
 use crate::exchange::swap_place::{NotSwapped, SwapPlace};
 use crate::exchange::wake::Wake;
 use crate::limits::MODEL_SWAP_MAX;
@@ -111,17 +112,24 @@ impl From<NotSwapped> for ReplaceError {
 pub(super) struct PlacedModel {
     model: Box<dyn Model>,
     place: Arc<ModelPlace>,
+    version: Arc<ModelVersion>,
 }
 
 impl PlacedModel {
     pub fn new(model: Box<dyn Model>) -> PlacedModel {
         let (feature_dim, outputs) = (model.feature_dim(), model.outputs());
         let place = Arc::new(ModelPlace { place: SwapPlace::new(), feature_dim, outputs });
-        PlacedModel { model, place }
+        let version = Arc::new(ModelVersion::new(model.version()));
+        PlacedModel { model, place, version }
     }
 
     pub fn place(&self) -> &Arc<ModelPlace> {
         &self.place
+    }
+
+    /// The version of the model that scores, for whoever asks on another thread.
+    pub fn version(&self) -> &Arc<ModelVersion> {
+        &self.version
     }
 
     /// Whether a new model is there to be taken.
@@ -131,7 +139,7 @@ impl PlacedModel {
 
     /// Takes a new model, if there is one. Returns whether it did.
     pub fn take_offered(&mut self) -> bool {
-        self.is_offered() && self.place.place.swap(&mut self.model)
+        self.is_offered() && self.place.place.swap(&mut self.model, |model| self.version.set(model.version()))
     }
 
     pub fn model(&mut self) -> &mut dyn Model {

@@ -30,6 +30,7 @@ use super::scoring::Scoring;
 use super::shedding::Shedding;
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::event::{InferenceEvent, Response};
+use crate::exchange::model_version::ModelVersion;
 use crate::exchange::response_queue::ResponseProducer;
 use crate::exchange::wake::Wake;
 use crate::limits::{PoolGeometry, request_ring_slots};
@@ -86,7 +87,7 @@ struct Answers {
 
 impl Answers {
     /// The response that brings them back, in `buffer`.
-    fn to(&self, event: &InferenceEvent, buffer: u16) -> Response {
+    fn to(&self, event: &InferenceEvent, buffer: u16, model_version: u64) -> Response {
         Response {
             connection: event.connection,
             buffer,
@@ -98,6 +99,7 @@ impl Answers {
             received_at_ns: event.received_at_ns,
             failed: self.failed,
             shed: self.shed,
+            model_version,
         }
     }
 }
@@ -173,6 +175,11 @@ impl BatchProcessor {
         self.model.place()
     }
 
+    /// The version of the model that scores, as the I/O threads tell it.
+    pub fn model_version(&self) -> &Arc<ModelVersion> {
+        self.model.version()
+    }
+
     /// Answers everything that has been published until now, with a new model if one is offered; or where waiting is bounded, as much
     /// as is expected to take a part of that. `now_ns` reads the process's clock, which is asked only where somebody looks at
     /// the answer.
@@ -217,7 +224,7 @@ impl BatchProcessor {
         let wait_ns_max = shedding.step_begins(oldest_ns.unwrap_or(now_ns), now_ns);
         let step_ns_max = shedding.step_ns_max();
         let too_late = |burst: &mut Burst| now_ns.saturating_sub(burst.event.waiting_since_ns) > wait_ns_max;
-        let mut requests = 0;
+        let (mut requests, version) = (0, self.model.version().get());
         // Of a connection's events, the first ones have waited longest: its answers stay in order.
         for Burst { event, mut buffer } in self.bursts.extract_if(.., too_late) {
             let port = &mut self.ports[usize::from(event.io_thread)];
@@ -228,7 +235,7 @@ impl BatchProcessor {
             answers.for_each(|answer| answer.copy_from_slice(&ErrorCode::Shed.answer()));
             let answer_bytes = u32::from(event.requests) * ERROR_ANSWER_BYTES as u32;
             let answers = Answers { offset: event.offset, bytes: answer_bytes, failed: 0, shed: event.requests };
-            port.responses.push(answers.to(&event, port.pool.ship(buffer)));
+            port.responses.push(answers.to(&event, port.pool.ship(buffer), version));
             requests += u64::from(event.requests);
         }
         if requests > 0 {
@@ -369,7 +376,7 @@ impl BatchProcessor {
     fn respond(&mut self, part: Part) {
         let mut scores = &self.scores[..part.rows * self.layout.outputs()];
         let mut failed = self.failed.iter().copied().peekable();
-        let mut index = 0;
+        let (mut index, version) = (0, self.model.version().get());
         for Burst { event, mut buffer } in self.bursts.drain(..part.bursts) {
             let port = &mut self.ports[usize::from(event.io_thread)];
             let head_start = head_start(self.layout, &event);
@@ -385,7 +392,7 @@ impl BatchProcessor {
             index += requests;
             let narrow = |size: usize| u32::try_from(size).expect("a buffer's sizes fit 32 bits");
             let answers = Answers { offset: narrow(start), bytes: narrow(answer_bytes), failed: failed_here, shed: 0 };
-            port.responses.push(answers.to(&event, port.pool.ship(buffer)));
+            port.responses.push(answers.to(&event, port.pool.ship(buffer), version));
         }
         assert!(scores.is_empty() && failed.peek().is_none(), "every score is somebody's answer");
         self.metrics.requests.add(index as u64);

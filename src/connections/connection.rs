@@ -21,11 +21,12 @@ mod deadlines;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode};
+use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, read_answer_of};
 
 use super::backlog::{Backlog, Hold};
-use super::framing::{Framed, PartialRequest};
-use super::interface::{Arrival, Drain, Received, Rules, Step, Turn};
+use super::framing::{Found, Framed, PartialRequest};
+use super::hello::{Asked, AskedLine, HelloRun};
+use super::interface::{Arrival, Drain, Lost, Received, Rules, Step, Turn};
 use super::send_buffer::SendBuffer;
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::event::{ConnectionId, InferenceEvent, Response};
@@ -73,20 +74,22 @@ pub struct Connection<S> {
     close_reason: CloseReason,
     /// The peer has shut down its sending side.
     peer_finished: bool,
-    /// A bad count came; nothing behind it can be read.
-    framing_lost: bool,
+    /// Nothing more can be read of what the peer sends, and this is what it is told behind all else.
+    last_word: Option<ErrorCode>,
     /// The last receive filled its buffer.
     fills_buffers: bool,
     partial: PartialRequest,
+    /// Hellos behind requests in flight. On the heap, and rarely there.
+    asked: Option<Box<AskedLine>>,
     backlog: Backlog,
     sends: SendBuffer,
     /// Number of the next event, and of the next response.
     event_sequence: u32,
     response_sequence: u32,
     request_bytes_in_flight: usize,
-    /// Bytes of the answers to the requests in flight, if the model does not fail.
+    /// Bytes of the answers to the requests in flight, if the model does not fail, and to the hellos behind them.
     answer_bytes_in_flight: usize,
-    /// Requests to refuse once the answers owed are in the send buffer.
+    /// Requests and hellos to refuse once the answers owed are in the send buffer.
     refused: u32,
     /// When it was accepted, in seconds, which are short enough for who looks at a page. 136 years fit.
     opened_at_s: u32,
@@ -151,9 +154,10 @@ impl<S: Copy> Connection<S> {
             ending: Ending::No,
             close_reason: CloseReason::Peer,
             peer_finished: false,
-            framing_lost: false,
+            last_word: None,
             fills_buffers: false,
             partial: PartialRequest::default(),
+            asked: None,
             backlog: Backlog::default(),
             sends: SendBuffer::default(),
             event_sequence: 0,
@@ -190,20 +194,62 @@ impl<S: Copy> Connection<S> {
             return Received::default();
         }
         let had_begun = self.partial.has_begun();
-        let (framed, outcome) = self.partial.join(rules.layout, buffer, headroom, bytes, blocks);
-        let bad = outcome.err();
-        if bad.is_some() {
-            self.framing_lost = true;
-            self.end_gracefully(CloseReason::Framing);
-        }
-        if self.partial.has_begun() && !(had_begun && framed.requests == 0) {
+        let Found { framed, hellos, lost } = self.partial.join(rules.layout, buffer, headroom, bytes, blocks);
+        if self.partial.has_begun() && !(had_begun && framed.requests == 0 && hellos.is_empty()) {
             self.request_began_ns = turn.now_ns;
         }
         if self.refuses(turn) {
-            self.refused += framed.requests;
-            return Received { refused: framed.requests, bad, ..Received::default() };
+            return self.refuse(framed, &hellos, lost);
         }
-        Received { framed: (framed.requests > 0).then_some(framed), waiting_since_ns, refused: 0, bad }
+        let requests = framed.requests;
+        let framed = (requests > 0).then_some(framed);
+        let mut received = Received { framed, waiting_since_ns, lost, ..Received::default() };
+        for run in hellos {
+            received.hellos += run.hellos;
+            self.asked(run, requests, rules, turn, blocks);
+        }
+        match lost {
+            None => {}
+            Some(Lost::BadCount(_)) => self.end_with(ErrorCode::BadVectorCount, CloseReason::Framing),
+            Some(Lost::WrongFeatureDim(_)) => self.end_with(ErrorCode::WrongFeatureDim, CloseReason::FeatureDim),
+        }
+        received
+    }
+
+    /// What came is answered with error 4. A hello for other features is no exception, and the last thing that is read.
+    #[cold]
+    fn refuse(&mut self, framed: Framed, hellos: &[HelloRun], lost: Option<Lost>) -> Received {
+        let mut hellos_refused = hellos.iter().map(|run| run.hellos).sum();
+        self.refused += framed.requests + hellos_refused;
+        let lost = match lost {
+            Some(Lost::BadCount(_)) => {
+                self.end_with(ErrorCode::BadVectorCount, CloseReason::Framing);
+                lost
+            }
+            Some(Lost::WrongFeatureDim(_)) => {
+                self.end_with(ErrorCode::Closing, self.refusal_reason());
+                hellos_refused += 1;
+                None
+            }
+            None => None,
+        };
+        Received { refused: framed.requests, hellos_refused, lost, ..Received::default() }
+    }
+
+    /// Hellos came, at this place among so many requests of the next event. They are answered at once if nothing comes before them.
+    #[cold]
+    fn asked(&mut self, run: HelloRun, requests: u32, rules: &Rules, turn: Turn, blocks: &mut BlockPool) {
+        if run.requests == 0 && !self.has_in_flight() {
+            return self.answer_hellos(run.hellos, rules.hello.version_now(), rules, turn, blocks);
+        }
+        self.answer_bytes_in_flight += run.hellos as usize * rules.hello.answer_bytes();
+        let asked = if run.requests > 0 && run.requests == requests {
+            let run = HelloRun { requests: 0, ..run };
+            Asked { sequence: self.event_sequence.wrapping_add(1), run }
+        } else {
+            Asked { sequence: self.event_sequence, run }
+        };
+        self.asked.get_or_insert_default().push(asked);
     }
 
     /// The event for requests that [`Connection::received`] handed out; they are in flight from now on.
@@ -286,15 +332,60 @@ impl<S: Copy> Connection<S> {
         if self.is_gone() {
             return false;
         }
-        self.append(answer_bytes, turn, blocks);
+        match self.asked.take() {
+            None => self.append(answer_bytes, turn, blocks),
+            Some(asked) => self.append_with_hellos(asked, response, answer_bytes, rules, turn, blocks),
+        }
         true
     }
 
+    /// Puts the answers to hellos where they belong among those of an event, and behind them if no other request is in flight.
+    #[cold]
+    fn append_with_hellos(
+        &mut self,
+        mut asked: Box<AskedLine>,
+        response: &Response,
+        mut answer_bytes: &[u8],
+        rules: &Rules,
+        turn: Turn,
+        blocks: &mut BlockPool,
+    ) {
+        let answered = |connection: &mut Connection<S>, hellos: u32, model_version: u64, blocks: &mut BlockPool| {
+            connection.answer_bytes_in_flight -= hellos as usize * rules.hello.answer_bytes();
+            connection.answer_hellos(hellos, model_version, rules, turn, blocks);
+        };
+        let mut requests = 0;
+        while let Some(run) = asked.next_upto(response.sequence) {
+            let end = answers_end(rules.layout.outputs(), answer_bytes, run.requests - requests);
+            let answers = answer_bytes.split_off(..end).expect("as many answers as requests");
+            requests = run.requests;
+            self.append(answers, turn, blocks);
+            answered(self, run.hellos, response.model_version, blocks);
+        }
+        self.append(answer_bytes, turn, blocks);
+        if !self.has_in_flight() {
+            while let Some(run) = asked.next_upto(self.event_sequence) {
+                answered(self, run.hellos, rules.hello.version_now(), blocks);
+            }
+        }
+        self.asked = (!asked.is_empty()).then_some(asked);
+    }
+
+    fn answer_hellos(&mut self, hellos: u32, model_version: u64, rules: &Rules, turn: Turn, blocks: &mut BlockPool) {
+        self.owe_from(turn);
+        self.sends.append_hellos(hellos, model_version, &rules.hello, blocks);
+    }
+
     fn append(&mut self, answer_bytes: &[u8], turn: Turn, blocks: &mut BlockPool) {
+        self.owe_from(turn);
+        self.sends.append(answer_bytes, blocks);
+    }
+
+    /// Something is owed from now on, if nothing is yet.
+    fn owe_from(&mut self, turn: Turn) {
         if self.unacknowledged_bytes() == 0 {
             self.progress_at_ns = turn.now_ns;
         }
-        self.sends.append(answer_bytes, blocks);
     }
 
     /// A send completed: `block` comes back, `sent` bytes of which the kernel has taken.
@@ -345,7 +436,14 @@ impl<S: Copy> Connection<S> {
             self.close_reason = reason;
             self.partial.clear(blocks);
             self.sends.clear(blocks);
+            self.asked = None;
         }
+    }
+
+    /// Closes the connection once everything owed is sent, and behind it this.
+    fn end_with(&mut self, last_word: ErrorCode, reason: CloseReason) {
+        self.last_word = Some(last_word);
+        self.end_gracefully(reason);
     }
 
     /// Closes the connection once everything owed is sent.
@@ -372,15 +470,14 @@ impl<S: Copy> Connection<S> {
             }
             Ending::Gone { .. } => None,
             Ending::Closed => (!self.has_in_flight()).then_some(Step::Free),
-            Ending::No | Ending::Graceful | Ending::HalfClosed { .. } => {
-                self.next_open_step(rules.limits, turn, blocks.pressure())
-            }
+            Ending::No | Ending::Graceful | Ending::HalfClosed { .. } => self.next_open_step(rules, turn, blocks),
         }
     }
 
-    fn next_open_step(&mut self, limits: ConnectionLimits, turn: Turn, pressure: Pressure) -> Option<Step> {
+    fn next_open_step(&mut self, rules: &Rules, turn: Turn, blocks: &mut BlockPool) -> Option<Step> {
+        let (limits, pressure) = (rules.limits, blocks.pressure());
         if self.sends.can_send() {
-            return Some(Step::Send(self.sends.send()));
+            return Some(Step::Send(self.sends.send(&rules.hello, blocks)));
         }
         let wants_receive = self.wants_receive(limits, pressure);
         if !wants_receive {
@@ -397,7 +494,7 @@ impl<S: Copy> Connection<S> {
             }
             if !matches!(self.ending, Ending::HalfClosed { .. }) && self.should_half_close(turn) {
                 if self.ending == Ending::No {
-                    self.close_reason = if self.is_old { CloseReason::Age } else { CloseReason::Drain };
+                    self.close_reason = self.refusal_reason();
                 }
                 self.ending = Ending::HalfClosed { since_ns: turn.now_ns };
                 return Some(Step::HalfClose);
@@ -421,7 +518,7 @@ impl<S: Copy> Connection<S> {
         }
     }
 
-    /// Appends the refusals, and the error answer of a lost framing, once every answer owed before them is there.
+    /// Appends the refusals and the last word, once every answer owed before them is there.
     fn refuse_when_due(&mut self, turn: Turn, blocks: &mut BlockPool) {
         if self.has_in_flight() || self.is_gone() {
             return;
@@ -429,8 +526,8 @@ impl<S: Copy> Connection<S> {
         for _ in 0..std::mem::take(&mut self.refused) {
             self.append(&ErrorCode::Closing.answer(), turn, blocks);
         }
-        if std::mem::take(&mut self.framing_lost) {
-            self.append(&ErrorCode::BadVectorCount.answer(), turn, blocks);
+        if let Some(last_word) = self.last_word.take() {
+            self.append(&last_word.answer(), turn, blocks);
         }
     }
 
@@ -448,6 +545,11 @@ impl<S: Copy> Connection<S> {
     /// Whether requests are answered with error 4, and the connection is closed when the peer has fallen quiet.
     fn refuses(&self, turn: Turn) -> bool {
         self.is_old || turn.drain == Drain::Refuse
+    }
+
+    /// Why a connection is closed whose requests are refused.
+    fn refusal_reason(&self) -> CloseReason {
+        if self.is_old { CloseReason::Age } else { CloseReason::Drain }
     }
 
     /// Whether nothing more is sent.
@@ -497,7 +599,7 @@ impl<S: Copy> Connection<S> {
 
     /// Whether everything received has been answered and everything answered is the kernel's.
     fn owes_nothing(&self) -> bool {
-        !self.has_in_flight() && self.sends.unsent_bytes() == 0 && self.refused == 0 && !self.framing_lost
+        !self.has_in_flight() && self.sends.unsent_bytes() == 0 && self.refused == 0 && self.last_word.is_none()
     }
 
     /// Whether what comes in is thrown away.
@@ -531,6 +633,15 @@ impl<S: Copy> Connection<S> {
     fn holds_kernel(&self) -> bool {
         self.receive_in_kernel() || self.sends.send_in_kernel()
     }
+}
+
+/// Where the first answers of so many end.
+fn answers_end(outputs: usize, answers: &[u8], count: u32) -> usize {
+    (0..count).fold(0, |end, _| {
+        let read = read_answer_of(outputs, &answers[end..]);
+        let (_, bytes) = read.ok().flatten().expect("the batch processor writes whole answers");
+        end + bytes
+    })
 }
 
 fn seconds(nanoseconds: u64) -> u32 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use disrust_protocol::{BadVectorCount, RequestLayout};
 
 use super::framing::Framed;
+use super::hello::HelloAnswers;
 use crate::exchange::blocks::Block;
 use crate::kernel::Shots;
 use crate::limits::ConnectionLimits;
@@ -52,7 +53,7 @@ pub struct Turn {
 }
 
 /// What all connections of a thread are held to, for its life.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     /// Sizes of requests and answers.
     pub layout: RequestLayout,
@@ -60,6 +61,8 @@ pub struct Rules {
     pub limits: ConnectionLimits,
     /// Its deadlines.
     pub timeouts: Timeouts,
+    /// What is said to hellos.
+    pub hello: HelloAnswers,
 }
 
 /// Bytes that arrived: `buffer[headroom..headroom + bytes]`. What lies before them is room for the beginning of a request.
@@ -81,8 +84,32 @@ pub struct Received {
     pub waiting_since_ns: u64,
     /// Requests that are answered with error 4 instead.
     pub refused: u32,
-    /// The count with which the framing was lost.
-    pub bad: Option<BadVectorCount>,
+    /// Hellos that are answered with what the server is.
+    pub hellos: u32,
+    /// Hellos that are answered with error 4, whatever they said.
+    pub hellos_refused: u32,
+    /// Why nothing behind all of that is read.
+    pub lost: Option<Lost>,
+}
+
+/// Why nothing more of what a peer sends can be read. It is told by an error answer, and the connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// A count that no request has (error 1): the framing is lost.
+    BadCount(BadVectorCount),
+    /// Its hello named so many features, and the model takes others (error 5): so its requests are framed otherwise.
+    WrongFeatureDim(u32),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lost::BadCount(bad) => bad.fmt(formatter),
+            Lost::WrongFeatureDim(features) => {
+                write!(formatter, "hello for vectors of {features} features, and the model takes others")
+            }
+        }
+    }
 }
 
 /// Deadlines that every connection is held to.

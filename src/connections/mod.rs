@@ -7,8 +7,10 @@
 mod backlog;
 mod connection;
 pub mod framing;
+mod hello;
 mod interface;
 mod send_buffer;
 
 pub use connection::Connection;
-pub use interface::{Arrival, Drain, Expiry, Received, Rules, Step, Timeouts, Turn};
+pub use hello::{HelloAnswers, HelloRun};
+pub use interface::{Arrival, Drain, Expiry, Lost, Received, Rules, Step, Timeouts, Turn};

@@ -85,7 +85,7 @@ pub struct BlockPool {
     /// By size, ascending: the smallest, and each twice the one before, but for the last, which just holds the largest.
     classes: Box<[Class]>,
     lent: usize,
-    /// Costs of all blocks that are lent, and of all that are free.
+    /// Costs of all blocks that are lent, with what was charged, and of all that are free.
     lent_bytes: usize,
     free_bytes: usize,
     /// Blocks beyond those retained, lent or free.
@@ -181,12 +181,22 @@ impl BlockPool {
         self.put(class, block);
     }
 
+    /// Counts so many bytes that a connection holds elsewhere against the budget.
+    pub fn charge(&mut self, bytes: usize) {
+        self.lent_bytes += bytes;
+    }
+
+    /// It has let go of so many bytes that it was charged for.
+    pub fn refund(&mut self, bytes: usize) {
+        self.lent_bytes = self.lent_bytes.checked_sub(bytes).expect("what was charged comes back once");
+    }
+
     /// Blocks that are lent now.
     pub fn lent(&self) -> usize {
         self.lent
     }
 
-    /// What they take from the budget.
+    /// What is taken from the budget.
     pub fn lent_bytes(&self) -> usize {
         self.lent_bytes
     }

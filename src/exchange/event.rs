@@ -65,11 +65,13 @@ pub struct Response {
     pub failed: u16,
     /// How many say that the requests had waited for too long (error 3).
     pub shed: u16,
+    /// The version of the model in force when they were answered.
+    pub model_version: u64,
 }
 
 impl Response {
     /// Words that a packed response takes.
-    pub const WORDS: usize = 5;
+    pub const WORDS: usize = 6;
 
     /// Packs the response into words that a queue can hold in atomics.
     pub fn to_words(self) -> [u64; Response::WORDS] {
@@ -80,6 +82,7 @@ impl Response {
             pair(self.request_bytes, u32::from(self.requests) << 16 | u32::from(self.buffer)),
             pair(u32::from(self.failed) << 16 | u32::from(self.shed), self.sequence),
             self.received_at_ns,
+            self.model_version,
         ]
     }
 
@@ -97,6 +100,7 @@ impl Response {
             received_at_ns: words[4],
             failed: (high(words[3]) >> 16) as u16,
             shed: high(words[3]) as u16,
+            model_version: words[5],
         }
     }
 }
@@ -118,6 +122,7 @@ mod tests {
             received_at_ns: u64::MAX - 1,
             failed: 0x9182,
             shed: 0xa3b4,
+            model_version: 0x0f1e_2d3c_4b5a_6978,
         };
         assert_eq!(Response::from_words(response.to_words()), response);
     }

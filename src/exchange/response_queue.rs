@@ -140,6 +140,7 @@ mod tests {
             received_at_ns: 0,
             failed: 0,
             shed: 0,
+            model_version: 0,
         }
     }
 

@@ -117,9 +117,9 @@ impl<T> SwapPlace<T> {
         self.is_offered.load(Ordering::Acquire)
     }
 
-    /// Takes what is offered, if anything is, in exchange for `value`. Returns whether it did; if not although something is
-    /// offered, the next call does.
-    pub fn swap(&self, value: &mut T) -> bool {
+    /// Takes what is offered, if anything is, in exchange for `value`, and calls `taken` with it before whoever offered it learns
+    /// of that. Returns whether it did; if not although something is offered, the next call does.
+    pub fn swap(&self, value: &mut T, taken: impl FnOnce(&T)) -> bool {
         let mut slot = match self.slot.try_lock() {
             Ok(slot) => slot,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -128,6 +128,7 @@ impl<T> SwapPlace<T> {
         // Relaxed, under the lock: the next offer takes the lock after this, and says true after that.
         self.is_offered.store(false, Ordering::Relaxed);
         let Some(offered) = slot.offered.take() else { return false };
+        taken(&offered);
         slot.returned = Some(std::mem::replace(value, offered));
         drop(slot);
         self.changed.notify_one();
@@ -169,11 +170,12 @@ mod tests {
     fn what_is_offered_is_swapped_once_and_what_was_used_comes_back() {
         check(|| {
             let (place, mut used) = (SwapPlace::new(), 1);
-            assert!(!place.is_offered() && !place.swap(&mut used));
+            assert!(!place.is_offered() && !place.swap(&mut used, |_| ()));
             assert_eq!(place.offer(2), Ok(()));
             assert_eq!((place.outcome(), place.offer(3)), (None, Err(NotSwapped::Busy)));
-            assert!(place.is_offered() && place.swap(&mut used));
-            assert_eq!((used, place.is_offered(), place.swap(&mut used)), (2, false, false));
+            let told = std::cell::Cell::new(0);
+            assert!(place.is_offered() && place.swap(&mut used, |taken| told.set(*taken)));
+            assert_eq!((told.get(), used, place.is_offered(), place.swap(&mut used, |_| ())), (2, 2, false, false));
             assert_eq!(place.offer(3), Err(NotSwapped::Busy), "what came back is still to be fetched");
             assert_eq!((place.outcome(), place.offer(3)), (Some(Ok(1)), Ok(())));
         });
@@ -184,7 +186,7 @@ mod tests {
         check(|| {
             let (place, mut used) = (SwapPlace::new(), 1);
             assert_eq!(place.offer(2), Ok(()));
-            assert!(place.swap(&mut used));
+            assert!(place.swap(&mut used, |_| ()));
             place.close();
             assert_eq!(place.wait(Duration::MAX), Ok(1), "it had taken the offer");
             assert_eq!(place.offer(3), Err(NotSwapped::Ended));

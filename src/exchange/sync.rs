@@ -1,6 +1,6 @@
 //! The primitives that threads share memory through, named once.
 //!
-//! The modules whose orderings need a proof ([`super::wake`], [`crate::exchange::response_queue`], [`super::spread`], [`super::swap_place`]) import them from here, so that their model test
+//! The modules whose orderings need a proof ([`super::wake`], [`crate::exchange::response_queue`], [`super::spread`], [`super::swap_place`], [`super::model_version`]) import them from here, so that their model test
 //! (`tests/models.rs`) can compile the same source against loom's instead.
 
 pub use std::sync::{Condvar, Mutex, MutexGuard, atomic};

@@ -34,7 +34,7 @@ use fastrand::Rng;
 use slab::Slab;
 
 use crate::batch::{BatchRole, Help};
-use crate::connections::{Arrival, Connection, Drain, Rules, Step, Turn};
+use crate::connections::{Arrival, Connection, Drain, Lost, Rules, Step, Turn};
 use crate::exchange::blocks::{Block, BlockPool, Pressure};
 use crate::exchange::buffer_pool::{Buffer, BufferPool};
 use crate::exchange::control::Control;
@@ -320,7 +320,7 @@ impl<K: Kernel> IoThread<K> {
     pub fn finish(self) {
         assert!(self.is_finished(), "a thread ends after its drain");
         assert!(self.buffers_lent == usize::from(self.parts.pool.geometry().buffers), "every buffer came home");
-        assert!(self.blocks.lent() == 0, "every block came home");
+        assert!((self.blocks.lent(), self.blocks.lent_bytes()) == (0, 0), "every block came home");
         // For good, to who looks whether it makes progress.
         self.parts.wake.flag.announce_sleep();
     }
@@ -396,14 +396,22 @@ impl<K: Kernel> IoThread<K> {
             self.turn,
             &mut self.blocks,
         );
-        if let Some(bad) = received.bad {
-            self.parts.metrics.bad.add(1);
+        let metrics = &self.parts.metrics;
+        metrics.refused.add(u64::from(received.refused));
+        if received.hellos + received.hellos_refused > 0 {
+            metrics.hellos.add(u64::from(received.hellos));
+            metrics.hellos_refused.add(u64::from(received.hellos_refused));
+        }
+        if let Some(lost) = received.lost {
+            match lost {
+                Lost::BadCount(_) => metrics.bad.add(1),
+                Lost::WrongFeatureDim(_) => metrics.hellos_wrong.add(1),
+            }
             if let Some(suppressed) = self.framing_log.pass(self.turn.now_ns) {
                 let peer = named(self.kernel.peer(connection.socket));
-                tracing::warn!(%peer, %bad, suppressed, "a peer sent a bad request; its connection is closed");
+                tracing::warn!(%peer, bad = %lost, suppressed, "a peer sent a bad request; its connection is closed");
             }
         }
-        self.parts.metrics.refused.add(u64::from(received.refused));
         match received.framed {
             Some(framed) => {
                 let index = pool.ship(buffer);

@@ -8,8 +8,9 @@ use disrust_protocol::{RequestLayout, write_request};
 
 use super::*;
 use crate::batch::{BatchProcessor, EventConsumer, Found, IoThreadPort};
-use crate::connections::Timeouts;
+use crate::connections::{HelloAnswers, Timeouts};
 use crate::exchange::event::Response;
+use crate::exchange::model_version::ModelVersion;
 use crate::exchange::response_queue::{ResponseProducer, response_queue};
 use crate::exchange::wake::Alarm;
 use crate::kernel::{Queued, Shots, Unacknowledged};
@@ -166,7 +167,12 @@ impl Bench {
             share: Share::of_all([wake]).remove(0),
             control: Arc::new(Control::new(100)),
             metrics: Arc::new(IoMetrics::default()),
-            rules: Rules { layout: LAYOUT, limits, timeouts: Timeouts { request: Some(REQUEST_TIMEOUT), idle: None } },
+            rules: Rules {
+                layout: LAYOUT,
+                limits,
+                timeouts: Timeouts { request: Some(REQUEST_TIMEOUT), idle: None },
+                hello: HelloAnswers::new(LAYOUT, "sum", Arc::new(ModelVersion::new(0))),
+            },
             drain_timeout: Duration::from_secs(10),
             connections_max: 100,
             times_backlogs: false,
@@ -234,6 +240,7 @@ impl Bench {
                 received_at_ns: event.received_at_ns,
                 failed: 0,
                 shed: 0,
+                model_version: 0,
             });
         }
         self.responses.publish();

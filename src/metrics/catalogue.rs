@@ -118,7 +118,7 @@ const fn metric(name: &'static str, unit: &'static str, read: Read, help: &'stat
 }
 
 /// All of them, in the order in which they are printed.
-pub const METRICS: [Metric; 46] = [
+pub const METRICS: [Metric; 49] = [
     metric(
         "requests_per_s",
         "requests/s",
@@ -134,6 +134,8 @@ pub const METRICS: [Metric; 46] = [
     ),
     metric("discarded", "requests", Read::Io(|io| &io.discarded), "whose connection was gone when the answers came"),
     metric("refused", "requests", Read::Io(|io| &io.refused), "answered with error 4 (closing)"),
+    metric("hellos", "hellos", Read::Io(|io| &io.hellos), "answered with what the server is; they are no requests"),
+    metric("hellos_refused", "hellos", Read::Io(|io| &io.hellos_refused), "answered with error 4 (closing)"),
     metric(
         "req_ring_full",
         "events",
@@ -171,6 +173,12 @@ pub const METRICS: [Metric; 46] = [
         "that failed, mostly because descriptors ran out",
     ),
     metric("err_framing", "connections", Read::Io(|io| &io.bad), "whose framing was lost (error 1)"),
+    metric(
+        "err_features",
+        "connections",
+        Read::Io(|io| &io.hellos_wrong),
+        "whose hello named another number of features than the model takes (error 5)",
+    ),
     metric(
         "err_broken",
         "connections",

@@ -22,6 +22,8 @@ pub enum CloseReason {
     Broken,
     /// In order, because its framing was lost (error 1).
     Framing,
+    /// In order, because its hello named another number of features than the model takes (error 5).
+    FeatureDim,
     /// In order, because it was old enough.
     Age,
     /// In order, because the server drained.
@@ -36,7 +38,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [CloseReason; 12] = [
+    pub const ALL: [CloseReason; 13] = [
         CloseReason::Peer,
         CloseReason::Idle,
         CloseReason::RequestTimeout,
@@ -44,6 +46,7 @@ impl CloseReason {
         CloseReason::Linger,
         CloseReason::Broken,
         CloseReason::Framing,
+        CloseReason::FeatureDim,
         CloseReason::Age,
         CloseReason::Drain,
         CloseReason::Cut,
@@ -65,6 +68,7 @@ impl CloseReason {
             CloseReason::Linger => "linger",
             CloseReason::Broken => "broken",
             CloseReason::Framing => "framing",
+            CloseReason::FeatureDim => "feature_dim",
             CloseReason::Age => "age",
             CloseReason::Drain => "drain",
             CloseReason::Cut => "cut",
@@ -106,9 +110,9 @@ mod tests {
             assert_eq!(closes.by(reason).get(), 0, "{}", reason.name());
             closes.by(reason).add(1 << index);
         }
-        assert_eq!(closes.by_any(&CloseReason::ALL), (1 << 12) - 1);
-        assert_eq!(closes.served(), (1 << 11) - 1);
-        assert_eq!(closes.by_any(&[CloseReason::Idle, CloseReason::Cut]), 1 << 1 | 1 << 9);
+        assert_eq!(closes.by_any(&CloseReason::ALL), (1 << 13) - 1);
+        assert_eq!(closes.served(), (1 << 12) - 1);
+        assert_eq!(closes.by_any(&[CloseReason::Idle, CloseReason::Cut]), 1 << 1 | 1 << 10);
         let mut names = CloseReason::ALL.map(CloseReason::name);
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));

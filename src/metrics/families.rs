@@ -302,6 +302,21 @@ pub const FAMILIES: &[Family] = &[
             }
         },
     ),
+    counter(
+        "disrust_hellos_total",
+        &["result"],
+        "Hellos, which are no requests, each counted once when it is received, by what it is answered with: ok is what the server \
+         is, wrong_feature_dim error 5, closing error 4.",
+        |sources, samples| {
+            for (result, count) in [
+                ("ok", sources.count("hellos")),
+                ("wrong_feature_dim", sources.count("err_features")),
+                ("closing", sources.count("hellos_refused")),
+            ] {
+                samples.add_labelled(&[("result", result)], count);
+            }
+        },
+    ),
     counter("disrust_vectors_total", &[], "Vectors (rows) scored.", |sources, samples| {
         samples.add(sources.count("rows"));
     }),
@@ -411,8 +426,8 @@ pub const FAMILIES: &[Family] = &[
         "disrust_connections_closed_total",
         &["reason"],
         "Connections that ended, by how: peer (it closed), idle, request_timeout, send_timeout (it took no answers), linger \
-         (it did not close after us), broken (reset or vanished), framing (error 1), age, drain, cut (at a drain's end), evicted \
-         (for its memory), rejected (one too many, which was never served).",
+         (it did not close after us), broken (reset or vanished), framing (error 1), feature_dim (error 5), age, drain, cut (at a \
+         drain's end), evicted (for its memory), rejected (one too many, which was never served).",
         |sources, samples| {
             for reason in CloseReason::ALL {
                 let count = sources.io.iter().map(|io| io.closed.by(reason).get()).sum::<u64>();

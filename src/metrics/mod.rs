@@ -7,7 +7,7 @@
 //! [`catalogue`] names all of it, and [`report`] prints it.
 //!
 //! Invariants, at rest: each request that was published is counted once more, by the I/O thread that ends it: `requests = ok +
-//! model_errors + shed + discarded`. Each connection that was accepted is counted once more, by how it ended.
+//! model_errors + shed + discarded`. A hello is no request. Each connection that was accepted is counted once more, by how it ended.
 //!
 //! | atomic | writer | readers | guards | ordering |
 //! |---|---|---|---|---|
@@ -115,6 +115,12 @@ pub struct IoMetrics {
     pub refused: Counter,
     /// Requests answered with error 1, with which a connection's framing was lost; they were not published.
     pub bad: Counter,
+    /// Hellos that were answered with what the server is, or are to be.
+    pub hellos: Counter,
+    /// Hellos for another number of features, answered with error 5.
+    pub hellos_wrong: Counter,
+    /// Hellos answered with error 4.
+    pub hellos_refused: Counter,
     /// Receives that found no buffer.
     pub starved: Counter,
     /// Bytes received.

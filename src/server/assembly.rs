@@ -24,7 +24,7 @@ use crate::admin::{AdminThread, Chronicle, Subject};
 use crate::batch::{BatchProcessor, BatchRole, IoThreadPort, ModelPlace};
 use crate::config::Config;
 use crate::config::placement::{BATCH_THREAD_NAME, PinError, PinPolicy, Placement, io_thread_name};
-use crate::connections::{Rules, Timeouts};
+use crate::connections::{HelloAnswers, Rules, Timeouts};
 use crate::exchange::buffer_pool::BufferPool;
 use crate::exchange::clock::Clock;
 use crate::exchange::control::Control;
@@ -92,28 +92,44 @@ impl Assembly {
         let (consumer, builder) = builder.new_event_poller();
         let producer = builder.build();
         let timeouts = Timeouts { request: config.request_timeout, idle: config.idle_timeout };
-        let rules = Rules { layout, limits: ConnectionLimits::SERVING, timeouts };
         let alarms: Result<Vec<_>, _> = (0..io_threads).map(|_| EventFd::new()).collect();
         let alarms = alarms.map_err(|source| StartError::System { what: "make an eventfd", source })?;
         let wakes: Vec<_> = alarms.iter().map(|alarm| Arc::new(Wake::new(alarm.clone()))).collect();
         let shares = Share::of_all(wakes.iter().cloned());
-        let (mut ports, mut io_parts) = (Vec::new(), Vec::new());
-        for (index, ((alarm, wake), share)) in alarms.into_iter().zip(wakes).zip(shares).enumerate() {
+        let (mut ports, mut ends) = (Vec::new(), Vec::new());
+        for wake in wakes {
             let pool = Arc::new(BufferPool::new(geometry));
             let (responses_in, responses_out) = response_queue(usize::from(geometry.buffers));
             ports.push(IoThreadPort { pool: Arc::clone(&pool), responses: responses_in, wake: Arc::clone(&wake) });
+            ends.push((pool, responses_out, wake));
+        }
+        let batch_metrics = Arc::new(BatchMetrics::new(config.stage_times));
+        let model_name = model.name().to_owned();
+        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics))
+            .with_queue_delay_max(config.max_queue_delay);
+        let model_place = Arc::clone(processor.model_place());
+        let hello = HelloAnswers::new(layout, &model_name, Arc::clone(processor.model_version()));
+        let rules = Rules { layout, limits: ConnectionLimits::SERVING, timeouts, hello };
+        let (batch, access) = if placement.helps {
+            let role = Arc::new(BatchRole::new(processor, Arc::clone(&batch_wake)));
+            (Batch::Shared(Arc::clone(&role)), BatchAccess::Role(role))
+        } else {
+            (Batch::Alone(Box::new(processor)), BatchAccess::Wake(Arc::clone(&batch_wake)))
+        };
+        let mut io_parts = Vec::new();
+        for (index, (((pool, responses, wake), alarm), share)) in ends.into_iter().zip(alarms).zip(shares).enumerate() {
             let parts = IoThreadParts {
                 index: u16::try_from(index).expect("at most 64 I/O threads"),
                 io_threads,
                 pool,
                 producer: producer.clone(),
-                responses: responses_out,
+                responses,
                 wake,
-                batch: BatchAccess::Wake(Arc::clone(&batch_wake)),
+                batch: access.clone(),
                 share,
                 control: Arc::clone(&control),
                 metrics: Arc::new(IoMetrics::new(config.stage_times)),
-                rules,
+                rules: rules.clone(),
                 drain_timeout: config.drain_timeout,
                 connections_max,
                 times_backlogs: config.max_queue_delay.is_some() || config.stage_times,
@@ -123,18 +139,7 @@ impl Assembly {
             };
             io_parts.push((parts, alarm));
         }
-        let batch_metrics = Arc::new(BatchMetrics::new(config.stage_times));
         let (submissions, completions) = ring_entries(io_threads);
-        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics))
-            .with_queue_delay_max(config.max_queue_delay);
-        let model_place = Arc::clone(processor.model_place());
-        let batch = if placement.helps {
-            let role = Arc::new(BatchRole::new(processor, Arc::clone(&batch_wake)));
-            io_parts.iter_mut().for_each(|(parts, _)| parts.batch = BatchAccess::Role(Arc::clone(&role)));
-            Batch::Shared(role)
-        } else {
-            Batch::Alone(Box::new(processor))
-        };
         Ok(Assembly {
             pin_policy: config.pin_policy,
             control,

@@ -6,10 +6,23 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use disrust_protocol::{Answer, MAX_VECTORS_PER_REQUEST, answer_bytes, read_answer};
+use disrust_protocol::{
+    Answer, ErrorCode, HELLO_ANSWER_BYTES_MAX, HelloAnswer, HelloRequest, MAX_VECTORS_PER_REQUEST, answer_bytes,
+    read_answer, read_hello_answer,
+};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{PATIENCE, Reply, Request, bytes_of};
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub feature_dim: u32,
+    pub outputs: u32,
+    pub max_vectors: u32,
+    pub model_version: u64,
+    pub model_name: String,
+}
 
 /// One connection. Reads and writes give up after a while.
 pub struct Client(BufReader<TcpStream>);
@@ -74,6 +87,46 @@ impl Client {
             Answer::Scores(scores) => Reply::Scores(scores.iter().collect()),
             Answer::Error(error) => Reply::Error(error),
         }))
+    }
+
+    /// Says hello for vectors of so many features, or only asks.
+    pub fn send_hello(&self, feature_dim: usize) {
+        let feature_dim = u32::try_from(feature_dim).expect("a number of features");
+        self.send(&HelloRequest { feature_dim }.to_bytes());
+    }
+
+    /// The next answer, which is one to a hello or an error; or `None` at the end of the stream.
+    pub fn receive_hello(&mut self) -> Option<Result<Told, ErrorCode>> {
+        let mut bytes = [0; HELLO_ANSWER_BYTES_MAX];
+        let mut length = 0;
+        loop {
+            match read_hello_answer(&bytes[..length]).expect("an answer to a hello") {
+                Some((HelloAnswer::Error(error), _)) => return Some(Err(error)),
+                Some((HelloAnswer::Server(hello), _)) => {
+                    return Some(Ok(Told {
+                        feature_dim: hello.feature_dim,
+                        outputs: hello.outputs,
+                        max_vectors: hello.max_vectors,
+                        model_version: hello.model_version,
+                        model_name: hello.model_name.to_owned(),
+                    }));
+                }
+                None if length == 0 => match self.read_or_end(&mut bytes[..1]).expect("an answer or the end") {
+                    0 => return None,
+                    read => length += read,
+                },
+                None => {
+                    self.0.read_exact(&mut bytes[length..=length]).expect("the rest of an answer");
+                    length += 1;
+                }
+            }
+        }
+    }
+
+    /// Says hello, and is answered.
+    pub fn hello(&mut self, feature_dim: usize) -> Result<Told, ErrorCode> {
+        self.send_hello(feature_dim);
+        self.receive_hello().expect("an answer")
     }
 
     /// Reads something, or 0 bytes at the end. A socket with a timeout is interrupted by a stop of the process.

@@ -15,7 +15,7 @@ pub mod truth;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-pub use client::{Client, DeafCrowd, connected};
+pub use client::{Client, DeafCrowd, Told, connected};
 pub use process::{Run, ServerProcess, binary, free_port};
 pub use request::{Reply, Request, bytes_of, random_requests, random_rows, seeded};
 pub use server::{Bystander, Gate, TestServer, config};

@@ -19,7 +19,7 @@ use super::ring::RingReached;
 const ACCEPT_FAILURES_A_SECOND_MAX: usize = 8;
 
 /// What runs must come to, together; what none comes to is not tested.
-pub const REACHED: [&str; 27] = [
+pub const REACHED: [&str; 30] = [
     "rejected",
     "connections given to another thread",
     "accept failures",
@@ -27,6 +27,9 @@ pub const REACHED: [&str; 27] = [
     "discarded",
     "refused",
     "framing errors",
+    "hellos",
+    "hellos refused",
+    "hellos for other features",
     "broken",
     "expired",
     "cut",
@@ -102,6 +105,9 @@ impl Checker {
             self.sum(|metrics| &metrics.discarded),
             self.sum(|metrics| &metrics.refused),
             self.sum(|metrics| &metrics.bad),
+            self.sum(|metrics| &metrics.hellos),
+            self.sum(|metrics| &metrics.hellos_refused),
+            self.sum(|metrics| &metrics.hellos_wrong),
             self.closed(CloseReason::Broken),
             self.expired(),
             self.closed(CloseReason::Cut),
@@ -181,6 +187,9 @@ impl Checker {
             self.sum(|metrics| &metrics.model_errors),
             self.sum(|metrics| &metrics.shed),
             self.sum(|metrics| &metrics.refused),
+            self.sum(|metrics| &metrics.hellos_wrong),
+            self.sum(|metrics| &metrics.hellos),
+            self.sum(|metrics| &metrics.hellos_refused),
         ];
         for (result, sent) in sent.into_iter().enumerate() {
             let received: u64 = clients.iter().map(|client| client.results[result]).sum();

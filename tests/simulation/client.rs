@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use disrust::connections::Timeouts;
 use disrust::limits::LINGER;
-use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, RequestLayout};
+use disrust_protocol::{ERROR_ANSWER_BYTES, ErrorCode, HELLO_ANSWER_CODE, HelloRequest, RequestLayout, ServerHello};
 use fastrand::Rng;
 
 use super::network::{Network, Read, StreamNumber, errno};
@@ -49,9 +49,10 @@ enum Manner {
     Vanishes,
 }
 
-/// Where a request ends in the client's bytes, and its answer in all answers.
+/// Where a request or hello ends in the client's bytes, and its answer in all answers.
 #[derive(Debug)]
 struct Expected {
+    is_hello: bool,
     request_end: usize,
     answer: Range<usize>,
     /// The version of the model that was in force when the request's last byte was written, and when that was.
@@ -107,8 +108,8 @@ pub struct Client {
     matched: usize,
     /// The longest that a request has waited for its answer.
     pub longest_wait_ns: u64,
-    /// Answers that have come whole: scores, and each error by its code.
-    pub results: [u64; 6],
+    /// Answers that have come whole: scores, and each error by its code; then those to hellos, and their refusals.
+    pub results: [u64; 8],
     /// The next answer is an error answer, if its first byte has come.
     is_error: bool,
     /// Versions of which the next answer may be, by what has come of it.
@@ -146,7 +147,8 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn draw(number: usize, swarm: &Swarm, rng: &mut Rng) -> Client {
+    /// What it says of hellos is drawn from `hellos`.
+    pub fn draw(number: usize, swarm: &Swarm, rng: &mut Rng, hellos: &mut Rng) -> Client {
         let manner = if swarm.rude_clients.hits(rng) {
             [
                 Manner::BreaksProtocol,
@@ -161,6 +163,14 @@ impl Client {
             [Manner::Polite, Manner::HalfCloses, Manner::ReadsSlowly][rng.usize(..3)]
         };
         let (mut outgoing, mut answers, mut expected) = (Vec::new(), vec![Vec::new(); swarm.versions], Vec::new());
+        let say_hello =
+            |outgoing: &mut Vec<u8>, answers: &mut [Vec<u8>], expected: &mut Vec<Expected>, rng: &mut Rng| {
+                while swarm.hellos.hits(rng) && expected.len() < 4 * swarm.requests_per_client_max {
+                    let start = answers[0].len();
+                    draw_hello(swarm, rng, outgoing, answers);
+                    expected.push(Expected::of(true, outgoing, start..answers[0].len()));
+                }
+            };
         let requests = if manner == Manner::Idle { 0 } else { 1 + rng.usize(..swarm.requests_per_client_max) };
         for _ in 0..requests {
             let vectors = match rng.u8(..16) {
@@ -168,25 +178,41 @@ impl Client {
                 1 if swarm.large_requests => rng.usize(1..=64),
                 _ => rng.usize(1..=3),
             };
+            say_hello(&mut outgoing, &mut answers, &mut expected, hellos);
             let start = answers[0].len();
             draw_request(swarm, rng, vectors, &mut outgoing, &mut answers);
-            let answer = start..answers[0].len();
-            expected.push(Expected { request_end: outgoing.len(), answer, version_from: 0, written_at_ns: 0 });
+            expected.push(Expected::of(false, &outgoing, start..answers[0].len()));
+        }
+        if manner != Manner::Idle {
+            say_hello(&mut outgoing, &mut answers, &mut expected, hellos);
         }
         match manner {
             Manner::BreaksProtocol => {
                 let count = [0, 65, u32::MAX][rng.usize(..3)];
-                outgoing.extend_from_slice(&count.to_le_bytes());
+                let is_hello = swarm.hellos.hits(hellos);
+                let error = if is_hello {
+                    let features = swarm.layout.feature_dim() as u32;
+                    let feature_dim = [features + 1, 2 * features, u32::MAX][hellos.usize(..3)];
+                    outgoing.extend(HelloRequest { feature_dim }.to_bytes());
+                    ErrorCode::WrongFeatureDim
+                } else {
+                    outgoing.extend_from_slice(&count.to_le_bytes());
+                    ErrorCode::BadVectorCount
+                };
                 let start = answers[0].len();
-                answers.iter_mut().for_each(|answers| answers.extend(ErrorCode::BadVectorCount.answer()));
-                let answer = start..answers[0].len();
-                expected.push(Expected { request_end: outgoing.len(), answer, version_from: 0, written_at_ns: 0 });
+                answers.iter_mut().for_each(|answers| answers.extend(error.answer()));
+                expected.push(Expected::of(is_hello, &outgoing, start..answers[0].len()));
                 outgoing.extend((0..rng.usize(..100)).map(|byte| byte as u8));
             }
             Manner::Truncates => {
                 let whole = outgoing.len();
                 draw_request(swarm, rng, 1, &mut outgoing, &mut []);
                 outgoing.truncate(rng.usize(whole + 1..outgoing.len()));
+                if swarm.hellos.hits(hellos) {
+                    outgoing.truncate(whole);
+                    draw_hello(swarm, hellos, &mut outgoing, &mut []);
+                    outgoing.truncate(hellos.usize(whole + 1..outgoing.len()));
+                }
             }
             _ => {}
         }
@@ -200,7 +226,7 @@ impl Client {
             answered: 0,
             matched: 0,
             longest_wait_ns: 0,
-            results: [0; 6],
+            results: [0; 8],
             is_error: false,
             versions: Vec::with_capacity(VERSIONS_MAX),
             version_seen: 0,
@@ -450,6 +476,10 @@ impl Client {
                 self.versions.clear();
                 self.versions.extend(from..=self.version_in_force);
             }
+            let is_hello = self.expected[self.answered].is_hello;
+            if is_hello && self.matched == 1 && first == HELLO_ANSWER_CODE {
+                self.is_error = false;
+            }
             let (number, index, matched) = (self.number, self.answered, self.matched);
             let place = self.expected[index].answer.clone();
             let answer = &self.answers[self.version_in_force][place.clone()];
@@ -461,7 +491,7 @@ impl Client {
             let before_ns = self.expected[index.saturating_sub(1)].written_at_ns;
             let waited_ns = now_ns - before_ns + 2 * excuses.longest_wait_ns;
             let is_late = excuses.shed_after_ns.is_some_and(|after_ns| waited_ns > after_ns);
-            let shed = is_late && says(ErrorCode::Shed);
+            let shed = is_late && says(ErrorCode::Shed) && !is_hello;
             if !refused && !shed {
                 let answers = &self.answers;
                 let matches = |version: &usize| answers[*version][place.clone()][matched..].starts_with(&bytes[..came]);
@@ -479,8 +509,16 @@ impl Client {
             if self.matched == if self.is_error { ERROR_ANSWER_BYTES } else { answer.len() } {
                 self.answered += 1;
                 self.matched = 0;
-                self.longest_wait_ns = self.longest_wait_ns.max(now_ns - self.expected[index].written_at_ns);
-                self.results[if self.is_error { usize::from(first) } else { 0 }] += 1;
+                if !is_hello {
+                    self.longest_wait_ns = self.longest_wait_ns.max(now_ns - self.expected[index].written_at_ns);
+                }
+                let result = match (is_hello, self.is_error.then_some(first)) {
+                    (false, None) => 0,
+                    (true, None) => 6,
+                    (true, Some(4)) => 7,
+                    (_, Some(code)) => usize::from(code),
+                };
+                self.results[result] += 1;
                 self.version_seen = self.versions.first().copied().unwrap_or(self.version_seen);
             }
         }
@@ -523,6 +561,13 @@ impl Client {
     }
 }
 
+impl Expected {
+    /// What ends the client's bytes, with its answer.
+    fn of(is_hello: bool, outgoing: &[u8], answer: Range<usize>) -> Expected {
+        Expected { is_hello, request_end: outgoing.len(), answer, version_from: 0, written_at_ns: 0 }
+    }
+}
+
 /// A tenth less than the age that was asked for.
 fn age_ns_min(age: Option<Duration>) -> u64 {
     age.map_or(u64::MAX, |age| (age - age / 10).as_nanos() as u64)
@@ -532,6 +577,23 @@ fn age_ns_min(age: Option<Duration>) -> u64 {
 fn pause_ns_max(timeouts: Timeouts) -> u64 {
     let patience = timeouts.request.into_iter().chain(timeouts.idle).min().unwrap_or(SLOW_PAUSE_MAX);
     (patience / 8).min(SLOW_PAUSE_MAX).as_nanos() as u64
+}
+
+/// Appends a hello to `outgoing`, and what it must be told by each version of the model to that version's answers.
+fn draw_hello(swarm: &Swarm, rng: &mut Rng, outgoing: &mut Vec<u8>, answers: &mut [Vec<u8>]) {
+    let features = swarm.layout.feature_dim() as u32;
+    let feature_dim = if rng.bool() { features } else { 0 };
+    outgoing.extend(HelloRequest { feature_dim }.to_bytes());
+    for (version, answers) in answers.iter_mut().enumerate() {
+        let hello = ServerHello {
+            feature_dim: features,
+            outputs: swarm.layout.outputs() as u32,
+            max_vectors: 64,
+            model_version: version as u64,
+            model_name: &swarm.model_name,
+        };
+        hello.write(answers);
+    }
 }
 
 /// Appends a request to `outgoing`, and the answer that it must get from each version of the model to that version's answers.

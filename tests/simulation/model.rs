@@ -55,14 +55,15 @@ impl Scorer {
 
     /// The version's model, for rows of so many features.
     pub fn model(self, features: usize, version: usize) -> Fragile {
-        Fragile(match self {
+        let model: Box<dyn Model> = match self {
             Scorer::Sum => Box::new(Sum::new(features)),
             Scorer::Trees { outputs } => {
                 let form = form(features, outputs, version);
                 form.check().expect("the trees are a model");
                 Box::new(Compiled::new(form, &version_name(version)))
             }
-        })
+        };
+        Fragile { model, version: version as u64 }
     }
 }
 
@@ -124,19 +125,26 @@ fn form(features: usize, outputs: usize, version: usize) -> Form {
 }
 
 /// A model that fails, after half of its work, on vectors that begin with a mark.
-pub struct Fragile(Box<dyn Model>);
+pub struct Fragile {
+    model: Box<dyn Model>,
+    version: u64,
+}
 
 impl Model for Fragile {
     fn name(&self) -> &str {
-        self.0.name()
+        self.model.name()
+    }
+
+    fn version(&self) -> u64 {
+        self.version
     }
 
     fn feature_dim(&self) -> usize {
-        self.0.feature_dim()
+        self.model.feature_dim()
     }
 
     fn outputs(&self) -> usize {
-        self.0.outputs()
+        self.model.outputs()
     }
 
     fn predict(&mut self, rows: &Rows<'_>, scores: &mut [f32]) -> Result<(), PredictError> {
@@ -153,6 +161,6 @@ impl Model for Fragile {
             scores.iter_mut().step_by(2).for_each(|score| *score = f32::NAN);
         }
         assert!(!panics, "{PANIC_MESSAGE}");
-        if errs { Err(PredictError("a marked row".to_owned())) } else { self.0.predict(rows, scores) }
+        if errs { Err(PredictError("a marked row".to_owned())) } else { self.model.predict(rows, scores) }
     }
 }

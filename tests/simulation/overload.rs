@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use disruptor::{BusySpin, build_multi_producer};
 use disrust::batch::{BatchProcessor, Found, IoThreadPort};
-use disrust::connections::{Rules, Timeouts};
+use disrust::connections::{HelloAnswers, Rules, Timeouts};
 use disrust::exchange::buffer_pool::BufferPool;
 use disrust::exchange::control::Control;
 use disrust::exchange::event::InferenceEvent;
@@ -220,6 +220,7 @@ fn run(load: f64, connections: usize, size: Size, delay: Option<Duration>) -> Ou
             layout: LAYOUT,
             limits: ConnectionLimits { request_bytes_in_flight_max: size.credit_bytes, ..ConnectionLimits::SERVING },
             timeouts: Timeouts { request: None, idle: None },
+            hello: HelloAnswers::new(LAYOUT, "slow", Arc::clone(processor.model_version())),
         },
         drain_timeout: Duration::from_secs(1),
         connections_max: connections,

@@ -133,6 +133,9 @@ pub struct Swarm {
     /// Requests that the model fails on, by an error and by a panic.
     pub model_errs: Chance,
     pub model_panics: Chance,
+    /// How often a client says hello before a request, and what the server calls its model then.
+    pub hellos: Chance,
+    pub model_name: String,
     /// Clients that do not behave.
     pub rude_clients: Chance,
     pub faults: Faults,
@@ -182,6 +185,12 @@ impl Swarm {
             (true, true) => Chance(rng.u16(..=1024)),
             (_, has_path) => Chance(if has_path { 1024 } else { 0 }),
         };
+    }
+
+    /// Who says hello, likewise.
+    pub fn draw_hellos(&mut self, rng: &mut Rng) {
+        self.hellos = Chance::draw(rng, 900);
+        self.model_name = "n".repeat([0, 3, 255][rng.usize(..3)]);
     }
 
     /// What is drawn from `models`, a stream of its own, came later; so that the seeds before it stay what they were.
@@ -264,6 +273,8 @@ impl Swarm {
             large_requests,
             model_errs: Chance::draw(rng, 100),
             model_panics: Chance(if rng.u8(..16) == 0 { 20 } else { 0 }),
+            hellos: Chance::NEVER,
+            model_name: String::new(),
             rude_clients: Chance::draw(rng, 700),
             faults,
             stage_times: false,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use disruptor::{BusySpin, build_multi_producer};
 use disrust::batch::{BatchProcessor, BatchRole, IoThreadPort};
-use disrust::connections::Rules;
+use disrust::connections::{HelloAnswers, Rules};
 use disrust::exchange::buffer_pool::BufferPool;
 use disrust::exchange::control::Control;
 use disrust::exchange::event::InferenceEvent;
@@ -49,6 +49,8 @@ const SPREAD_STREAM: u64 = 8;
 const OPERATION_STREAM: u64 = 9;
 /// Where the server listens, and by which way each client comes, likewise.
 const ENTRANCES_STREAM: u64 = 10;
+/// Who says hello, and where, likewise.
+const HELLO_STREAM: u64 = 11;
 
 /// Steps of the first part, after which faults stop whatever is still to do.
 const FAULTY_STEPS_MAX: u64 = 20_000;
@@ -120,9 +122,11 @@ pub fn run(seed: u64) -> Summary {
     swarm.draw_operation(&mut Rng::with_seed(seed ^ OPERATION_STREAM));
     let mut entrances = Rng::with_seed(seed ^ ENTRANCES_STREAM);
     swarm.draw_entrances(&mut entrances);
+    let mut hellos = Rng::with_seed(seed ^ HELLO_STREAM);
+    swarm.draw_hellos(&mut hellos);
     trace::set_clock(0);
     note(|| format!("seed {seed}: {swarm:#?}"));
-    let mut world = World::new(swarm, rng, models, entrances);
+    let mut world = World::new(swarm, rng, models, entrances, hellos);
     world.play_with_faults();
     world.play_in_calm();
     world.play_the_end();
@@ -134,7 +138,7 @@ pub fn run(seed: u64) -> Summary {
 }
 
 impl World {
-    fn new(swarm: Swarm, mut rng: Rng, models: Rng, mut entrances: Rng) -> World {
+    fn new(swarm: Swarm, mut rng: Rng, models: Rng, mut entrances: Rng, mut hellos: Rng) -> World {
         let mut network = Network::new(
             rng.fork(),
             swarm.io_threads,
@@ -156,7 +160,7 @@ impl World {
         let builder = build_multi_producer(slots, InferenceEvent::default, BusySpin);
         let (consumer, builder) = builder.new_event_poller();
         let producer = builder.build();
-        let (mut ports, mut io_parts, mut io_metrics) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ports, mut ends, mut io_metrics) = (Vec::new(), Vec::new(), Vec::new());
         let bells: Vec<_> = (0..swarm.io_threads).map(|_| Bell::default()).collect();
         let io_wakes: Vec<_> = bells.iter().map(|bell| Arc::new(Wake::new(bell.clone()))).collect();
         let shares = if swarm.spreads {
@@ -173,6 +177,17 @@ impl World {
             let (network, rng) = (Rc::clone(&network), rng.fork());
             let ring = Ring::new(index, network, rng, swarm.faults, Arc::clone(&pool), bell, swarm.completions);
             let ring = Rc::new(RefCell::new(ring));
+            io_metrics.push(metrics);
+            ends.push((pool, responses, wake, share, ring));
+        }
+        let batch_metrics = Arc::new(BatchMetrics::new(swarm.stage_times));
+        let model = Box::new(swarm.scorer.model(swarm.layout.feature_dim(), 0));
+        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics))
+            .with_queue_delay_max(swarm.max_queue_delay);
+        let hello = HelloAnswers::new(swarm.layout, &swarm.model_name, Arc::clone(processor.model_version()));
+        let rules = Rules { layout: swarm.layout, limits: swarm.limits, timeouts: swarm.timeouts, hello };
+        let mut io_parts = Vec::new();
+        for (index, (pool, responses, wake, share, ring)) in ends.into_iter().enumerate() {
             let parts = IoThreadParts {
                 index: index as u16,
                 io_threads: swarm.io_threads,
@@ -183,8 +198,8 @@ impl World {
                 batch: BatchAccess::Wake(Arc::clone(&batch_wake)),
                 share,
                 control: Arc::clone(&control),
-                metrics: Arc::clone(&metrics),
-                rules: Rules { layout: swarm.layout, limits: swarm.limits, timeouts: swarm.timeouts },
+                metrics: Arc::clone(&io_metrics[index]),
+                rules: rules.clone(),
                 drain_timeout: swarm.drain_timeout,
                 connections_max: swarm.clients,
                 times_backlogs: swarm.max_queue_delay.is_some() || swarm.stage_times,
@@ -193,13 +208,8 @@ impl World {
                 budget_bytes: swarm.budget_bytes,
             };
             io_parts.push((parts, ring));
-            io_metrics.push(metrics);
         }
         drop(producer);
-        let batch_metrics = Arc::new(BatchMetrics::new(swarm.stage_times));
-        let model = Box::new(swarm.scorer.model(swarm.layout.feature_dim(), 0));
-        let processor = BatchProcessor::new(consumer, ports, model, Arc::clone(&batch_metrics))
-            .with_queue_delay_max(swarm.max_queue_delay);
         let loader = Loader::new(Arc::clone(processor.model_place()), &swarm);
         let waiter = Waiter::new(swarm.wait);
         let batch = match swarm.help_ns_max {
@@ -216,7 +226,8 @@ impl World {
             IoActor::new(thread, ring, Waiter::new(swarm.wait))
         });
         let io = io.collect();
-        let mut clients: Vec<_> = (0..swarm.clients).map(|number| Client::draw(number, &swarm, &mut rng)).collect();
+        let draw = |number| Client::draw(number, &swarm, &mut rng, &mut hellos);
+        let mut clients: Vec<_> = (0..swarm.clients).map(draw).collect();
         for client in &mut clients {
             if let Some(path) = path
                 && swarm.by_path.hits(&mut entrances)

@@ -1,19 +1,26 @@
 //! A connection, event by event, for what depends on a moment.
 
+use std::sync::{Arc, LazyLock};
+
 use disrust_protocol::RequestLayout;
 use disrust_protocol::write_request;
 
+use super::super::hello::HelloAnswers;
 use super::super::interface::{Expiry, Timeouts};
 use super::*;
+use crate::exchange::model_version::ModelVersion;
 use crate::limits::{LINGER, LINGER_MAX};
 
 const LAYOUT: RequestLayout = RequestLayout::new(1);
 const HEADROOM: usize = LAYOUT.request_bytes_max();
-const RULES: Rules = Rules {
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     layout: LAYOUT,
     limits: ConnectionLimits::SERVING,
     timeouts: Timeouts { request: Some(Duration::from_secs(30)), idle: Some(Duration::from_secs(5)) },
-};
+    hello: HelloAnswers::new(LAYOUT, "sum", Arc::new(ModelVersion::new(VERSION))),
+});
+/// The version of the model in force.
+const VERSION: u64 = 0x0102_0304_0506_0708;
 
 /// A connection with what its thread would lend it; the test plays the thread and the batch processor.
 struct Bench {
@@ -110,6 +117,7 @@ fn response(event: &InferenceEvent, answers: &[u8]) -> Response {
         received_at_ns: event.received_at_ns,
         failed: 0,
         shed: 0,
+        model_version: VERSION,
     }
 }
 
@@ -218,7 +226,7 @@ fn receiving_stops_at_the_limit_and_goes_on_when_answers_have_left() {
 /// What is owed counts by its own length, which may be hundreds of times that of the requests.
 #[test]
 fn receiving_stops_for_answers_that_are_longer_than_their_requests() {
-    let rules = Rules { layout: RequestLayout::with_outputs(1, 700), ..RULES };
+    let rules = Rules { layout: RequestLayout::with_outputs(1, 700), ..RULES.clone() };
     for (count, stops) in [(10, false), (40, true)] {
         let mut bench = Bench::new();
         assert!(matches!(bench.step(), Some(Step::Receive(Shots::Many))));
