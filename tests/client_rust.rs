@@ -3,7 +3,9 @@
 
 mod common;
 
-use std::process::Stdio;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,8 +16,9 @@ use disrust_model::{Model, PredictError, Rows};
 use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::Signal;
 
+use common::models::TemporaryFile;
 use common::{
-    PATIENCE, PATIENCE_FOR_END, ServerProcess, TestServer, binary, config, free_port, random_rows, seeded, truth,
+    PATIENCE, PATIENCE_FOR_END, Run, ServerProcess, TestServer, binary, config, free_port, random_rows, seeded, truth,
 };
 
 /// Threads and tasks beside one another.
@@ -120,7 +123,7 @@ async fn many_callers_get_their_own_scores() {
 #[test]
 fn threads_that_wait_are_answered_over_a_unix_socket() {
     let folder = std::env::temp_dir().join(format!("disrust-client-{}", std::process::id()));
-    std::fs::create_dir(&folder).expect("the folder for temporary files can be written");
+    fs::create_dir(&folder).expect("the folder for temporary files can be written");
     let path = folder.join("s");
     let server = TestServer::start(Config { unix: Some(path.clone()), ..config() });
     let address = format!("unix:{}", path.display());
@@ -140,7 +143,7 @@ fn threads_that_wait_are_answered_over_a_unix_socket() {
     drop(client);
     drop(server);
     // Left behind, it harms nobody.
-    let _gone_before = std::fs::remove_dir_all(folder);
+    let _gone_before = fs::remove_dir_all(folder);
 }
 
 /// Callers of both kinds, who go on until they are stopped, and take an error for an answer, but no wrong score.
@@ -283,4 +286,42 @@ async fn a_frozen_server_is_avoided() {
     frozen.carry_on();
     let rows = random_rows(&mut rng, FEATURE_DIM, 3);
     expect(&rows, &client.predict_within(&rows, FEATURE_DIM, PATIENCE).await.expect("both answer").values);
+}
+
+/// The program in README.md prints what it says, as it stands, but for the port.
+#[test]
+fn the_program_in_the_readme_prints_its_scores() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the document");
+    let program = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a program");
+    let server = ServerProcess::start(&[]);
+    assert!(program.contains("127.0.0.1:9900"));
+    let program = program.replace("127.0.0.1:9900", &server.address().to_string());
+    let file = TemporaryFile::new("score.rs", program);
+    let built = TemporaryFile::named("score");
+    let run = Run::of(
+        Command::new("rustc")
+            .args(["--edition", "2024", file.path(), "-o", built.path()])
+            .arg(format!("--extern=disrust_client={}", newest_library().display()))
+            .arg(format!("-Ldependency={}", libraries().display())),
+    );
+    assert_eq!(run.status, Some(0), "{run:?}");
+    let run = Run::of(&mut Command::new(built.path()));
+    assert_eq!((run.status, &*run.stdout), (Some(0), "[120.0, 8.0]\n"), "{run:?}");
+}
+
+/// Where cargo has put the libraries that this test is made of.
+fn libraries() -> PathBuf {
+    let own = std::env::current_exe().expect("a path");
+    own.parent().expect("a folder").to_owned()
+}
+
+/// The client, as it was built last.
+fn newest_library() -> PathBuf {
+    let files = fs::read_dir(libraries()).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let is_client = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name in ASCII");
+        name.starts_with("libdisrust_client-") && name.ends_with(".rlib")
+    };
+    let built_at = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).expect("it is there");
+    files.filter(is_client).max_by_key(built_at).expect("this test is linked with it")
 }

@@ -13,10 +13,11 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout_at};
 
 use crate::address::Address;
+use crate::asked::Asked;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::limits::RETRY_PAUSE;
-use crate::line::Asked;
+use crate::line::Failed;
 use crate::model::ModelInfo;
 use crate::options::{Builder, Options};
 use crate::servers::{Choice, ServerState, Servers, pause};
@@ -122,24 +123,17 @@ impl Client {
         if features == 0 || !rows.len().is_multiple_of(features) {
             return Err(Error::Shape { values: rows.len(), features });
         }
-        // Reading the clock is a good part of what a call costs: it is read once where nothing goes wrong.
-        let call = Attempts { servers: &self.0.servers, began_at: Instant::now(), timeout };
-        let (mut now, mut failures) = (call.began_at, 0);
+        let mut call = Attempts { servers: &self.0.servers, timeout, deadline: None, failures: 0 };
         loop {
             let connection = match call.servers.choose(features) {
                 Choice::Connection(connection) => connection,
                 Choice::None => call.wait_for_server(features).await?,
                 Choice::WrongFeatures(expected) => return Err(Error::WrongFeatures { given: features, expected }),
             };
-            let failure = match connection.call(Asked::Scores { rows, features }, now, call.left(now)).await {
+            match connection.call(Asked::Scores { rows, features }, timeout, call.deadline).await {
                 Ok(answered) => return Ok(Scores { values: answered.scores, outputs: answered.outputs }),
-                Err(failure) => failure,
-            };
-            failures += 1;
-            if !failure.is_retried() || failures > call.servers.retries() {
-                return Err(failure);
+                Err(failed) => call.failed(failed).await?,
             }
-            now = call.pause_after(&failure, failures).await?;
         }
     }
 
@@ -163,7 +157,7 @@ impl Client {
     /// Asks every server with a fresh hello whether it serves, all at once; each has answered, or failed, after `timeout` at
     /// the latest. For health checks.
     pub async fn check(&self, timeout: Duration) -> Vec<ServerCheck> {
-        let (now, ready) = (Instant::now(), self.0.servers.ready());
+        let ready = self.0.servers.ready();
         let (mut checks, mut asked) = (Vec::new(), Vec::new());
         for state in self.0.servers.states() {
             let is_its = |connection: &&Arc<Connection>| state.endpoint.as_deref() == Some(&connection.server);
@@ -174,7 +168,7 @@ impl Client {
                 })),
                 Some(connection) => {
                     if connection.knows_hello {
-                        asked.push((checks.len(), connection.call(Asked::Hello, now, timeout)));
+                        asked.push((checks.len(), connection.call(Asked::Hello, timeout, None)));
                     }
                     Ok(None)
                 }
@@ -184,7 +178,8 @@ impl Client {
         poll_fn(|context| {
             asked.retain_mut(|(index, hello)| match Pin::new(hello).poll(context) {
                 Poll::Ready(outcome) => {
-                    checks[*index].model = outcome.map(|answered| answered.model.map(|model| *model));
+                    checks[*index].model =
+                        outcome.map(|answered| answered.model.map(|model| *model)).map_err(|failed| failed.error);
                     false
                 }
                 Poll::Pending => true,
@@ -216,20 +211,22 @@ impl Client {
 /// What the attempts of a call share.
 struct Attempts<'a> {
     servers: &'a Servers,
-    began_at: Instant,
     timeout: Duration,
+    /// When its time is over; none as long as nobody has read the clock for it.
+    deadline: Option<Instant>,
+    failures: usize,
 }
 
 impl Attempts<'_> {
-    fn left(&self, now: Instant) -> Duration {
-        self.timeout.saturating_sub(now.duration_since(self.began_at))
+    fn deadline(&mut self, now: Instant) -> Instant {
+        *self.deadline.get_or_insert(now + self.timeout)
     }
 
     /// The connection that comes first, if one comes in time.
-    async fn wait_for_server(&self, features: usize) -> Result<Arc<Connection>, Error> {
+    async fn wait_for_server(&mut self, features: usize) -> Result<Arc<Connection>, Error> {
         let mut watch = self.servers.watch();
         let now = Instant::now();
-        let until = now + self.left(now).min(self.servers.options.connect_timeout);
+        let until = self.deadline(now).min(now + self.servers.options.connect_timeout);
         loop {
             match self.servers.choose(features) {
                 Choice::Connection(connection) => return Ok(connection),
@@ -242,14 +239,19 @@ impl Attempts<'_> {
         }
     }
 
-    /// Gives the servers a moment, after a lost connection; what time it is then.
-    async fn pause_after(&self, failure: &Error, failures: usize) -> Result<Instant, Error> {
-        let deadline = self.began_at + self.timeout;
-        if matches!(failure, Error::Lost { .. }) {
-            let until = Instant::now() + pause(RETRY_PAUSE, failures);
+    /// Gives the servers a moment, after a lost connection, if the call may be tried again.
+    async fn failed(&mut self, failed: Failed) -> Result<(), Error> {
+        self.failures += 1;
+        if !failed.error.is_retried() || self.failures > self.servers.retries() {
+            return Err(failed.error);
+        }
+        self.deadline = self.deadline.or(failed.deadline);
+        let now = Instant::now();
+        let deadline = self.deadline(now);
+        if matches!(failed.error, Error::Lost { .. }) {
+            let until = now + pause(RETRY_PAUSE, self.failures);
             sleep_until(until.min(deadline).into()).await;
         }
-        let now = Instant::now();
-        if now < deadline { Ok(now) } else { Err(Error::Deadline { timeout: self.timeout }) }
+        if Instant::now() < deadline { Ok(()) } else { Err(Error::Deadline { timeout: self.timeout }) }
     }
 }

@@ -20,9 +20,10 @@ use disrust_protocol::{ErrorCode, HELLO_ANSWER_BYTES_MAX, HelloAnswer, HelloRequ
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use crate::address::Endpoint;
+use crate::asked::Asked;
 use crate::error::Error;
 use crate::limits::{READS_PER_TURN, RECEIVE_BYTES};
-use crate::line::{Answered, Asked, Line, Taken};
+use crate::line::{Answered, Failed, Line, Taken};
 use crate::model::ModelInfo;
 use crate::stream::Stream;
 
@@ -55,9 +56,9 @@ impl Connection {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// Asks for scores of whole rows, or for a hello.
-    pub fn call<'a>(&'a self, asked: Asked<'a>, now: Instant, timeout: Duration) -> Exchange<'a> {
-        Exchange { connection: self, asked, now, timeout, key: None }
+    /// Asks for scores of whole rows, or for a hello, for so long, or until a deadline that has been set before.
+    pub fn call<'a>(&'a self, asked: Asked<'a>, timeout: Duration, deadline: Option<Instant>) -> Exchange<'a> {
+        Exchange { connection: self, asked, timeout, deadline, key: None }
     }
 
     /// A panic while it is held is a defect of ours, or a waker's; what the line says still holds then.
@@ -77,20 +78,20 @@ impl Connection {
 pub(crate) struct Exchange<'a> {
     connection: &'a Connection,
     asked: Asked<'a>,
-    now: Instant,
     timeout: Duration,
+    deadline: Option<Instant>,
     key: Option<usize>,
 }
 
 impl Future for Exchange<'_> {
-    type Output = Result<Answered, Error>;
+    type Output = Result<Answered, Failed>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Answered, Error>> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Answered, Failed>> {
         let this = self.get_mut();
         let mut line = this.connection.line();
         let key = match this.key {
             Some(key) => key,
-            None => line.begin(&this.asked, this.now, this.timeout)?,
+            None => line.begin(&this.asked, this.timeout, this.deadline)?,
         };
         this.key = Some(key);
         let outcome = line.poll_call(key, &mut this.asked, context.waker());
@@ -170,7 +171,7 @@ pub(crate) async fn drive(connection: &Connection, stream: &mut Stream, refused:
         filled: 0,
         sending: Vec::new(),
         sent: 0,
-        has_yielded: false,
+        expected: 0,
         woken: Vec::new(),
         timer: Box::pin(sleep_until(Instant::now().into())),
         armed: None,
@@ -190,8 +191,8 @@ struct Driver<'a, Refused: FnOnce()> {
     /// Requests on their way, of which `sent` bytes are.
     sending: Vec<u8>,
     sent: usize,
-    /// It has waited for callers to come back.
-    has_yielded: bool,
+    /// Callers that were woken since the last write: so many requests are likely to come.
+    expected: usize,
     /// Whom to wake once the line is free.
     woken: Vec<Waker>,
     timer: Pin<Box<Sleep>>,
@@ -220,13 +221,14 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
 
     /// Does what can be done now.
     fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
-        self.receive(context)?;
-        self.look(context)?;
-        self.send(context)
+        let now = Instant::now();
+        self.receive(context, now)?;
+        self.look(context, now)?;
+        self.send(context, now)
     }
 
     /// Reads what is there, and hands the answers out.
-    fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+    fn receive(&mut self, context: &mut Context<'_>, now: Instant) -> Result<(), Error> {
         for _ in 0..READS_PER_TURN {
             let Poll::Ready(received) = self.stream.poll_receive(context, &mut self.received[self.filled..]) else {
                 return Ok(());
@@ -236,16 +238,16 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
                 Ok(bytes) => self.filled += bytes,
                 Err(error) => return Err(self.lost(error.to_string())),
             }
-            self.take_received()?;
+            self.take_received(now)?;
         }
         // There may be more, and others want their turn.
         context.waker().wake_by_ref();
         Ok(())
     }
 
-    fn take_received(&mut self) -> Result<(), Error> {
+    fn take_received(&mut self, now: Instant) -> Result<(), Error> {
         let mut line = self.connection.line();
-        let taken = line.received(&self.received[..self.filled], Instant::now(), &mut self.woken)?;
+        let taken = line.received(&self.received[..self.filled], now, &mut self.woken)?;
         self.connection.publish(&line);
         drop(line);
         self.received.copy_within(taken..self.filled, 0);
@@ -258,23 +260,21 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
     }
 
     /// Does what the line wants to have done by now: callers' time may be over, or the server silent or closing.
-    fn look(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+    fn look(&mut self, context: &mut Context<'_>, now: Instant) -> Result<(), Error> {
         let mut line = self.connection.line();
         line.driven_by(context.waker());
-        loop {
-            let look_at = line.look(Instant::now(), &mut self.woken)?;
-            self.connection.publish(&line);
-            if look_at != self.armed {
-                self.armed = look_at;
-                look_at.iter().for_each(|at| self.timer.as_mut().reset((*at).into()));
-            }
-            if self.armed.is_none() || self.timer.as_mut().poll(context).is_pending() {
-                break;
-            }
-        }
+        let look_at = line.look(now, &mut self.woken)?;
+        self.connection.publish(&line);
         let refusal = line.refusal().cloned();
         let is_over = refusal.is_some() && line.in_line() == 0;
         drop(line);
+        if look_at != self.armed {
+            self.armed = look_at;
+            look_at.iter().for_each(|at| self.timer.as_mut().reset((*at).into()));
+        }
+        if self.armed.is_some() && self.timer.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
         if refusal.is_some()
             && let Some(refused) = self.refused.take()
         {
@@ -284,7 +284,7 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
     }
 
     /// Writes what has gathered, until the kernel takes no more.
-    fn send(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+    fn send(&mut self, context: &mut Context<'_>, now: Instant) -> Result<(), Error> {
         loop {
             if self.sent == self.sending.len() && !self.take_unsent(context) {
                 return Ok(());
@@ -295,7 +295,7 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
                 Poll::Ready(Ok(bytes)) => self.sent += bytes,
                 Poll::Ready(Err(error)) => {
                     // What it answered before it went is still good.
-                    self.receive(context)?;
+                    self.receive(context, now)?;
                     return Err(self.lost(error.to_string()));
                 }
             }
@@ -307,11 +307,16 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
         self.sending.clear();
         self.sent = 0;
         let mut line = self.connection.line();
-        let taken = line.take_unsent(&mut self.sending, !self.has_yielded, &mut self.woken);
+        let taken = line.take_unsent(&mut self.sending, self.expected, &mut self.woken);
         drop(line);
-        self.has_yielded = taken == Taken::Wait;
-        if taken == Taken::Wait {
-            context.waker().wake_by_ref();
+        match taken {
+            Taken::Nothing => {}
+            Taken::All => self.expected = 0,
+            // Once: who has not come when the driver has its next turn is not waited for.
+            Taken::Wait => {
+                self.expected = 0;
+                context.waker().wake_by_ref();
+            }
         }
         taken == Taken::All
     }
@@ -321,6 +326,7 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
     }
 
     fn wake(&mut self) {
+        self.expected += self.woken.len();
         self.woken.drain(..).for_each(Waker::wake);
     }
 }

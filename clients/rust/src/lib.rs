@@ -37,13 +37,15 @@
 //!
 //! # Which file knows which
 //!
-//! `line` does no I/O and reads no clock: the whole order of requests and answers is in it, and is tested without a socket.
+//! `line` does no I/O and reads no clock: the whole order of requests (`asked`) and answers is in it, and is tested without a
+//! socket.
 //! `connection` drives a line with a socket (`stream`), `servers` keeps connections and chooses among them, `client` makes
 //! attempts of calls. `limits` has every bound.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod address;
+mod asked;
 pub mod blocking;
 mod client;
 mod connection;

@@ -18,11 +18,11 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use disrust_protocol::{
-    Answer, BadAnswer, ErrorCode, F32_BYTES, HELLO_REQUEST_BYTES, HelloAnswer, HelloRequest, MAX_VECTORS_PER_REQUEST,
-    REQUEST_HEADER_BYTES, read_answer_of, read_hello_answer,
+    Answer, BadAnswer, ErrorCode, HelloAnswer, MAX_VECTORS_PER_REQUEST, read_answer_of, read_hello_answer,
 };
 use slab::Slab;
 
+use crate::asked::Asked;
 use crate::error::Error;
 use crate::limits::{REQUESTS_IN_LINE_MAX, SCORES_RESERVED_MAX, UNSENT_BYTES_MAX};
 use crate::model::ModelInfo;
@@ -72,7 +72,7 @@ struct Call {
     model: Option<Box<ModelInfo>>,
     /// Places in line.
     unanswered: usize,
-    failure: Option<Error>,
+    failure: Option<Box<Error>>,
     /// All of it is or was in line.
     is_whole: bool,
     /// Nobody waits for it any more; it goes with its last place.
@@ -80,67 +80,26 @@ struct Call {
     /// Is in `waiting`.
     waits_for_room: bool,
     waker: Option<Waker>,
-    deadline: Instant,
+    /// When its time is over; none until the driver has looked.
+    deadline: Option<Instant>,
     timeout: Duration,
 }
 
-/// What a call asks for and has not yet put in line.
-#[derive(Debug)]
-pub(crate) enum Asked<'a> {
-    /// Scores of whole rows of so many features.
-    Scores { rows: &'a [f32], features: usize },
-    /// What the server is.
-    Hello,
-    /// Nothing more.
-    Nothing,
-}
-
-impl Asked<'_> {
-    /// Rows that are not yet in line.
-    fn rows(&self) -> usize {
-        match self {
-            Asked::Scores { rows, features } => rows.len() / features,
-            Asked::Hello | Asked::Nothing => 0,
-        }
-    }
-
-    /// Rows and bytes of the request that is next, if there is one. A hello has no rows.
-    fn next(&self, rows_max: usize) -> Option<(usize, usize)> {
-        match self {
-            Asked::Scores { rows: [], .. } => None,
-            Asked::Scores { features, .. } => {
-                let count = self.rows().min(rows_max);
-                Some((count, REQUEST_HEADER_BYTES + count * features * F32_BYTES))
-            }
-            Asked::Hello => Some((0, HELLO_REQUEST_BYTES)),
-            Asked::Nothing => None,
-        }
-    }
-
-    /// Writes the request of so many rows that is next.
-    fn write(&mut self, count: usize, out: &mut Vec<u8>) {
-        match self {
-            Asked::Scores { rows, features } => {
-                let (request, rest) = rows.split_at(count * *features);
-                write_rows(count, request, out);
-                *rows = rest;
-            }
-            Asked::Hello => {
-                out.extend_from_slice(&HelloRequest { feature_dim: 0 }.to_bytes());
-                *self = Asked::Nothing;
-            }
-            Asked::Nothing => {}
-        }
-    }
-}
-
 /// What a call came to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Answered {
     pub scores: Vec<f32>,
     pub outputs: usize,
     /// What a hello was answered with.
     pub model: Option<Box<ModelInfo>>,
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Failed {
+    pub error: Error,
+    /// When its time is over, if that is known.
+    pub deadline: Option<Instant>,
 }
 
 /// What became of [`Line::take_unsent`].
@@ -167,6 +126,8 @@ pub(crate) struct Line {
     calls: Slab<Call>,
     /// Calls that found no room.
     waiting: VecDeque<usize>,
+    /// Calls that have begun since the driver last looked; also such as are no more.
+    begun: Vec<usize>,
     /// Why nothing is taken any more.
     refusal: Option<Error>,
     /// Who drives the connection.
@@ -175,12 +136,10 @@ pub(crate) struct Line {
     driver_knows: bool,
     /// When the driver looks in by itself.
     look_at: Option<Instant>,
-    /// When something was received, or the first call came to an empty line.
-    silent_since: Instant,
+    /// When something was last received, or first owed, if something is.
+    silent_since: Option<Instant>,
     /// How long the server may say nothing while it owes something.
     silence_max: Duration,
-    /// Calls that the last bytes have ended, and that may be put again.
-    just_ended: usize,
     /// Requests put in line since the last take.
     just_put: usize,
     /// A call ran out of its time since the last bytes came.
@@ -188,7 +147,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub fn new(server: Arc<str>, shape: Shape, silence_max: Duration, now: Instant) -> Line {
+    pub fn new(server: Arc<str>, shape: Shape, silence_max: Duration) -> Line {
         Line {
             server,
             shape,
@@ -196,13 +155,13 @@ impl Line {
             places: VecDeque::new(),
             calls: Slab::new(),
             waiting: VecDeque::new(),
+            begun: Vec::new(),
             refusal: None,
             driver: None,
             driver_knows: false,
             look_at: None,
-            silent_since: now,
+            silent_since: None,
             silence_max,
-            just_ended: 0,
             just_put: 0,
             late: false,
         }
@@ -223,15 +182,17 @@ impl Line {
         self.refusal.as_ref()
     }
 
-    /// Begins a call.
+    /// Begins a call that may take so long, or until its deadline, if that has been set before.
+    ///
+    /// Its time begins when the driver looks in the next time, which it is woken to do: reading the clock for each call
+    /// would be a good part of what a call costs.
     ///
     /// # Errors
     /// The line takes nothing any more.
-    pub fn begin(&mut self, asked: &Asked<'_>, now: Instant, timeout: Duration) -> Result<usize, Error> {
+    pub fn begin(&mut self, asked: &Asked<'_>, timeout: Duration, deadline: Option<Instant>) -> Result<usize, Failed> {
         if let Some(refusal) = &self.refusal {
-            return Err(refusal.clone());
+            return Err(Failed { error: refusal.clone(), deadline });
         }
-        let deadline = now + timeout;
         let scores = asked.rows().saturating_mul(self.shape.outputs);
         let call = self.calls.insert(Call {
             scores: Vec::with_capacity(scores.min(SCORES_RESERVED_MAX)),
@@ -245,23 +206,20 @@ impl Line {
             deadline,
             timeout,
         });
-        if self.places.is_empty() {
-            self.silent_since = now;
-        }
-        let look_at = deadline.min(self.silent_since + self.silence_max);
-        if self.look_at.is_none_or(|at| look_at < at) {
-            self.look_at = Some(look_at);
+        if self.begun.is_empty() {
             self.wake_driver();
         }
+        self.begun.push(call);
         Ok(call)
     }
 
     /// Puts as much of a call in line as there is room for; and what became of it, if that is known. After that the call is no
     /// more.
-    pub fn poll_call(&mut self, key: usize, asked: &mut Asked<'_>, waker: &Waker) -> Poll<Result<Answered, Error>> {
-        if let Some(failure) = self.calls[key].failure.take() {
+    pub fn poll_call(&mut self, key: usize, asked: &mut Asked<'_>, waker: &Waker) -> Poll<Result<Answered, Failed>> {
+        if let Some(error) = self.calls[key].failure.take() {
+            let deadline = self.calls[key].deadline;
             self.give_up(key);
-            return Poll::Ready(Err(failure));
+            return Poll::Ready(Err(Failed { error: *error, deadline }));
         }
         let is_whole = self.put(key, asked);
         let call = &mut self.calls[key];
@@ -337,22 +295,19 @@ impl Line {
         }
     }
 
-    /// Takes all that is to be written, in exchange for an empty buffer; whether there was something. From then on the
-    /// driver is woken again.
-    ///
-    /// Those whom the last answers have woken are likely to come back at once: if `may_wait`, and not as many have, nothing is
-    /// taken yet, and the driver is to look in again once they had their turn.
-    pub fn take_unsent(&mut self, empty: &mut Vec<u8>, may_wait: bool, woken: &mut Vec<Waker>) -> Taken {
+    /// Takes all that is to be written, in exchange for an empty buffer, unless fewer requests than `expected` have been put
+    /// in line since the last time: then more is about to come, and the driver is to look in again once callers had their turn.
+    pub fn take_unsent(&mut self, empty: &mut Vec<u8>, expected: usize, woken: &mut Vec<Waker>) -> Taken {
         if self.unsent.is_empty() {
             self.driver_knows = false;
             return Taken::Nothing;
         }
-        if may_wait && self.just_put < self.just_ended {
+        if self.just_put < expected {
             return Taken::Wait;
         }
         std::mem::swap(&mut self.unsent, empty);
         self.driver_knows = false;
-        (self.just_put, self.just_ended) = (0, 0);
+        self.just_put = 0;
         self.wake_if_room(woken);
         Taken::All
     }
@@ -363,7 +318,6 @@ impl Line {
     /// # Errors
     /// The line has to be closed, with this error.
     pub fn received(&mut self, bytes: &[u8], now: Instant, woken: &mut Vec<Waker>) -> Result<usize, Error> {
-        self.silent_since = now;
         self.late = false;
         let mut at = 0;
         while at < bytes.len() {
@@ -380,6 +334,7 @@ impl Line {
             self.places.pop_front();
             self.answered(place.call, woken);
         }
+        self.silent_since = (!self.places.is_empty()).then_some(now);
         self.wake_if_room(woken);
         Ok(at)
     }
@@ -415,7 +370,7 @@ impl Line {
                 return Err(self.violation("error 5 in the place of scores".to_owned()));
             }
         };
-        self.calls[place.call].failure.get_or_insert(failure);
+        self.calls[place.call].failure.get_or_insert_with(|| Box::new(failure));
         Ok(())
     }
 
@@ -449,7 +404,6 @@ impl Line {
         } else if call.is_over()
             && let Some(waker) = call.waker.take()
         {
-            self.just_ended += 1;
             woken.push(waker);
         }
     }
@@ -469,7 +423,7 @@ impl Line {
             let call = &mut self.calls[key];
             call.waits_for_room = false;
             if let Some(refusal) = &self.refusal {
-                call.failure.get_or_insert_with(|| refusal.clone());
+                call.failure.get_or_insert_with(|| Box::new(refusal.clone()));
             }
             woken.extend(call.waker.take());
         }
@@ -480,31 +434,38 @@ impl Line {
     /// # Errors
     /// The server has been silent for too long: the line has to be closed, with this error.
     pub fn look(&mut self, now: Instant, woken: &mut Vec<Waker>) -> Result<Option<Instant>, Error> {
-        if self.look_at.is_none_or(|at| now < at) {
-            return Ok(self.look_at);
-        }
-        let mut next = None;
-        if !self.places.is_empty() {
-            let silent_until = self.silent_since + self.silence_max;
-            if silent_until <= now {
-                let reason = format!("it owes {} answers and was silent for {:?}", self.places.len(), self.silence_max);
-                return Err(Error::Lost { server: Arc::clone(&self.server), reason: reason.into() });
+        for key in self.begun.drain(..) {
+            if let Some(call) = self.calls.get_mut(key) {
+                let deadline = *call.deadline.get_or_insert(now + call.timeout);
+                self.look_at = earlier(self.look_at, deadline);
             }
-            next = Some(silent_until);
+        }
+        if self.silent_since.is_none() && !self.places.is_empty() {
+            self.silent_since = Some(now);
+            self.look_at = earlier(self.look_at, now + self.silence_max);
+        }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = self.look_at_all(now, woken)?;
+        }
+        Ok(self.look_at)
+    }
+
+    fn look_at_all(&mut self, now: Instant, woken: &mut Vec<Waker>) -> Result<Option<Instant>, Error> {
+        let mut next = self.silent_since.map(|since| since + self.silence_max);
+        if next.is_some_and(|until| until <= now) {
+            let reason = format!("it owes {} answers and was silent for {:?}", self.places.len(), self.silence_max);
+            return Err(Error::Lost { server: Arc::clone(&self.server), reason: reason.into() });
         }
         for (_, call) in &mut self.calls {
-            if call.given_up || call.is_over() {
-                continue;
-            }
-            if now < call.deadline {
-                next = Some(next.map_or(call.deadline, |next: Instant| next.min(call.deadline)));
+            let Some(deadline) = call.deadline.filter(|_| !call.given_up && !call.is_over()) else { continue };
+            if now < deadline {
+                next = earlier(next, deadline);
                 continue;
             }
             self.late |= call.unanswered > 0;
-            call.failure = Some(Error::Deadline { timeout: call.timeout });
+            call.failure = Some(Box::new(Error::Deadline { timeout: call.timeout }));
             woken.extend(call.waker.take());
         }
-        self.look_at = next;
         Ok(next)
     }
 
@@ -517,7 +478,7 @@ impl Line {
         self.calls.retain(|_, call| {
             // Who has all answers, and has not looked since, keeps them.
             if !call.is_over() {
-                call.failure = Some(reason.clone());
+                call.failure = Some(Box::new(reason.clone()));
                 woken.extend(call.waker.take());
             }
             call.unanswered = 0;
@@ -539,14 +500,8 @@ impl Call {
     }
 }
 
-/// Appends a request of whole rows, 1 to 64.
-fn write_rows(rows: usize, values: &[f32], out: &mut Vec<u8>) {
-    out.extend_from_slice(&(rows as u32).to_le_bytes());
-    let begin = out.len();
-    out.resize(begin + size_of_val(values), 0);
-    for (place, value) in out[begin..].as_chunks_mut::<F32_BYTES>().0.iter_mut().zip(values) {
-        *place = value.to_le_bytes();
-    }
+fn earlier(moment: Option<Instant>, other: Instant) -> Option<Instant> {
+    Some(moment.map_or(other, |moment| moment.min(other)))
 }
 
 #[cfg(test)]
@@ -585,22 +540,23 @@ mod tests {
     impl Pair {
         fn new() -> Pair {
             let now = Instant::now();
-            let line = Line::new("here".into(), Shape::assumed(None, 1), LONG, now);
+            let line = Line::new("here".into(), Shape::assumed(None, 1), LONG);
             Pair { line, now, woken: Vec::new(), received: Vec::new(), answers: Vec::new() }
         }
 
         fn begin(&mut self, asked: &Asked<'_>) -> usize {
-            self.line.begin(asked, self.now, LONG).expect("the line is open")
+            self.line.begin(asked, LONG, None).expect("the line is open")
         }
 
         fn poll(&mut self, key: usize, asked: &mut Asked<'_>) -> Poll<Result<Vec<f32>, Error>> {
-            self.line.poll_call(key, asked, Waker::noop()).map(|outcome| outcome.map(|answered| answered.scores))
+            let outcome = self.line.poll_call(key, asked, Waker::noop());
+            outcome.map(|outcome| outcome.map(|answered| answered.scores).map_err(|failed| failed.error))
         }
 
         /// Takes what is to be written.
         fn write(&mut self) {
             let mut bytes = Vec::new();
-            if self.line.take_unsent(&mut bytes, false, &mut self.woken) == Taken::All {
+            if self.line.take_unsent(&mut bytes, 0, &mut self.woken) == Taken::All {
                 self.received.append(&mut bytes);
             }
         }
@@ -759,7 +715,7 @@ mod tests {
                     errors += 1;
                     pair.line.close(&error, &mut pair.woken);
                     assert!(pair.poll(key, &mut asked).is_ready());
-                    assert_eq!(pair.line.begin(&asked, pair.now, LONG), Err(error));
+                    assert_eq!(pair.line.begin(&asked, LONG, None), Err(Failed { error, deadline: None }));
                     continue;
                 }
             }
@@ -777,7 +733,7 @@ mod tests {
         let mut pair = Pair::new();
         let (one, second) = (rows(1, 1), Duration::from_secs(1));
         let mut asked = [scores(&one), scores(&one), scores(&one)];
-        let keys = [1, 2, 3].map(|seconds| pair.line.begin(&asked[0], pair.now, seconds * second).expect("it is open"));
+        let keys = [1, 2, 3].map(|seconds| pair.line.begin(&asked[0], seconds * second, None).expect("it is open"));
         for (key, asked) in keys.iter().zip(&mut asked) {
             assert!(pair.poll(*key, asked).is_pending());
         }
@@ -807,7 +763,7 @@ mod tests {
         let mut pair = Pair::new();
         let one = rows(1, 1);
         let mut asked = scores(&one);
-        let key = pair.line.begin(&asked, pair.now, 2 * LONG).expect("it is open");
+        let key = pair.line.begin(&asked, 2 * LONG, None).expect("it is open");
         assert!(pair.poll(key, &mut asked).is_pending());
         assert_eq!(pair.line.look(pair.now, &mut pair.woken), Ok(Some(pair.now + LONG)));
         let silent = pair.line.look(pair.now + LONG, &mut pair.woken);
@@ -830,21 +786,17 @@ mod tests {
         }
     }
 
-    /// Those whom answers have woken come back: what the first of them asks waits for the others, once.
+    /// What the first of several callers asks waits for the others.
     #[test]
     fn what_is_about_to_come_is_waited_for() {
         let mut pair = Pair::new();
-        let one = rows(1, 1);
+        let (one, mut bytes) = (rows(1, 1), Vec::new());
         let mut both = [scores(&one), scores(&one)];
-        let keys = [0, 1].map(|_| pair.begin(&scores(&one)));
-        keys.iter().zip(&mut both).for_each(|(key, asked)| assert!(pair.poll(*key, asked).is_pending()));
-        pair.exchange();
-        keys.iter().zip(&mut both).for_each(|(key, asked)| assert!(pair.poll(*key, asked).is_ready()));
-        let (mut again, mut bytes) = (scores(&one), Vec::new());
-        let key = pair.begin(&again);
-        assert!(pair.poll(key, &mut again).is_pending());
-        assert_eq!(pair.line.take_unsent(&mut bytes, true, &mut pair.woken), Taken::Wait);
-        assert_eq!(pair.line.take_unsent(&mut bytes, false, &mut pair.woken), Taken::All);
-        assert_eq!(pair.line.take_unsent(&mut Vec::new(), true, &mut pair.woken), Taken::Nothing);
+        assert_eq!(pair.line.take_unsent(&mut bytes, 2, &mut pair.woken), Taken::Nothing);
+        for (asked, taken) in both.iter_mut().zip([Taken::Wait, Taken::All]) {
+            let key = pair.begin(asked);
+            assert!(pair.poll(key, asked).is_pending());
+            assert_eq!(pair.line.take_unsent(&mut bytes, 2, &mut pair.woken), taken);
+        }
     }
 }

@@ -269,7 +269,7 @@ impl Servers {
         }
         let assumed = Shape::assumed(options.features, options.outputs.unwrap_or(1));
         let shape = model.as_ref().map_or(assumed, Shape::of);
-        let line = Line::new(Arc::clone(&server.name), shape, options.silence_max, Instant::now());
+        let line = Line::new(Arc::clone(&server.name), shape, options.silence_max);
         let connection = Arc::new(Connection::new(Arc::clone(&server.name), shape.features, model.is_some(), line));
         let guard = Published { servers: self, server, connection: &connection };
         self.ready_mut().push(Arc::clone(&connection));
