@@ -25,7 +25,8 @@
 //! ([`server::crew`]: all are ready before one begins), watches over them ([`server::watchdog`]) and carries a stop out
 //! ([`server::shutdown`]); all that is [`server::Server`]. Two threads of the process serve no request: one hears signals
 //! ([`server::signals`]), one writes the log ([`server::logging`]); where a model file is served, a third one reads it again when
-//! it is asked to ([`server::ServerHandle::reload`]); and with `--admin` one more tells over HTTP what all of them do ([`admin`]).
+//! it is asked to ([`server::ServerHandle::reload`]); and with `--admin` one more tells over HTTP what all of them do ([`admin`]). A service
+//! manager is told without a thread ([`server::service_manager`]).
 //!
 //! # The journey of a request
 //!

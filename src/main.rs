@@ -15,7 +15,7 @@ use disrust::kernel::{SpeakingAllocator, check_address_space, spare_address_spac
 use disrust::limits::THREAD_BYTES;
 use disrust::server::logging::{Logging, refusal};
 use disrust::server::signals::{CaughtSignals, Signals};
-use disrust::server::{ServedModel, Server, StartError};
+use disrust::server::{ServedModel, Server, StartError, service_manager};
 use disrust::verify;
 use disrust_model::{LoadError, Model, Sum, load};
 use disrust_protocol::FEATURE_DIM;
@@ -165,9 +165,17 @@ fn run(flags: Result<Flags, ConfigError>, logging: &Logging, signals: &Signals) 
     signals.pass_to(ready.handle());
     let server = ready.serve().map_err(failed)?;
     logging.print(server.banner());
+    service_manager::serves(&format!("serving at {}", addresses(&server, &config)));
     let report = server.wait().map_err(|error| (exit::INTERNAL, failure(&error)))?;
     tracing::info!("drained: {report}");
     Ok(())
+}
+
+/// Where it serves, for people.
+fn addresses(server: &Server, config: &Config) -> String {
+    let port = server.address().map(|address| address.to_string());
+    let path = config.unix.as_ref().map(|path| format!("unix:{}", path.display()));
+    port.into_iter().chain(path).collect::<Vec<_>>().join(" and ")
 }
 
 fn config_failure(error: &ConfigError, log_format: LogFormat) -> (u8, String) {

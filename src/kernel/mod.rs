@@ -37,7 +37,7 @@ pub use process::{
     DescriptorLimit, ReadFileError, SpeakingAllocator, available_cpus, check_address_space, explain_refusal,
     explain_thread_refusal, give_up_system_calls, outlive_file_size_limit, pin_current_thread,
     process_started_unix_seconds, process_usage, raise_descriptor_limit, read_regular_file, release_free_memory,
-    run_when_idle, spare_address_space, unix_seconds, write_to_stderr,
+    run_when_idle, send_to_service_manager, spare_address_space, unix_seconds, write_to_stderr,
 };
 pub use uring::{RingSizes, RingSocket, UringKernel, probe_ring};
 

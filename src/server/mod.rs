@@ -20,6 +20,7 @@ mod reload;
 mod reporter;
 mod resources;
 mod served;
+pub mod service_manager;
 pub mod shutdown;
 pub mod signals;
 pub mod threads;

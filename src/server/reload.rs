@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use super::crew::CrewError;
 use super::served::{ServedFile, told_facts};
+use super::service_manager;
 use crate::admin::Chronicle;
 use crate::batch::ReplaceError;
 use crate::kernel::{check_address_space, release_free_memory, run_when_idle};
@@ -92,6 +93,7 @@ fn run(
     }
     while requests.recv().is_ok() {
         let begun_at = Instant::now();
+        service_manager::reloads();
         match reload(&file, &replace) {
             Ok(facts) => {
                 let (name, version) = (&facts.name, facts.version_text());
@@ -103,12 +105,16 @@ fn run(
                 };
                 tracing::info!("the model {name} is replaced: version {old} -> {version}, loaded in {took} ms{kind}");
                 chronicle.model_replaced(told_facts(&facts));
+                service_manager::has_reloaded(&format!("serving the model {name} of version {version}"));
                 file.facts = facts;
             }
             Err(error) => {
                 let (name, version) = (&file.facts.name, file.facts.version_text());
                 tracing::warn!("the new model is not taken, {name} of version {version} goes on serving: {error}");
                 chronicle.model_not_taken(&error.to_string());
+                service_manager::has_reloaded(&format!(
+                    "serving the model {name} of version {version}; a new one is not taken: {error}"
+                ));
             }
         }
         // What the old model held, or the one that was not taken.

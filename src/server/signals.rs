@@ -24,6 +24,7 @@ use crate::kernel::outlive_file_size_limit;
 use crate::server::ServerHandle;
 use crate::server::crew::CrewError;
 use crate::server::logging::Logging;
+use crate::server::service_manager;
 
 /// How long the words before an early end may take, if nobody reads them. Larger: whoever stops a server that starts waits.
 /// Smaller: a slow terminal misses them.
@@ -117,6 +118,7 @@ impl Signals {
                         );
                     }
                     server.drain();
+                    service_manager::stops();
                     asked = true;
                 }
             }
@@ -131,7 +133,12 @@ impl Addressee {
             _ if signal != SIGHUP => "nothing changes, this signal has no meaning here. SIGTERM stops the server",
             Some(server) if server.is_draining() => "nothing changes, the server drains",
             Some(server) if server.reload() => "the model file is read again",
-            Some(_) => "nothing changes, this server has nothing to read again. SIGTERM stops it",
+            Some(_) => {
+                // Whoever has asked for it by `systemctl reload` waits for an end.
+                service_manager::reloads();
+                service_manager::has_reloaded("serving; there is no model file to read again");
+                "nothing changes, this server has nothing to read again. SIGTERM stops it"
+            }
             None => {
                 self.reload_asked = true;
                 "the server starts; a model file is read again then"

@@ -9,6 +9,7 @@ mod memory;
 mod refusal;
 mod regular_file;
 mod sandbox;
+mod service_manager;
 mod stderr;
 #[cfg(feature = "onnxruntime")]
 mod telemetry;
@@ -22,6 +23,7 @@ pub use refusal::{explain_refusal, explain_thread_refusal};
 pub use regular_file::{ReadFileError, read_regular_file};
 pub use sandbox::give_up_system_calls;
 pub(super) use sandbox::restrict;
+pub use service_manager::send_to_service_manager;
 pub use stderr::{outlive_file_size_limit, write_to_stderr};
 #[cfg(feature = "onnxruntime")]
 pub use telemetry::refuse_telemetry;
