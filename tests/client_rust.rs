@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use disrust::config::Config;
 use disrust_client::{Client, Error, blocking};
@@ -16,7 +16,7 @@ use disrust_model::{Model, PredictError, Rows};
 use disrust_protocol::FEATURE_DIM;
 use nix::sys::signal::Signal;
 
-use common::models::TemporaryFile;
+use common::models::{self, TemporaryFile};
 use common::{
     PATIENCE, PATIENCE_FOR_END, Run, ServerProcess, TestServer, binary, config, free_port, random_rows, seeded, truth,
 };
@@ -48,6 +48,34 @@ async fn any_number_of_rows_is_scored() {
     let shape = client.predict(&[0.0; 17], FEATURE_DIM).await;
     assert_eq!(shape, Err(Error::Shape { values: 17, features: FEATURE_DIM }));
     assert!(client.check(PATIENCE).await.iter().all(|check| check.is_ready()));
+}
+
+/// A server says what its model is, and says so anew once it has read its file again; who wants another model is told.
+#[tokio::test]
+async fn a_server_tells_its_model() {
+    const FEATURES: usize = 2;
+    let (first, second) = (models::regression(), models::renamed(&models::regression(), 1));
+    let file = TemporaryFile::new("told.txt", &first);
+    let server = ServerProcess::start(&["--model", file.path(), "--model-name", "told"]);
+    let client = connect(&server.address().to_string()).await;
+    let model = client.model().expect("it has said hello");
+    assert_eq!((&*model.name, model.feature_dim, model.outputs), ("told", FEATURES, 1));
+    let wrong = client.predict(&[0.0; 3], 3).await;
+    assert_eq!(wrong, Err(Error::WrongFeatures { given: 3, expected: FEATURES }));
+    let wrong = Client::builder([server.address().to_string()]).features(3).connect().await;
+    assert_eq!(wrong.err(), Some(Error::WrongFeatures { given: 3, expected: FEATURES }));
+    assert_eq!(client.check(PATIENCE).await[0].model, Ok(Some(model.clone())));
+    file.replace(second);
+    server.signal(Signal::SIGHUP);
+    let begun_at = Instant::now();
+    while client.model().map(|model| model.version) == Some(model.version) {
+        assert!(begun_at.elapsed() < PATIENCE_FOR_END, "the new model is not told of");
+        assert!(client.check(PATIENCE).await[0].is_ready());
+    }
+    server.signal(Signal::SIGTERM);
+    while client.check(PATIENCE).await[0].is_ready() {
+        assert!(begun_at.elapsed() < PATIENCE_FOR_END, "a server that drains goes on to be ready");
+    }
 }
 
 /// Several outputs of each row lie side by side.

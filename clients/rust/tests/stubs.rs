@@ -437,7 +437,13 @@ async fn calls_prefer_servers_that_answer() {
         peer.greet();
         while peer.receive().is_some() {}
     });
-    let good = Stub::good();
+    let good = Stub::start(|mut peer, _| {
+        peer.greet();
+        while let Some(rows) = peer.rows() {
+            std::thread::sleep(Duration::from_micros(200));
+            peer.send(&answer_bytes(&sums(&rows)));
+        }
+    });
     let client = Client::builder([frozen.address(), good.address()]).timeout(MOMENT).build().expect("addresses");
     wait_until("both are connected", || client.servers().iter().all(|server| server.is_connected())).await;
     let mut late = 0;
@@ -451,6 +457,27 @@ async fn calls_prefer_servers_that_answer() {
         }
     }
     assert!(late <= 1, "{late} calls went to the server that stands still");
+    while late == 0 {
+        late += usize::from(predict(&client, &rows_of(1, 1)).await.is_err());
+    }
+    // Now it is known, and has less in line than the other one.
+    let callers: Vec<_> = (0..16)
+        .map(|caller| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for call in 0..10 {
+                    let rows = rows_of(10 * caller + call, 1);
+                    assert_eq!(
+                        in_time(client.predict_within(&rows, FEATURES, PATIENCE)).await.map(|scores| scores.values),
+                        Ok(sums(&rows))
+                    );
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        in_time(caller).await.expect("every call goes to the server that answers");
+    }
     let checks = in_time(client.check(MOMENT)).await;
     assert_eq!(checks[0].model, Err(Error::Deadline { timeout: MOMENT }));
     assert!(checks[1].is_ready());
