@@ -39,7 +39,7 @@ stop() {
 start --unix "$path" "$@"
 for address in "$port" "unix:$path"; do
     "$target/client" "$address"
-    "$target/client" "$address" pipeline
+    "$target/client" "$address" pipeline --hello
     "$target/client" "$address" bench 64 200000 --window 16
 done
 stop
@@ -47,7 +47,7 @@ stop
 
 # Connections that the server closes for their age, in words, and a client that makes them again.
 start --max-connection-age 300ms "$@"
-"$target/client" "$port" run --rate 1k --duration 2s --lag-limit 1h --reconnect-on-close | tee "$log.client"
+"$target/client" "$port" run --rate 1k --duration 2s --lag-limit 1h --reconnect-on-close --hello | tee "$log.client"
 stop
 closed=$(sed -n 's/^.*reconnects: \([0-9]*\) connections closed by the server.*$/\1/p' "$log.client")
 [ "${closed:-0}" -gt 1 ] || { echo "smoke: no connection was closed for its age"; exit 1; }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::failure::Failure;
+use crate::hello::{Hello, HelloFault};
 
 /// The server, and what every command needs to know about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,8 @@ pub struct Target {
     pub features: u32,
     /// How long the server may let us wait.
     pub timeout: Duration,
+    /// Whether each connection says hello first.
+    pub says_hello: bool,
     /// Of the random vectors; the same seed sends the same bytes.
     pub seed: u64,
 }
@@ -43,10 +46,42 @@ impl fmt::Display for Target {
     }
 }
 
-/// Connects to the server, by the first of its addresses that answers.
+impl Target {
+    /// What each connection says first, if it says anything.
+    pub fn hello(&self) -> Option<Hello> {
+        self.says_hello.then(|| Hello::new(self.features))
+    }
+}
+
+/// Connects to the server, by the first of its addresses that answers, and says hello if that is asked for.
 pub fn connect(target: &Target) -> Result<Socket, Failure> {
     let socket = addresses(target).and_then(|addresses| connect_any(&addresses, target.timeout));
-    socket.map_err(|source| Failure::Connect { address: target.to_string(), source })
+    let socket = socket.map_err(|source| Failure::Connect { address: target.to_string(), source })?;
+    if let Some(mut hello) = target.hello() {
+        (&socket).write_all(&hello.bytes()).map_err(Failure::local("say hello"))?;
+        receive_hello(&socket, &mut hello, &target.to_string())?;
+    }
+    Ok(socket)
+}
+
+/// Receives the rest of the answer to hello over a socket that blocks, and nothing behind it.
+fn receive_hello(mut socket: &Socket, hello: &mut Hello, address: &str) -> Result<(), Failure> {
+    let failed = |fault| Failure::Hello { address: address.to_owned(), fault };
+    let mut byte = [0; 1];
+    loop {
+        // One byte at a time: what follows is somebody else's.
+        match socket.read(&mut byte) {
+            Ok(0) => return Err(failed(HelloFault::ClosedEarly(hello.received_bytes()))),
+            Ok(_) => {
+                let (_, is_complete) = hello.take(&byte).map_err(failed)?;
+                if is_complete {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::local("receive the answer to hello")(error)),
+        }
+    }
 }
 
 /// Where else a connection goes that is to follow this one.

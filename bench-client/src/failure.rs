@@ -1,6 +1,6 @@
 //! What can go wrong, and how it is told: one message that names the connection, the request and what to try.
 //!
-//! It decides nothing but the exit status, and knows no other module: a command with errors of its own turns them into a
+//! It decides nothing but the exit status, and knows no other module but [`crate::hello`]'s faults: a command with errors of its own turns them into a
 //! [`Failure::Command`].
 //!
 //! Invariants: connections and requests are counted from 0, a request within its connection.
@@ -14,6 +14,8 @@ use disrust_protocol::{BadAnswer, ErrorCode};
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::hello::HelloFault;
+
 /// Why the command does not end with exit status 0.
 #[derive(Debug, Error)]
 pub enum Failure {
@@ -24,6 +26,14 @@ pub enum Failure {
         address: String,
         /// What the last address that was tried gave.
         source: io::Error,
+    },
+    /// The server is not what the command line says, or does not say what it is.
+    #[error("{address}: {fault}")]
+    Hello {
+        /// The address as the command line has it.
+        address: String,
+        /// What was wrong.
+        fault: HelloFault,
     },
     /// A connection did not do what it should.
     #[error("connection {connection}, request {request}: {fault}")]
@@ -129,6 +139,7 @@ impl Failure {
                     | Fault::Reconnect(_)
                     | Fault::ClosedEarly(_)
                     | Fault::ErrorAnswer(ErrorCode::Closing)
+                    | Fault::Hello(HelloFault::ClosedEarly(_) | HelloFault::Error(ErrorCode::Closing))
             ),
             _ => false,
         }
@@ -166,6 +177,9 @@ pub enum Fault {
         humantime::format_duration(*.0)
     )]
     Late(Duration),
+    /// The connection goes no further than hello.
+    #[error(transparent)]
+    Hello(HelloFault),
     /// The stream ended where an answer was owed.
     #[error("the server closed the connection, with {0} bytes of the answer sent")]
     ClosedEarly(usize),

@@ -36,6 +36,7 @@ mod document;
 mod environment;
 mod failure;
 mod floor;
+mod hello;
 mod limit;
 mod load;
 mod markers;

@@ -81,6 +81,36 @@ fn other_numbers_of_features_pass() {
     }
 }
 
+/// The promise: with `--hello`, each connection says it first, also those that replace others, and checks what it is told.
+#[test]
+fn each_connection_says_hello_first_if_it_is_to() {
+    let port = stub::start(LAYOUT, Behaviour::DemandsHello);
+    for mode in [
+        "smoke",
+        "pipeline",
+        "bench 3 2000 --window 7",
+        "run --lag-limit 1h --closed --connections 3 --window 5 --duration 500ms --warmup 0s --reconnect-every 20 --slow-readers 1",
+        "run --lag-limit 1h --rate 2k --connections 2 --duration 500ms --warmup 0s --reconnect-every 9",
+    ] {
+        assert_right(&client(port, &format!("{mode} --hello")));
+        let run = client(port, mode);
+        assert!(run.status != Some(0) && !run.error.is_empty(), "{mode}: without hello it is hung up on");
+    }
+    assert_right(&client(port, "--hello smoke"));
+}
+
+/// The promise: who knows no hello, or takes other vectors, is told of with what to try.
+#[test]
+fn a_refused_hello_is_told_with_advice() {
+    for mode in ["smoke", "bench 1 1", "run --closed --duration 100ms"] {
+        let run = client_against(Behaviour::Right, &format!("{mode} --hello"));
+        assert_caught(&run, &["bad num_vectors", "knows no hello", "without --hello"]);
+        let run = client_against(Behaviour::DemandsHello, &format!("{mode} --hello --features 15"));
+        assert_caught(&run, &["another number of features (code 5)", "--features"]);
+    }
+    assert_eq!(client_against(Behaviour::Right, "sweep --quick --hello").status, Some(2), "the floors know none");
+}
+
 /// The promise: without a server the client says what to try.
 #[test]
 fn no_server_is_told_with_advice() {

@@ -32,7 +32,7 @@ struct Offer {
     flags: &'static [&'static str],
 }
 
-const ALL: &[&str] = &["host", "features", "timeout", "seed"];
+const ALL: &[&str] = &["host", "features", "timeout", "hello", "seed"];
 
 const OFFERS: [Offer; 11] = [
     Offer { command: "smoke", has_port: true, flags: ALL },
@@ -80,6 +80,9 @@ pub struct TargetFlags {
     /// Gives up when the server lets us wait for so long (`500ms`, `10s`).
     #[arg(long, default_value = "10s", value_parser = timeout, help_heading = heading::SERVER)]
     timeout: Duration,
+    /// Says hello first on each connection, for vectors of --features, and checks what the server says of itself.
+    #[arg(long, help_heading = heading::SERVER)]
+    hello: bool,
     /// Seed of the random vectors; the same seed sends the same bytes.
     #[arg(long, default_value_t = 1, help_heading = heading::REQUESTS)]
     seed: u64,
@@ -88,9 +91,9 @@ pub struct TargetFlags {
 impl TargetFlags {
     /// The target that `matches` of the whole line means, with these flags before its command.
     pub fn target(self, address: Address, matches: &ArgMatches) -> Result<Target, clap::Error> {
-        let TargetFlags { host, features, timeout, seed } = self;
+        let TargetFlags { host, features, timeout, hello: says_hello, seed } = self;
         let Address { port, path } = address;
-        let before = Target { port, path, host, features, timeout, seed };
+        let before = Target { port, path, host, features, timeout, says_hello, seed };
         let Some((name, behind)) = matches.subcommand() else { return Ok(before) };
         let offered = OFFERS.iter().find(|offer| offer.command == name).map_or(ALL, |offer| offer.flags);
         if let Some(flag) = ALL.iter().find(|flag| is_given(matches, flag) && !offered.contains(flag)) {
@@ -103,6 +106,7 @@ impl TargetFlags {
             host: given(behind, "host").unwrap_or(before.host),
             features: given(behind, "features").unwrap_or(before.features),
             timeout: given(behind, "timeout").unwrap_or(before.timeout),
+            says_hello: given(behind, "hello").unwrap_or(before.says_hello),
             seed: given(behind, "seed").unwrap_or(before.seed),
         })
     }

@@ -16,11 +16,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use disrust_protocol::ErrorCode;
+use disrust_protocol::{ErrorCode, HELLO_ANSWER_BYTES_MAX};
 use socket2::{SockAddr, Socket, Type};
 
 use crate::connect::socket_for;
 use crate::failure::{Failure, Fault};
+use crate::hello::Hello;
 use crate::load::answer_stream::{ANSWER_BYTES_MAX, AnswerStream};
 use crate::load::error_answers::Unscored;
 use crate::load::request_stream::{Mismatch, RequestStream};
@@ -83,6 +84,9 @@ pub struct Connection<'a> {
     /// Among all connections of the run.
     index: usize,
     readiness: Readiness,
+    /// What each later socket says first, and what is still to be told over this one.
+    says_hello: Option<Hello>,
+    hello: Option<Box<Hello>>,
     first_request: u64,
     /// Requests up to here should have been sent.
     due: u64,
@@ -111,6 +115,8 @@ impl<'a> Connection<'a> {
             requests,
             index,
             readiness: Readiness::Writable,
+            says_hello: None,
+            hello: None,
             first_request,
             due: first_request,
             sent: first_request,
@@ -122,6 +128,11 @@ impl<'a> Connection<'a> {
             bursts: VecDeque::with_capacity(BURSTS_START),
             progress_ns: 0,
         }
+    }
+
+    /// The same, if the sockets that replace this one say hello first.
+    pub fn saying_hello(self, says_hello: Option<Hello>) -> Connection<'a> {
+        Connection { says_hello, ..self }
     }
 
     /// The socket, to be watched.
@@ -213,6 +224,13 @@ impl<'a> Connection<'a> {
         {
             return Err(self.failure(self.sent, Fault::Reconnect(source)));
         }
+        if self.readiness == Readiness::Connecting
+            && let Some(hello) = &self.says_hello
+        {
+            // A fresh socket has room for it.
+            self.socket.write_all(&hello.bytes()).map_err(|error| self.failure(self.sent, Fault::Send(error)))?;
+            self.hello = Some(Box::new(hello.clone()));
+        }
         self.readiness = Readiness::Writable;
         Ok(())
     }
@@ -252,7 +270,8 @@ impl<'a> Connection<'a> {
                 Ok(0) => return Err(self.closed_early()),
                 Ok(bytes) => {
                     let bytes = begun_bytes + bytes;
-                    let checked = self.answers.check(&buffer[..bytes]);
+                    let hello_bytes = if self.hello.is_some() { self.take_hello(&buffer[..bytes])? } else { 0 };
+                    let checked = self.answers.check(&buffer[hello_bytes..bytes]);
                     let failure = |Mismatch { request, fault }| self.failure(request, fault);
                     return checked.map(|()| Some(bytes)).map_err(failure);
                 }
@@ -261,6 +280,15 @@ impl<'a> Connection<'a> {
                 Err(error) => return Err(self.failure(self.answered, Fault::Receive(error))),
             }
         }
+    }
+
+    /// Takes the answer to hello off the front of what came first over this socket; returns its bytes.
+    #[cold]
+    fn take_hello(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+        let mut hello = self.hello.take().expect("hello is owed an answer");
+        let (taken, is_complete) = hello.take(bytes).map_err(|fault| self.failure(self.sent, Fault::Hello(fault)))?;
+        self.hello = (!is_complete).then_some(hello);
+        Ok(taken)
     }
 
     /// The server's refusal of a request because it is closing, if there was one.
@@ -339,6 +367,7 @@ impl<'a> Connection<'a> {
                 _ => Ok(socket),
             }
         };
+        self.hello = None;
         self.socket = begin().map_err(|error| self.failure(self.sent, Fault::Reconnect(error)))?;
         self.readiness = Readiness::Connecting;
         self.progress_ns = now_ns;
@@ -365,15 +394,30 @@ impl<'a> Connection<'a> {
     /// Ends our side, on which nothing is under way, and makes sure that nothing else comes before the server's end.
     /// Tells whether the server ended its side in time; if not, that is none of our business here.
     pub fn finish(mut self, patience: Duration) -> Result<bool, Failure> {
-        let mut end = || {
+        let end = || {
             self.socket.shutdown(Shutdown::Write)?;
             self.socket.set_nonblocking(false)?;
-            self.socket.set_read_timeout(Some(patience))?;
-            self.socket.read(&mut [0; 64])
+            self.socket.set_read_timeout(Some(patience))
         };
-        match end() {
-            Ok(bytes) if bytes > 0 => Err(self.failure(self.sent, Fault::Unasked(bytes))),
-            end => Ok(end.is_ok()),
+        if end().is_err() {
+            return Ok(false);
+        }
+        let mut buffer = [0; HELLO_ANSWER_BYTES_MAX];
+        loop {
+            let bytes = match self.socket.read(&mut buffer) {
+                Ok(0) => return Ok(true),
+                Ok(bytes) => bytes,
+                Err(_) => return Ok(false),
+            };
+            let hello_bytes = match self.hello.is_some().then(|| self.take_hello(&buffer[..bytes])) {
+                None => 0,
+                Some(Ok(taken)) => taken,
+                Some(Err(failure)) if failure.is_end_of_connection() => return Ok(true),
+                Some(Err(failure)) => return Err(failure),
+            };
+            if hello_bytes < bytes {
+                return Err(self.failure(self.sent, Fault::Unasked(bytes - hello_bytes)));
+            }
         }
     }
 

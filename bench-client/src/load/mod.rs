@@ -289,7 +289,7 @@ fn connect_all<'a>(
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         let socket = connect(target)?;
-        let mut connection = Connection::new(socket, index, stream, load.counts_errors);
+        let mut connection = Connection::new(socket, index, stream, load.counts_errors).saying_hello(target.hello());
         if load.greeting {
             connection.greet(target.timeout)?;
         }

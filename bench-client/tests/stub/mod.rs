@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use disrust_protocol::{
-    ErrorCode, F32_BYTES, MAX_VECTORS_PER_REQUEST, REQUEST_HEADER_BYTES, RequestLayout, answer_bytes,
-    read_vector_count, write_answer,
+    ErrorCode, F32_BYTES, HELLO_MAGIC, HELLO_REQUEST_BYTES, HelloRequest, MAX_VECTORS_PER_REQUEST,
+    REQUEST_HEADER_BYTES, RequestLayout, ServerHello, answer_bytes, read_vector_count, write_answer,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -28,6 +28,8 @@ pub enum Behaviour {
     Right,
     /// Keeps the contract, one byte a segment.
     RightByteByByte,
+    /// Keeps the contract with hello, which it answers one byte a segment, and demands one at the front of each connection.
+    DemandsHello,
     /// Flips the lowest bit of the request's last score.
     WrongBit(u64),
     /// Adds the features from right to left.
@@ -162,6 +164,8 @@ struct Connection {
     layout: RequestLayout,
     behaviour: Behaviour,
     request: u64,
+    /// Somebody has said hello.
+    has_greeted: bool,
     /// Answers that go out together.
     out: Vec<u8>,
     /// The answer that waits for the next one to overtake it.
@@ -191,7 +195,18 @@ impl Connection {
     ) -> Connection {
         let late = matches!(behaviour, Behaviour::Valley { .. }).then(|| late_sender(&stream));
         let (out, held_back) = (Vec::new(), Vec::new());
-        Connection { stream, layout, behaviour, request: 0, out, held_back, first_request_at, rate, late }
+        Connection {
+            stream,
+            layout,
+            behaviour,
+            request: 0,
+            has_greeted: false,
+            out,
+            held_back,
+            first_request_at,
+            rate,
+            late,
+        }
     }
 
     fn serve(mut self) -> io::Result<()> {
@@ -250,6 +265,17 @@ impl Connection {
     fn answer_all(&mut self, bytes: &[u8]) -> (usize, Next) {
         let mut taken = 0;
         while let Some(header) = bytes[taken..].first_chunk::<REQUEST_HEADER_BYTES>() {
+            let says_hello = u32::from_le_bytes(*header) == HELLO_MAGIC;
+            if self.behaviour == Behaviour::DemandsHello && (says_hello || !self.has_greeted) {
+                let Some(hello) = bytes[taken..].first_chunk().filter(|_| says_hello) else {
+                    return (taken, if says_hello { Next::GoOn } else { Next::Close });
+                };
+                taken += hello.len();
+                if self.greet(*hello) == Next::Close {
+                    return (taken, Next::Close);
+                }
+                continue;
+            }
             let Ok(vectors) = read_vector_count(*header) else {
                 match self.behaviour {
                     Behaviour::NoErrorAnswer => {}
@@ -266,6 +292,24 @@ impl Connection {
             self.request += 1;
         }
         (taken, Next::GoOn)
+    }
+
+    fn greet(&mut self, hello: [u8; HELLO_REQUEST_BYTES]) -> Next {
+        let hello = HelloRequest::from_bytes(hello).expect("it begins as one does");
+        self.has_greeted = true;
+        if !hello.agrees_with(self.layout.feature_dim()) {
+            self.out.extend_from_slice(&ErrorCode::WrongFeatureDim.answer());
+            return Next::Close;
+        }
+        let told = ServerHello {
+            feature_dim: self.layout.feature_dim() as u32,
+            outputs: 1,
+            max_vectors: MAX_VECTORS_PER_REQUEST,
+            model_version: 0,
+            model_name: "sum",
+        };
+        told.write(&mut self.out);
+        Next::GoOn
     }
 
     fn answer(&mut self, rows: &[u8]) -> Next {
@@ -335,7 +379,8 @@ impl Connection {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        let is_cut = matches!(self.behaviour, Behaviour::RightByteByByte | Behaviour::EveryFourth(_));
+        let is_cut =
+            matches!(self.behaviour, Behaviour::RightByteByByte | Behaviour::DemandsHello | Behaviour::EveryFourth(_));
         let segment_bytes = if is_cut { 1 } else { self.out.len().max(1) };
         for segment in self.out.chunks(segment_bytes) {
             self.stream.write_all(segment)?;
