@@ -1,4 +1,4 @@
-# The server as one static program in an empty image: no shell, no libraries, no user but a number.
+# The server and the gateway as static programs in an empty image: no shell, no libraries, no user but a number.
 #
 #   docker build --tag disrust .
 #   docker run --rm --network host --security-opt no-new-privileges --security-opt seccomp=deploy/seccomp/disrust.json disrust
@@ -13,15 +13,16 @@ ARG COMMIT=unknown
 # With --target, even if it is the machine's own, the flags are for the program alone: procedural macros cannot be static.
 RUN target=$(rustc -vV | sed -n 's/^host: //p') \
     && DISRUST_COMMIT=$COMMIT RUSTFLAGS='-C target-feature=+crt-static' \
-        cargo build --release --locked --package disrust --bin disrust --target "$target" \
-    && cp "target/$target/release/disrust" /disrust \
+        cargo build --release --locked --package disrust --bin disrust --package disrust-gateway --bin disrust-gateway \
+            --target "$target" \
+    && cp "target/$target/release/disrust" "target/$target/release/disrust-gateway" / \
     && rm -rf target
 
 FROM scratch
 LABEL org.opencontainers.image.title="disrust" \
       org.opencontainers.image.description="A TCP inference server that answers small feature vectors in tens of microseconds" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-COPY --from=build /disrust /disrust
+COPY --from=build /disrust /disrust-gateway /
 COPY LICENSE-APACHE LICENSE-MIT /
 USER 65532:65532
 # For the health check, which has nothing else to go by. A flag of the server's beats it.

@@ -32,7 +32,7 @@ folder=$(mktemp -d)
 # All that is started here has this label or is the project's.
 clean() {
     docker ps --all --quiet --filter "label=$project" | xargs --no-run-if-empty docker rm --force >/dev/null 2>&1 || true
-    (cd "$folder/clone" && "${compose[@]}" --project-name "$project" --profile scale --profile observe --profile dev \
+    (cd "$folder/clone" && "${compose[@]}" --project-name "$project" --profile gateway --profile scale --profile observe --profile dev \
         down --volumes --timeout 1) >/dev/null 2>&1 || true
     rm -rf "$folder"
 }
@@ -62,8 +62,8 @@ port() {
         python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
     fi
 }
-export DISRUST_PORT DISRUST_ADMIN_PORT DISRUST_SCALE_PORT PROMETHEUS_PORT
-DISRUST_PORT=$(port 9900) DISRUST_ADMIN_PORT=$(port 9901) DISRUST_SCALE_PORT=$(port 9910) PROMETHEUS_PORT=$(port 9090)
+export DISRUST_PORT DISRUST_ADMIN_PORT DISRUST_SCALE_PORT DISRUST_HTTP_PORT PROMETHEUS_PORT
+DISRUST_PORT=$(port 9900) DISRUST_ADMIN_PORT=$(port 9901) DISRUST_SCALE_PORT=$(port 9910) DISRUST_HTTP_PORT=$(port 8000) PROMETHEUS_PORT=$(port 9090)
 container() { compose ps --quiet "$1"; }
 is_healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$1")")" = healthy ]; }
 metric() { python3 -c 'import sys, urllib.request as u; print(sum(float(line.split()[1]) for line in u.urlopen("http://127.0.0.1:" + sys.argv[1] + "/metrics", timeout=5).read().decode().splitlines() if line.startswith(sys.argv[2])))' "$@"; }
@@ -169,6 +169,23 @@ lost=$(figure '["reconnects"]["lost"]') closed=$(figure '["reconnects"]["closed"
 [ "$lost" -eq 0 ] && [ "$closed" -gt 0 ] || { cat "$folder/load.log"; fail "a stop lost $lost requests, and closed $closed connections"; }
 says "$server" 'drained: .* 0 cut at the end; .* 0 discarded' || fail "the server did not say that it drained"
 say "a stop under load: $(figure '["answered"]') answers, all right, none lost, $(figure '["reconnects"]["refused"]') refused in words (error 4)"
+
+# The gateway in front of it, and its own stop.
+quietly compose --profile gateway up --build --detach gateway
+wait_for "the gateway is healthy" 60 is_healthy gateway
+python3 - "$DISRUST_HTTP_PORT" <<'END' >"$folder/said" || { cat "$folder/said"; fail "the gateway's answer"; }
+import json, sys, urllib.request
+row = {"name": "input", "shape": [1, 16], "datatype": "FP32", "data": list(range(16))}
+url = f"http://127.0.0.1:{sys.argv[1]}/v2/models/sum/infer"
+answer = json.load(urllib.request.urlopen(url, json.dumps({"inputs": [row]}).encode(), timeout=5))
+print(answer)
+sys.exit(answer["outputs"][0]["data"] != [120.0])
+END
+gateway=$(container gateway)
+quietly docker stop --time 20 "$gateway"
+[ "$(docker inspect --format '{{.State.ExitCode}}' "$gateway")" = 0 ] && says "$gateway" 'drained: 0 connections were cut' ||
+    { docker logs "$gateway"; fail "the gateway did not drain"; }
+say "the gateway answers, and drains"
 
 # Prometheus, as it is provisioned. Grafana likewise, where its image can be had.
 [ "$DISRUST_ADMIN_PORT" = 9901 ] || sed -i "s/127.0.0.1:9901/127.0.0.1:$DISRUST_ADMIN_PORT/" deploy/prometheus/targets.yml

@@ -43,6 +43,7 @@ pub mod limits;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod probe;
 pub mod route;
 pub mod service;
 pub mod settings;

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use disrust_gateway::gateway::{Gateway, StartError};
 use disrust_gateway::logging::Logging;
-use disrust_gateway::settings::{LogFormat, Settings, VERSION};
+use disrust_gateway::probe;
+use disrust_gateway::settings::{Action, LogFormat, Settings, VERSION};
 
 /// Exit statuses, those of the server where it has one for the same.
 mod exit {
     pub const DRAINED: u8 = 0;
+    pub const NOT_READY: u8 = 1;
     pub const USAGE: u8 = 2;
     pub const INTERNAL: u8 = 70;
     pub const CANNOT_LISTEN: u8 = 71;
@@ -24,6 +26,15 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DRAINED });
         }
     };
+    if settings.action == Some(Action::Health) {
+        return match probe::ask(settings.listen) {
+            Ok(()) => ExitCode::from(exit::DRAINED),
+            Err(error) => {
+                eprintln!("disrust-gateway: {error}");
+                ExitCode::from(exit::NOT_READY)
+            }
+        };
+    }
     let logging = match Logging::start(settings.log_format) {
         Ok(logging) => logging,
         Err(error) => {

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{Arg, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::limits::{BODY_BYTES_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, SERVERS_MAX, THREADS_MAX, TIME_MAX};
 
@@ -15,10 +15,14 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("
 
 /// KServe v2 (Open Inference Protocol) over HTTP in front of disrust servers.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(name = "disrust-gateway", version = VERSION, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "disrust-gateway", version = VERSION, about, max_term_width = 100, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub struct Settings {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
     /// Address to listen on; port 0 lets the kernel choose a free one
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen, default_value_t = DEFAULT_LISTEN,
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen, default_value_t = DEFAULT_LISTEN, global = true,
           help_heading = "Listening")]
     pub listen: SocketAddr,
 
@@ -83,6 +87,13 @@ There is no TLS and no authentication: whoever reaches the address can score.
 
 Exit status: 0 drained after SIGTERM or SIGINT, 2 usage, 70 internal error, 71 cannot listen.";
 
+/// What to do instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Action {
+    /// Ask the gateway that runs with the same --listen whether it is ready, and end with status 0 or 1
+    Health,
+}
+
 /// A size in bytes, as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub usize);
@@ -134,7 +145,8 @@ impl Settings {
                 );
                 return Err(Settings::command().error(clap::error::ErrorKind::ValueValidation, message));
             }
-            words.push(word);
+            // Before what may be an action, which takes few flags itself.
+            words.insert(words.len().min(1), word);
         }
         Settings::from_arg_matches(&command.try_get_matches_from(words)?)
     }

@@ -59,6 +59,30 @@ fn a_taken_address_is_named() {
     }
 }
 
+/// Whoever has no HTTP client asks with the same program.
+#[test]
+fn health_is_a_status() {
+    let server = Stub::start(3, 1);
+    let gateway = GatewayProcess::before(&server, &[]);
+    let address = gateway.address().to_string();
+    let asked = run(&["health", "--listen", &address]);
+    assert!(asked.status == Some(0) && asked.stderr.is_empty(), "{asked:?}");
+    let everywhere = format!("0.0.0.0:{}", gateway.address().port());
+    let asked = Run::of(binary().arg("health").env("DISRUST_GATEWAY_LISTEN", everywhere));
+    assert_eq!(asked.status, Some(0), "{asked:?}");
+    server.behave(Behaviour::Closes);
+    server.hang_up();
+    gateway.signal(Signal::SIGTERM);
+    wait_until("it is not ready", || {
+        let asked = run(&["health", "--listen", &address]);
+        assert!(asked.status == Some(0) || asked.stderr.contains(&address), "{asked:?}");
+        asked.status == Some(1)
+    });
+    assert_eq!(gateway.wait().0, Some(0));
+    let asked = run(&["health", "--listen", &address]);
+    assert!(asked.status == Some(1) && asked.stderr.contains("no gateway runs there"), "{asked:?}");
+}
+
 /// From SIGTERM on it is not ready; what is under way is answered, and its connection closed; the idle ones are closed; then it
 /// ends with status 0.
 #[test]
