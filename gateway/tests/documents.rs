@@ -2,12 +2,14 @@
 //! the table of its flags is whole, with the defaults that the program has. What else they name is the business of the test of the same
 //! name at the top.
 
+mod common;
 #[path = "../../tests/common/documents.rs"]
 mod documents;
 
 use std::path::Path;
 use std::process::Command;
 
+use common::{GatewayProcess, Stub};
 use documents::{Document, arguments, commands, documents, option, unknown_words};
 
 const GATEWAY: &str = env!("CARGO_BIN_EXE_disrust-gateway");
@@ -40,6 +42,27 @@ fn commands_of_the_gateway_that_are_named_exist() {
     });
     let found: Vec<String> = found.collect();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+/// The blocks that ask with curl, as they stand but for the port, are answered as the block behind them says.
+#[test]
+fn what_is_asked_with_curl_is_answered_so() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no curl");
+        return;
+    }
+    let server = Stub::start(16, 1);
+    let gateway = GatewayProcess::before(&server, &[]);
+    for path in ["README.md", OWN] {
+        let text = std::fs::read_to_string(top().join(path)).expect("it is there");
+        let (_, rest) =
+            text.split_once("```sh\ncurl -s http://127.0.0.1:8000/").unwrap_or_else(|| panic!("{path} asks"));
+        let (asked, rest) = rest.split_once("\n```\n\n```json\n").unwrap_or_else(|| panic!("{path} has an answer"));
+        let (answered, _) = rest.split_once("\n```").expect("the block ends");
+        let command = format!("curl -s http://{}/{asked}", gateway.address());
+        let output = Command::new("bash").args(["-c", &command]).output().expect("bash is there");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), answered, "{path}: {command}");
+    }
 }
 
 #[test]
