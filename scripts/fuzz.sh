@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../fuzz"
 
 seconds=${1:-30}
 shift $(($# > 0 ? 1 : 0))
-[ $# -gt 0 ] || set -- parser connection config cpu_list model_file
+[ $# -gt 0 ] || set -- parser connection config cpu_list model_file kserve
 if ! cargo +nightly --version >/dev/null 2>&1; then
     echo "fuzz: skipped: there is no nightly toolchain (rustup toolchain install nightly)"
     exit 0
