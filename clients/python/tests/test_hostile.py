@@ -66,6 +66,7 @@ pieces = st.one_of(
     st.integers(1, 3).flatmap(
         lambda count: st.binary(min_size=4 * count, max_size=4 * count).map(lambda b: bytes([count]) + b)
     ),
+    st.tuples(st.integers(1, 255), st.integers(1, 3)).map(lambda both: bytes([both[0]]) + bytes(4 * both[1])),
     st.just(answer(np.array([1, 2, 3], np.float32))),
     st.just(answer(np.array([4, 5], np.float32))),
     st.integers(0, 255).map(lambda code: bytes([0, code])),
@@ -265,3 +266,33 @@ def test_answers_that_nobody_asked_for_are_not_taken_for_others(client_of: Any, 
                 X = X + 1
                 with contextlib.suppress(DisrustError):
                     assert np.array_equal(client.predict(X), sums(X))
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong"), [(1, 0), (64, 0), (65, 0), (65, 1), (64 * 20, 0), (64 * 20, 13), (64 * 20 + 9, 20)]
+)
+def test_an_answer_of_the_right_length_with_another_count(client_of: Any, stub: Stub, count: int, wrong: int) -> None:
+    def serve(peer: Peer) -> None:
+        peer.greet(hello_answer(2))
+        # All of them first, so that the answers come together.
+        requests = [peer.read_rows(2) for _ in range(-(-count // 64))]
+        answers = [answer(sums(rows)) for rows in requests]
+        answers[wrong] = bytes([answers[wrong][0] % 64 + 1]) + answers[wrong][1:]
+        peer.send(b"".join(answers))
+        wait_for_end(peer)
+
+    stub.script = serve
+    with client_of(stub.address) as client, pytest.raises(disrust.ProtocolError):
+        client.predict(rows(count))
+
+
+def test_answers_to_requests_that_were_not_sent_yet(client_of: Any, stub: Stub) -> None:
+    def serve(peer: Peer) -> None:
+        peer.greet(hello_answer(2))
+        peer.read_rows(2)
+        peer.send(answer(np.zeros(64, np.float32)) * 500)
+        wait_for_end(peer)
+
+    stub.script = serve
+    with client_of(stub.address) as client, pytest.raises(disrust.ProtocolError):
+        client.predict(rows(64 * 500))

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from ._wire import Model
 
-#: A connection is given up when a call's time is over and nothing was heard for the client's timeout, and for this.
-SILENCE_SECONDS_MIN: Final = 1.0
+#: A connection is given up when a call's time is over and nothing was heard for half of the client's timeout, and for
+#: this at least. Shorter: a server that is slow for a moment loses it, and answers again what it has just answered.
+SILENCE_SECONDS_MIN: Final = 0.5
 
 
 class _SharedEndpoint(Endpoint):
@@ -66,7 +67,7 @@ class AsyncClient:
         retries: int = 3,
     ) -> None:
         self._settings = Settings(servers, features, outputs, columns, admin, timeout, connect_timeout, retries)
-        self._silence = max(self._settings.timeout, SILENCE_SECONDS_MIN)
+        self._silence = max(self._settings.timeout / 2, SILENCE_SECONDS_MIN)
         self._shape = Shape(self._settings)
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
