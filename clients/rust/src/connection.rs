@@ -22,7 +22,7 @@ use tokio::time::{Sleep, sleep_until, timeout};
 use crate::address::Endpoint;
 use crate::asked::Asked;
 use crate::error::Error;
-use crate::limits::{READS_PER_TURN, RECEIVE_BYTES};
+use crate::limits::{CALLERS_HALVED_MIN, READS_PER_TURN, RECEIVE_BYTES};
 use crate::line::{Answered, Failed, Line, Taken};
 use crate::model::ModelInfo;
 use crate::stream::Stream;
@@ -173,6 +173,8 @@ pub(crate) async fn drive(connection: &Connection, stream: &mut Stream, refused:
         sent: 0,
         expected: 0,
         woken: Vec::new(),
+        later: Vec::new(),
+        has_run_dry: false,
         timer: Box::pin(sleep_until(Instant::now().into())),
         armed: None,
     };
@@ -195,6 +197,10 @@ struct Driver<'a, Refused: FnOnce()> {
     expected: usize,
     /// Whom to wake once the line is free.
     woken: Vec<Waker>,
+    /// Whom to wake in the next turn.
+    later: Vec<Waker>,
+    /// All answers that were owed came in this turn.
+    has_run_dry: bool,
     timer: Pin<Box<Sleep>>,
     /// For when the timer is set, if the line wants to be looked at.
     armed: Option<Instant>,
@@ -206,7 +212,7 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
         if let Err(reason) = &outcome {
             self.close(reason);
         }
-        self.wake();
+        self.wake(context);
         match outcome {
             Ok(()) => Poll::Pending,
             Err(reason) => Poll::Ready(reason),
@@ -248,6 +254,7 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
     fn take_received(&mut self, now: Instant) -> Result<(), Error> {
         let mut line = self.connection.line();
         let taken = line.received(&self.received[..self.filled], now, &mut self.woken)?;
+        self.has_run_dry = line.in_line() == 0;
         self.connection.publish(&line);
         drop(line);
         self.received.copy_within(taken..self.filled, 0);
@@ -325,9 +332,18 @@ impl<Refused: FnOnce()> Driver<'_, Refused> {
         Error::Lost { server: Arc::clone(&self.connection.server), reason: reason.into() }
     }
 
-    fn wake(&mut self) {
-        self.expected += self.woken.len();
-        self.woken.drain(..).for_each(Waker::wake);
+    /// Wakes callers. If the server has nothing to do any more, half of them first, so that it has while the others have their
+    /// turn: a system call more costs less than that both sides wait for each other.
+    fn wake(&mut self, context: &Context<'_>) {
+        let mut now = std::mem::take(&mut self.later);
+        now.append(&mut self.woken);
+        if std::mem::take(&mut self.has_run_dry) && now.len() >= CALLERS_HALVED_MIN {
+            self.later.extend(now.drain(now.len() / 2..));
+            context.waker().wake_by_ref();
+        }
+        self.expected += now.len();
+        now.drain(..).for_each(Waker::wake);
+        self.woken = now;
     }
 }
 
@@ -335,6 +351,6 @@ impl<Refused: FnOnce()> Drop for Driver<'_, Refused> {
     /// A runtime that ends drops its tasks wherever they are; whoever waits in another one must not wait for ever.
     fn drop(&mut self) {
         self.close(&self.lost("the client's runtime has ended".to_owned()));
-        self.wake();
+        self.later.drain(..).chain(self.woken.drain(..)).for_each(Waker::wake);
     }
 }

@@ -23,6 +23,10 @@ pub(crate) const RECEIVE_BYTES: usize = 32 * 1024;
 /// Smaller: a burst of answers takes more polls.
 pub(crate) const READS_PER_TURN: usize = 8;
 
+/// Callers whose answers come together, from a server that has nothing more to do then, so that half of them are woken first.
+/// Larger: the server waits for callers, and they for it. Smaller: more system calls, on both sides, than they are worth.
+pub(crate) const CALLERS_HALVED_MIN: usize = 32;
+
 /// Features that a server may claim. Larger: one request can take all memory. Smaller: a wide model is refused that the server
 /// takes.
 pub(crate) const FEATURES_MAX: u32 = 1 << 20;
