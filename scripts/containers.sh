@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs Dockerfile and docker-compose.yml as their users do, from a copy of what git tracks: the image is built and answers, healthy
 # within a minute; its list of system calls refuses what it should, and nothing that the server needs; a stop under load loses nothing;
-# replicas behind HAProxy live through the death of one; Prometheus scrapes. What is not here and cannot be had is "skipped".
+# replicas behind HAProxy live through the death of one; Prometheus scrapes; the units start under systemd. What is not here and cannot be had is "skipped".
 # Takes two minutes, and another two to three for the image if it is not in the engine's cache. Cleans up after itself, but for the
 # images. Takes the client from the folder PROGRAMS, or builds it. Ports that are taken are exchanged for others.
 # Usage: [PROGRAMS=FOLDER] scripts/containers.sh
@@ -236,6 +236,73 @@ if is_free 9921 && is_free 9922 && is_free 9923; then
     say "a replica killed: $(figure '["answered"]') answers, all right; $(figure '["reconnects"]["lost"]') requests lost with its connections, which were made again"
 else
     say "replicas skipped: one of the ports 9921 to 9923 is taken"
+fi
+
+# The units, by systemd as the first process of a container of Debian's; it needs rights that the server's own containers have not.
+python3 - deploy/seccomp/dev.json "$folder/systemd.json" <<'END'
+import json, sys
+profile = json.load(open(sys.argv[1]))
+allowed = ("File systems", "Other namespaces", "Keys", "A new user namespace")
+profile["syscalls"] = [group for group in profile["syscalls"] if not group["comment"].startswith(allowed)]
+json.dump(profile, open(sys.argv[2], "w"))
+END
+mkdir "$folder/systemd"
+cat >"$folder/systemd/Dockerfile" <<'END'
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install --yes --no-install-recommends systemd dbus && rm -rf /var/lib/apt/lists/* \
+    && systemctl mask systemd-networkd-wait-online.service getty.target
+STOPSIGNAL SIGRTMIN+3
+ENTRYPOINT ["/lib/systemd/systemd"]
+END
+inside() { docker exec "$project-systemd" "$@"; }
+systemd_runs() { inside systemctl is-system-running | grep -E 'running|degraded' >/dev/null; }
+property() { inside systemctl show --value --property "$2" "$1"; }
+has_status() { property "$1" StatusText | grep "$2" >/dev/null; }
+if ! docker build --quiet --network host --tag disrust-check-systemd "$folder/systemd" >"$folder/said" 2>&1; then
+    tail -n 3 "$folder/said"
+    say "systemd skipped: an image of Debian's systemd cannot be made"
+else
+    quietly docker run --detach --label "$project" --name "$project-systemd" --cgroupns host --cap-add SYS_ADMIN --security-opt seccomp="$folder/systemd.json" \
+        --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --volume /sys/fs/cgroup:/sys/fs/cgroup:rw disrust-check-systemd
+    wait_for "systemd" 60 systemd_runs
+    docker cp "$(container disrust):/disrust" "$folder/disrust"
+    for file in "$folder/disrust:/usr/bin/disrust" "$client:/usr/bin/client" "$folder/clone/model/tests/data/lightgbm/binary.txt:/etc/model.txt" \
+        "$folder/clone/deploy/systemd/disrust.service:/etc/systemd/system/" "$folder/clone/deploy/systemd/disrust@.service:/etc/systemd/system/"; do
+        docker cp "${file%%:*}" "$project-systemd:${file#*:}"
+    done
+    quietly inside systemctl daemon-reload
+    # One: it starts, with a Unix socket that others may connect to, and its model is read again.
+    inside sh -c 'chmod a+r /etc/model.txt; printf "DISRUST_UNIX=/run/disrust/a.sock\nDISRUST_UNIX_MODE=0666\n" >/etc/default/disrust'
+    quietly inside systemctl start disrust
+    quietly inside setpriv --reuid 4444 --regid 4444 --clear-groups client unix:/run/disrust/a.sock
+    inside sh -c 'echo DISRUST_MODEL=/etc/model.txt >/etc/default/disrust'
+    quietly inside systemctl restart disrust
+    quietly inside systemctl reload disrust
+    wait_for "systemctl reload" 30 has_status disrust 'serving the model model of version'
+    inside sh -c 'echo nothing >/etc/model.txt'
+    quietly inside systemctl reload disrust
+    wait_for "systemctl reload of a bad file" 30 has_status disrust 'a new one is not taken'
+    quietly inside systemctl stop disrust
+    [ "$(property disrust Result) $(property disrust ExecMainStatus)" = "success 0" ] || fail "systemctl stop: $(property disrust Result)"
+    # A bad file is not tried again.
+    if inside systemctl start disrust >/dev/null 2>&1; then fail "a server with a bad model starts"; fi
+    [ "$(property disrust ExecMainStatus) $(property disrust SubState)" = "78 failed" ] || fail "a bad model: $(property disrust SubState)"
+    # Two on one port, restarted one after the other under load.
+    inside sh -c ': >/etc/default/disrust'
+    quietly inside systemctl start disrust@1 disrust@2
+    inside client 9900 run --rate 500 --connections 12 --duration 8s --warmup 500ms --lag-limit 1h --reconnect-on-close --json /tmp/load.json \
+        >"$folder/load.log" 2>&1 &
+    loading=$!
+    sleep 2
+    quietly inside systemctl restart disrust@1
+    quietly inside systemctl restart disrust@2
+    wait "$loading" || [ $? -eq 3 ] || { cat "$folder/load.log"; fail "a wrong or missing answer as two servers are restarted"; }
+    inside cat /tmp/load.json >"$folder/load.json"
+    lost=$(figure '["reconnects"]["lost"]') closed=$(figure '["reconnects"]["closed"]')
+    [ "$lost" -eq 0 ] && [ "$closed" -gt 0 ] || { cat "$folder/load.log"; fail "two restarts lost $lost requests, and closed $closed connections"; }
+    quietly inside disrust health --admin 127.0.0.1:9922
+    quietly inside systemctl stop disrust@1 disrust@2
+    say "systemd: a start, reloads, a bad model that is not tried again, and two servers restarted under load: $(figure '["answered"]') answers, none lost"
 fi
 
 # Where it is developed: a crate's tests, and a server that has io_uring under that list.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Has each file of deploy/ checked by the checker of its own kind: HAProxy's and Prometheus' by Debian's haproxy and promtool, those of
-# Kubernetes by PyPI's kubernetes-validate, for 1.34 and the newest it knows, the Compose file and the lists of system calls by the engine;
-# asks the dashboard's queries of a Prometheus that scrapes a server under load. What is not here and cannot be installed is "skipped". Takes half a minute once the server is built; or takes the
+# Kubernetes by PyPI's kubernetes-validate, for 1.34 and the newest it knows, the Compose file and the lists of system calls by the engine,
+# the units by systemd-analyze; asks the dashboard's queries of a Prometheus that scrapes a server under load. What is not here and cannot be installed is "skipped". Takes half a minute once the server is built; or takes the
 # programs from the folder PROGRAMS.
 # Usage: [PROGRAMS=FOLDER] scripts/deploy_check.sh
 set -euo pipefail
@@ -53,6 +53,25 @@ if debian promtool prometheus; then
     echo "deploy: promtool takes the rules, and their tests pass"
 else
     echo "deploy: Prometheus' files skipped: Debian's prometheus is not here and cannot be installed"
+fi
+
+if debian systemd-analyze systemd; then
+    for unit in disrust disrust@; do
+        # It wants to see the program and the manual page.
+        sed "s|^ExecStart=/usr/bin/disrust|ExecStart=$(command -v true)|" "deploy/systemd/$unit.service" >"$folder/${unit/@/@1}.service"
+        quietly systemd-analyze verify --man=no "$folder/${unit/@/@1}.service"
+        [ ! -s "$folder/said" ] || { cat "$folder/said"; echo "deploy: systemd-analyze verify finds something in $unit.service"; exit 1; }
+        quietly systemd-analyze security --offline=true --threshold=20 "$folder/${unit/@/@1}.service"
+        echo "deploy: systemd-analyze takes deploy/systemd/$unit.service: $(sed -n 's/^.*Overall exposure level for [^ ]* \([0-9.]*\).*$/exposure \1/p' "$folder/said")"
+    done
+    # What they may is the same.
+    may() { sed -n '/^# What it may/,/^\[Install/p' "$1"; }
+    if [ "$(may deploy/systemd/disrust.service)" != "$(may deploy/systemd/disrust@.service)" ]; then
+        echo "deploy: disrust.service and disrust@.service may not the same"
+        exit 1
+    fi
+else
+    echo "deploy: the units skipped: Debian's systemd is not here and cannot be installed"
 fi
 
 # An engine that takes a list comes as far as not finding the program.
