@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ from ._errors import ColumnMismatch, ShapeError
 from ._wire import WIRE
 
 Rows = npt.NDArray[np.float32]
+
+#: What numpy makes a number of, if it is in an array of objects, and which is none.
+_NO_NUMBERS: Final = (str, bytes, complex, np.character, np.complexfloating, np.datetime64, np.timedelta64)
 
 
 def rows_of(X: Any, features: int | None, columns: Sequence[str] | None) -> Rows:
@@ -50,8 +53,7 @@ def _floats(X: Any, is_frame: bool) -> Rows:
     if is_frame and hasattr(X, "to_numpy"):
         X = _values_of_frame(X)
     values = np.asanyarray(X) if hasattr(X, "dtype") or hasattr(X, "__array__") else np.asarray(X)
-    if values.dtype.kind not in "fiubO":
-        raise TypeError(f"features are numbers that become float32; this is {values.dtype}")
+    _refuse_unless_numbers(values)
     floats: Any = values.astype(WIRE, order="C", copy=False)
     if hasattr(floats, "filled"):
         # It is masked.
@@ -59,9 +61,27 @@ def _floats(X: Any, is_frame: bool) -> Rows:
     return np.asarray(floats, WIRE, order="C")
 
 
+def _refuse_unless_numbers(values: npt.NDArray[Any]) -> None:
+    """Raises TypeError if numpy would make numbers of what is none: of text its digits, of a date its days."""
+    if values.dtype.kind not in "fiubO":
+        raise TypeError(f"features are numbers that become float32; this is {values.dtype}")
+    if values.dtype.kind == "O":
+        for kind in set(map(type, values.flat)):
+            if issubclass(kind, _NO_NUMBERS):
+                raise TypeError(f"features are numbers that become float32; among these there is a {kind.__name__}")
+
+
 def _values_of_frame(frame: Any) -> Any:
     """A DataFrame's values. Missing ones of pandas' nullable types become NaN; other libraries do so by themselves."""
+    # Asked for float32, pandas makes numbers of text, dates and complex numbers, too. 'O' is also what a column of
+    # categories says: what is in it is looked at.
+    kinds = {getattr(dtype, "kind", "O"): dtype for dtype in getattr(frame, "dtypes", ())}
+    for kind, dtype in kinds.items():
+        if kind not in "fiubO":
+            raise TypeError(f"features are numbers that become float32; the DataFrame has a column of {dtype}")
     try:
+        if "O" in kinds:
+            return frame.to_numpy(dtype=object, na_value=np.nan)
         return frame.to_numpy(dtype=WIRE, na_value=np.nan)
     except TypeError:
         return frame.to_numpy()
