@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Builds the wheel of clients/python, installs it into a fresh environment, and holds it to ruff, mypy --strict and its test
 # suite, which starts the release server. Takes one to two minutes; what cannot be done here is "skipped", and why.
-# Usage: [PROGRAMS=FOLDER] scripts/python_client.sh [options of pytest]
+# Usage: [PROGRAMS=FOLDER] [PYTHON=python3] scripts/python_client.sh [options of pytest]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 skip() { echo "python client: skipped: $*"; exit 0; }
 
-if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
-    skip "there is no python3 of version 3.9 or newer"
+base=${PYTHON:-python3}
+if ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
+    skip "there is no $base of version 3.9 or newer"
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -16,7 +17,7 @@ trap 'rm -rf "$folder"' EXIT
 export PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$folder/hypothesis RUFF_CACHE_DIR=$folder/ruff
 export MYPY_CACHE_DIR=$folder/mypy
 
-python3 -m venv "$folder/venv" >/dev/null 2>&1 || skip "python3 cannot make an environment (Debian's package is python3-venv)"
+"$base" -m venv "$folder/venv" >/dev/null 2>&1 || skip "$base cannot make an environment (Debian's package is python3-venv)"
 python=$folder/venv/bin/python
 if ! timeout 300 "$python" -m pip install --quiet build "flit_core >= 3.11, < 5" numpy hypothesis mypy pandas pytest ruff; then
     skip "PyPI's packages cannot be installed"
@@ -32,7 +33,7 @@ cd clients/python
 "$python" -m ruff format --check
 "$python" -m mypy --python-version "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 # The last mypy and numpy that know the oldest Python that the package is for.
-if python3 -m venv "$folder/oldest" && timeout 300 "$folder/oldest/bin/python" -m pip install --quiet --only-binary :all: \
+if "$base" -m venv "$folder/oldest" && timeout 300 "$folder/oldest/bin/python" -m pip install --quiet --only-binary :all: \
     'mypy < 2' 'numpy == 2.0.*'; then
     "$folder/oldest/bin/python" -m mypy --python-version 3.9 src
 else

@@ -72,7 +72,7 @@ def threaded(client: Client, rows: int, calls: int, lock: contextlib.AbstractCon
 async def asynchronous(address: str, rows: int, calls: int) -> None:
     """One call after the other."""
     X = rows_of(rows)
-    async with AsyncClient(address, features=FEATURES) as client:
+    async with AsyncClient(address) as client:
         for _ in range(calls // 10):
             await client.predict(X)
         cpu, begun = time.process_time(), time.perf_counter()
@@ -88,7 +88,7 @@ def main() -> None:
     if kind == "asyncio":
         asyncio.run(asynchronous(address, rows, calls))
         return
-    with Client(address, features=FEATURES) as client:
+    with Client(address) as client:
         if kind == "blocking":
             blocking(client, rows, calls)
         else:

@@ -63,8 +63,9 @@ class Server:
         lines.put(None)
 
     def stop(self) -> None:
-        """Has it drain, and waits for its end."""
-        self.process.terminate()
+        """Has it drain, and waits for its end; it may have been stopped before."""
+        if self.process.poll() is None:
+            self.process.terminate()
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         assert status == 0, "".join(self.log)

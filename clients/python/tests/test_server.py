@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
+import json
 import pathlib
+import shutil
+import signal
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +20,17 @@ import pytest
 from stub import sums
 from support import PATIENCE, TOP, Server
 
-from disrust import AsyncClient, Client, ColumnMismatch, ConnectionFailed, DisrustError, ProtocolError
+from disrust import (
+    AsyncClient,
+    Client,
+    ColumnMismatch,
+    ConnectionFailed,
+    DisrustError,
+    Model,
+    ModelMismatch,
+    ProtocolError,
+    ShapeError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +49,72 @@ def table(name: str) -> Any:
     return np.array([[float(cell) if cell else np.nan for cell in line] for line in lines])
 
 
+def version_of(path: pathlib.Path) -> int:
+    return int(hashlib.sha256(path.read_bytes()).hexdigest()[:16], 16)
+
+
+def test_what_it_says_of_its_model(client_of: Any, server: Server) -> None:
+    with client_of(server.address) as client:
+        assert client.connect() == client.model == client.hello() == Model("sum", 0, 16, 1, 64)
+        for wrong in (15, 17):
+            with pytest.raises(ShapeError, match=f"16 features, and these rows have {wrong}"):
+                client.predict(np.ones((2, wrong)))
+    with client_of(server.address, features=15) as client, pytest.raises(ModelMismatch):
+        client.predict(np.ones((2, 15)))
+
+
+def test_a_reload_is_told(client_of: Any, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "scores.txt"
+    shutil.copy(MODELS / "binary.txt", path)
+    X = np.ones((3, 6))
+    with Server("--model", str(path)) as server, client_of(server.address) as client:
+        before = client.predict(X)
+        assert client.hello().version == version_of(path)
+        shutil.copy(MODELS / "regression.txt", path)
+        server.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while client.hello().version != version_of(path):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert client.model.version == version_of(path)
+        assert not np.array_equal(client.predict(X), before)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--features", "17"], ["--model", str(MODELS / "multiclass.txt"), "--output", "all"]]
+)
+def test_another_model_after_a_restart_is_an_error(client_of: Any, flags: list[str]) -> None:
+    with Server() as server, client_of(server.address) as client:
+        X = rows(3)
+        assert np.array_equal(client.predict(X), sums(X))
+        server.stop()
+        with Server(*flags, port=server.port), pytest.raises(ModelMismatch, match="make a new client"):
+            client.predict(X)
+
+
+@pytest.mark.parametrize("features", [1, 2, 3, 16])
+def test_conversations_of_all_clients(client_of: Any, features: int) -> None:
+    """The rows that clients/vectors.json has for the model `sum`."""
+    conversations = json.loads((TOP / "clients/vectors.json").read_text())["conversations"]
+    with Server("--features", str(features)) as server, client_of(server.address) as client:
+        asked = 0
+        for conversation in conversations:
+            if conversation["server"] != "sum" or conversation["feature_dim"] != features:
+                continue
+            for sent, received in zip(conversation["sent"], conversation["received"]):
+                request, answer = bytes.fromhex(sent), bytes.fromhex(received)
+                if answer[0] == 0:
+                    continue
+                X = np.frombuffer(request[4:], "<f4").reshape(-1, features)
+                expected = np.frombuffer(answer[1:], "<f4")
+                assert np.array_equal(client.predict(X), expected, equal_nan=True)
+                asked += 1
+        assert asked > 0
+
+
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 5000, 60_000])
 def test_rows(client_of: Any, server: Server, count: int) -> None:
-    with client_of(server.address, features=16) as client:
+    with client_of(server.address) as client:
         for seed in range(3):
             X = rows(count, seed)
             assert np.array_equal(client.predict(X), sums(X))
@@ -44,7 +122,7 @@ def test_rows(client_of: Any, server: Server, count: int) -> None:
 
 def test_a_unix_socket(client_of: Any, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "socket"
-    with Server("--unix", str(path)), client_of(f"unix:{path}", features=16) as client:
+    with Server("--unix", str(path)), client_of(f"unix:{path}") as client:
         for count in (1, 64, 700):
             X = rows(count)
             assert np.array_equal(client.predict(X), sums(X))
@@ -53,7 +131,7 @@ def test_a_unix_socket(client_of: Any, tmp_path: pathlib.Path) -> None:
 def test_not_a_number_comes_through(client_of: Any, server: Server) -> None:
     X = rows(3)
     X[0, 3], X[1, 5] = np.nan, np.inf
-    with client_of(server.address, features=16) as client:
+    with client_of(server.address) as client:
         scores = client.predict(X)
     assert np.isnan(scores[0])
     assert scores[1] == np.inf
@@ -63,8 +141,10 @@ def test_not_a_number_comes_through(client_of: Any, server: Server) -> None:
 def test_several_outputs(client_of: Any) -> None:
     inputs, expected = table("multiclass.inputs.csv"), table("multiclass.expected.csv")
     assert expected.shape[1] > 1
-    with Server("--model", str(MODELS / "multiclass.txt"), "--output", "all") as server:
-        with client_of(server.address, features=inputs.shape[1], outputs=expected.shape[1]) as client:
+    path, expected_shape = MODELS / "multiclass.txt", (inputs.shape[1], expected.shape[1])
+    with Server("--model", str(path), "--output", "all") as server:
+        with client_of(server.address) as client:
+            assert client.connect() == Model("multiclass", version_of(path), *expected_shape, 64)
             scores = client.predict(inputs)
             assert scores.shape == expected.shape
             assert np.allclose(scores, expected, rtol=1e-5, atol=1e-6)
@@ -99,7 +179,7 @@ def test_a_model_without_names_is_compared_with_nothing(client_of: Any, server: 
 
 def test_threads_and_tasks(server: Server) -> None:
     def threads() -> None:
-        with Client(server.address, features=16, timeout=PATIENCE) as client:
+        with Client(server.address, timeout=PATIENCE) as client:
             run_all([partial(calls, client, seed) for seed in range(6)])
 
     def calls(client: Client, seed: int) -> None:
@@ -108,7 +188,7 @@ def test_threads_and_tasks(server: Server) -> None:
             assert np.array_equal(client.predict(X), sums(X))
 
     async def tasks() -> None:
-        async with AsyncClient(server.address, features=16, timeout=PATIENCE) as client:
+        async with AsyncClient(server.address, timeout=PATIENCE) as client:
 
             async def task(seed: int) -> None:
                 for count in np.random.default_rng(seed).integers(1, 300, 20):
@@ -151,7 +231,7 @@ def test_a_rolling_restart_of_two_servers() -> None:
 
     def blocking(seed: int) -> None:
         generator = np.random.default_rng(seed)
-        with Client(addresses, features=16, timeout=PATIENCE) as client:
+        with Client(addresses, timeout=PATIENCE) as client:
             while not is_over.is_set():
                 X = rows(int(generator.integers(1, 400)), seed)
                 try:
@@ -161,7 +241,7 @@ def test_a_rolling_restart_of_two_servers() -> None:
                     failed.append(error)
 
     async def asynchronous(seed: int) -> None:
-        async with AsyncClient(addresses, features=16, timeout=PATIENCE) as client:
+        async with AsyncClient(addresses, timeout=PATIENCE) as client:
 
             async def caller(number: int) -> None:
                 generator = np.random.default_rng([seed, number])

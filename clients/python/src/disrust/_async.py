@@ -179,13 +179,20 @@ class AsyncClient:
                 if pipe is None or not pipe.is_open():
                     pipe = await self._connected(loop, endpoint, deadline)
                 try:
-                    return await self._until(loop, pipe, use(pipe), deadline)
+                    result = await self._until(loop, pipe, use(pipe), deadline)
                 except (ConnectionLost, ServerClosing):
                     self._give_up(endpoint, pipe)
+                    raise
+                except TimeoutError:
+                    endpoint.failed()
                     raise
             except (ConnectionFailed, ConnectionLost, ServerClosing) as error:
                 tries += 1
                 await self._wait_to_try_again(error, tries, deadline)
+            else:
+                if endpoint.failures:
+                    endpoint.answered()
+                return result
 
     def _give_up(self, endpoint: _SharedEndpoint, pipe: Pipe) -> None:
         """The server closes, or has gone. All calls that were in the line come here, and the first of them tells."""
@@ -228,6 +235,9 @@ class AsyncClient:
     async def _connected(self, loop: asyncio.AbstractEventLoop, endpoint: _SharedEndpoint, deadline: float) -> Pipe:
         """A new connection; all who need it wait for the same task."""
         if endpoint.connecting is None:
+            if endpoint.pipe is not None:
+                # The server has ended it.
+                self._directory.look_again()
             endpoint.connecting = loop.create_task(self._connect(loop, endpoint))
             endpoint.connecting.add_done_callback(lambda task: _is_connected(endpoint, task))
         task = endpoint.connecting

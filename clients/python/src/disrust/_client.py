@@ -193,6 +193,9 @@ class Client:
                 except (ConnectionLost, ServerClosing):
                     self._give_up(connection.endpoint)
                     raise
+                except TimeoutError:
+                    connection.endpoint.failed()
+                    raise
                 finally:
                     self._put_back(connection, weight)
             except (ConnectionFailed, ConnectionLost, ServerClosing) as error:
@@ -272,6 +275,8 @@ class Client:
             endpoint.in_flight -= weight
             if connection.is_clean and not endpoint.is_gone and not self._is_closed and len(endpoint.idle) < IDLE_MAX:
                 endpoint.idle.append(connection)
+                if endpoint.failures:
+                    endpoint.answered()
             else:
                 self._drop(connection)
 

@@ -82,10 +82,13 @@ class Endpoint:
         self.is_gone = False
 
     def failed(self) -> None:
-        """Others are to be asked for a while."""
+        """Others are to be asked for a while; many calls that fail together count as one."""
+        now = time.monotonic()
+        if self.avoid_until > now:
+            return
         seconds = min(AVOID_SECONDS_MIN * 2.0**self.failures, AVOID_SECONDS_MAX)
         self.failures = min(self.failures + 1, 10)
-        self.avoid_until = time.monotonic() + seconds * random.uniform(0.5, 1.0)
+        self.avoid_until = now + seconds * random.uniform(0.5, 1.0)
 
     def answered(self) -> None:
         """It is as good as any other again."""
