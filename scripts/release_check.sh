@@ -38,6 +38,7 @@ item "Cargo.lock has the version" lock_is_current
 item "CHANGELOG.md has the version, and nothing is left under Unreleased" changes_are_told
 item "deploy/kubernetes names the image of this version" image_is_named
 item "docker-compose.yml names it too" compose_names_it
+item "clients/python has the version" grep -q "^__version__ = \"$version\"\$" clients/python/src/disrust/__init__.py
 item "both licences are there" test -s LICENSE-APACHE -a -s LICENSE-MIT
 if [ "${1:-}" != --quick ]; then
     item "it builds, with the versions of Cargo.lock" cargo build --release --workspace --locked
