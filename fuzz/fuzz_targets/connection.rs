@@ -1,21 +1,23 @@
 //! A connection's state machine, driven by any sequence of what can happen to it, against what it owes by the protocol.
 //!
 //! The target plays the kernel, the batch processor and the peer. It demands: one receive and one send at a time; bytes
-//! leave in request order, each answer once, refusals in their place; the descriptor is closed when nothing is in the
+//! leave in request order, each answer once, answers to hellos and refusals in their place; the descriptor is closed when nothing is in the
 //! kernel and the slot is freed when nothing is in flight; no block is lost.
 #![no_main]
 
 use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use disrust::exchange::blocks::{Block, BlockPool};
-use disrust::connections::{Arrival, Connection, Drain, Rules, Step, Timeouts, Turn};
+use disrust::connections::{Arrival, Connection, Drain, HelloAnswers, Rules, Step, Timeouts, Turn};
 use disrust::kernel::Shots;
 use disrust::exchange::event::{ConnectionId, InferenceEvent, Response};
+use disrust::exchange::model_version::ModelVersion;
 use disrust::limits::ConnectionLimits;
 use disrust::metrics::CloseReason;
-use disrust_protocol::{MAX_VECTORS_PER_REQUEST, RequestLayout};
+use disrust_protocol::{HELLO_MAGIC, HelloRequest, MAX_VECTORS_PER_REQUEST, RequestLayout, ServerHello};
 use libfuzzer_sys::fuzz_target;
 
 const LAYOUT: RequestLayout = RequestLayout::new(1);
@@ -23,16 +25,24 @@ const HEADROOM: usize = LAYOUT.request_bytes_max();
 const RECEIVE_BYTES: usize = 256;
 /// So little that the pressure on the blocks changes.
 const BUDGET_BYTES: usize = 4096;
-const RULES: Rules = Rules {
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     layout: LAYOUT,
     limits: ConnectionLimits::SERVING,
     timeouts: Timeouts { request: Some(Duration::from_secs(3)), idle: Some(Duration::from_secs(2)) },
-};
+    hello: HelloAnswers::new(LAYOUT, MODEL_NAME, Arc::new(ModelVersion::new(VERSION))),
+});
+/// Which version is told when, the simulation sees.
+const VERSION: u64 = 0x0102_0304_0506_0708;
+const MODEL_NAME: &str = "a model";
 
 #[derive(Debug, Arbitrary)]
 enum Happening {
     /// Good requests of so many vectors each.
     Requests(Vec<u8>),
+    /// Hellos, each before a good request of so many vectors, or alone; for one feature, or one that only asks.
+    Hellos(Vec<(bool, Option<u8>)>),
+    /// A hello for so many features.
+    Hello(u32),
     /// Any bytes.
     Bytes(Vec<u8>),
     PeerFinishes,
@@ -101,6 +111,19 @@ fuzz_target!(|happenings: Vec<Happening>| {
     world.end();
 });
 
+fn hello_answer() -> Vec<u8> {
+    let hello = ServerHello {
+        feature_dim: LAYOUT.feature_dim() as u32,
+        outputs: 1,
+        max_vectors: MAX_VECTORS_PER_REQUEST,
+        model_version: VERSION,
+        model_name: MODEL_NAME,
+    };
+    let mut bytes = Vec::new();
+    hello.write(&mut bytes);
+    bytes
+}
+
 impl World {
     fn happens(&mut self, happening: Happening) {
         match happening {
@@ -111,6 +134,19 @@ impl World {
                 });
                 self.receive(&bytes.collect::<Vec<u8>>());
             }
+            Happening::Hellos(hellos) => {
+                let mut bytes = Vec::new();
+                for (asks, count) in hellos {
+                    bytes.extend(HelloRequest { feature_dim: u32::from(!asks) }.to_bytes());
+                    if let Some(count) = count {
+                        let count = 1 + u32::from(count) % MAX_VECTORS_PER_REQUEST;
+                        bytes.extend(count.to_le_bytes());
+                        bytes.resize(bytes.len() + LAYOUT.request_bytes(count) - 4, 0);
+                    }
+                }
+                self.receive(&bytes);
+            }
+            Happening::Hello(feature_dim) => self.receive(&HelloRequest { feature_dim }.to_bytes()),
             Happening::Bytes(bytes) => self.receive(&bytes),
             Happening::PeerFinishes if self.receiving => {
                 self.connection.receive_ended(self.turn);
@@ -196,6 +232,24 @@ impl World {
         self.begun.extend_from_slice(bytes);
         while let Some(header) = self.begun.first_chunk::<4>() {
             let count = u32::from_le_bytes(*header);
+            if count == HELLO_MAGIC {
+                let Some(hello) = self.begun.first_chunk() else { break };
+                let hello = HelloRequest::from_bytes(*hello).expect("it begins as one does");
+                self.begun.drain(..8);
+                let is_right = hello.agrees_with(LAYOUT.feature_dim());
+                if self.turn.drain >= Drain::Refuse {
+                    self.expected.extend([0, 4]);
+                } else if is_right {
+                    self.expected.extend(hello_answer());
+                } else {
+                    self.expected.extend([0, 5]);
+                }
+                if is_right {
+                    continue;
+                }
+                self.deaf = true;
+                break;
+            }
             if count == 0 || count > MAX_VECTORS_PER_REQUEST {
                 self.expected.extend([0, 1]);
                 self.deaf = true;
@@ -211,10 +265,11 @@ impl World {
                 continue;
             }
             self.answers += 1;
+            let start = answers.len();
             answers.push(count as u8);
             answers.extend((0..count).flat_map(|_| self.answers.to_le_bytes()));
+            self.expected.extend(&answers[start..]);
         }
-        self.expected.extend(&answers);
         answers
     }
 
@@ -231,6 +286,7 @@ impl World {
             received_at_ns: 0,
             failed: 0,
             shed: 0,
+            model_version: VERSION,
         };
         self.connection.answered(&response, &answers, &RULES, self.turn, &mut self.blocks);
     }
@@ -287,6 +343,10 @@ impl World {
         self.sent(0);
         self.carry_on();
         assert!(self.freed, "it comes to its end");
-        assert_eq!((self.blocks.lent(), self.connection.held_bytes()), (0, 0), "every block came back");
+        assert_eq!(
+            (self.blocks.lent(), self.blocks.lent_bytes(), self.connection.held_bytes()),
+            (0, 0, 0),
+            "every block came back"
+        );
     }
 }
