@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use disrust_protocol::RequestLayout;
-use disrust_protocol::write_request;
+use disrust_protocol::{HelloRequest, RequestLayout, write_request};
 
 use super::super::hello::HelloAnswers;
 use super::super::interface::{Expiry, Timeouts};
 use super::*;
 use crate::exchange::model_version::ModelVersion;
 use crate::limits::{LINGER, LINGER_MAX};
+
+mod hello;
 
 const LAYOUT: RequestLayout = RequestLayout::new(1);
 const HEADROOM: usize = LAYOUT.request_bytes_max();
@@ -510,6 +511,7 @@ fn a_connection_tells_how_it_ended() {
     };
     assert_eq!(reason(Bench::end_of_stream), CloseReason::Peer);
     assert_eq!(reason(|bench| assert!(bench.receive(&[0; 4]).is_none())), CloseReason::Framing);
+    assert_eq!(reason(|bench| assert!(bench.receive(&hello(2)).is_none())), CloseReason::FeatureDim);
     assert_eq!(reason(Bench::drain_closes), CloseReason::Drain);
     let closes: [(_, fn(&mut Bench)); 5] = [
         (CloseReason::Idle, |bench| bench.expire(Expiry::Idle)),
@@ -561,6 +563,10 @@ fn a_half_closed_peer_has_time_to_acknowledge() {
     assert_eq!(bench.connection.expired(&RULES, bench.turn), None);
     bench.turn.now_ns += nanoseconds(LINGER) + 1;
     assert_eq!(bench.connection.expired(&RULES, bench.turn), Some(Expiry::Linger));
+}
+
+fn hello(feature_dim: u32) -> Vec<u8> {
+    HelloRequest { feature_dim }.to_bytes().to_vec()
 }
 
 #[test]
