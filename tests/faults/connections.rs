@@ -3,11 +3,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::time::{Duration, Instant};
 
+use disrust_protocol::HelloRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Listed;
-use super::common::{Client, DeafCrowd, ServerProcess, random_requests, wait_patiently_until, wait_until};
+use super::common::{Client, DeafCrowd, Request, ServerProcess, random_requests, wait_patiently_until, wait_until};
+use super::crowds::promised_bytes;
 use super::namespaces::TwoHosts;
 use super::peer::Peer;
 use super::site::{Gauges, Site, Stop, require};
@@ -23,6 +25,7 @@ pub const ROWS: &[Listed] = &[
     ("B8", "churn", churn),
     ("B9", "10,000 connections, 1 % active", idle_crowd),
     ("B10", "a slot is reused while its request is in the ring", reused_slot),
+    ("B11", "hellos without end, alone and between requests, from readers that never read", never_reading_greeters),
 ];
 
 fn broken_off(site: &mut Site) -> Result<(), Stop> {
@@ -78,6 +81,36 @@ fn never_readers(site: &mut Site) -> Result<(), Stop> {
         // 64 KiB of answers owed stop the receiving, or 4 MiB for all of a thread's; what one multishot brings in a turn
         // comes on top, at most 32 buffers of 32 KiB, and rarely more than a few.
         require(each <= 512, format!("{each} KiB for each connection"))
+    })
+}
+
+/// An answer to a hello may be 35 times as long as the hello. What is held for peers that read none is what the budget says all the
+/// same, and what the buffers that were lent by then bring.
+fn never_reading_greeters(site: &mut Site) -> Result<(), Stop> {
+    site.features = 1;
+    let name = "n".repeat(255);
+    let flags = ["--features", "1", "--request-timeout", "3s", "--buffer-memory", "16MiB", "--model-name", &name];
+    site.beside(&flags, |site, server| {
+        let readers = site.size(500, 50);
+        let before = Gauges::of(server);
+        let hello = HelloRequest { feature_dim: 0 }.to_bytes();
+        let alone = Request { bytes: hello.repeat(64), ..site.request(1) };
+        let between = site.request(1);
+        let between = Request { bytes: [&between.bytes[..], &hello].concat().repeat(32), ..between };
+        let mut crowds = [alone, between].map(|bytes| DeafCrowd::connect(server.address(), readers, &bytes));
+        let (mut peak, begun_at) = (0, Instant::now());
+        while begun_at.elapsed() < Duration::from_secs(site.size(20, 6)) {
+            crowds.iter_mut().for_each(DeafCrowd::send);
+            peak = peak.max(server.resident_bytes());
+        }
+        let more = peak.saturating_sub(before.resident_bytes) / 1024;
+        let promised = promised_bytes(&server.stderr()) / 1024;
+        site.measured(format!("{} readers, {more} KiB more at the peak, {promised} are promised", 2 * readers));
+        wait_patiently_until(Duration::from_secs(60), "they are closed by policy", || {
+            Gauges::of(server).descriptors <= before.descriptors + 8
+        });
+        // Beside what is promised, what connections and the allocator take.
+        require(promised >= 16 * 1024 && more <= promised + 16 * 1024, format!("{more} KiB, {promised} are promised"))
     })
 }
 

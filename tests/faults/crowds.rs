@@ -116,7 +116,7 @@ fn crowd(site: &mut Site, case: &Case) -> Result<(), Stop> {
 }
 
 /// The memory that the banner says peers can make the server hold: the budget, and what is under way when it is used up.
-fn promised_bytes(banner: &str) -> u64 {
+pub fn promised_bytes(banner: &str) -> u64 {
     let line = banner.lines().find(|line| line.starts_with("memory: ")).unwrap_or_default();
     let words: Vec<_> = line.split(' ').collect();
     words.windows(2).filter(|pair| pair[1] == "MiB").filter_map(|pair| pair[0].parse::<u64>().ok()).sum::<u64>() << 20

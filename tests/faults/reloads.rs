@@ -2,7 +2,7 @@
 //!
 //! Models are told apart by their scores: each answer must be, bit by bit and as a whole, what one of them says, which
 //! must not be older than the one before on its connection, nor than one that the log had announced when it was asked
-//! for.
+//! for. A hello names one of them by its version, to which the same applies.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use disrust_model::engine::Compiled;
 use disrust_model::{LoadOptions, load};
-use disrust_protocol::{ErrorCode, FEATURE_DIM};
+use disrust_protocol::{ErrorCode, FEATURE_DIM, HelloRequest};
 use nix::sys::signal::Signal;
+use sha2::{Digest, Sha256};
 
 use super::Listed;
 use super::common::models::{TemporaryFile, compiled, cut, grown, renamed, scores};
@@ -26,10 +27,15 @@ use super::site::{Gauges, Site, Stop, drained, last_line, require};
 pub const ROWS: &[Listed] = &[
     (
         "H1",
-        "good, bad, cut, wider and vanished files are read again under load; clients killed, reset and deaf beside it",
+        "good, bad, cut, wider and vanished files are read again under load, hellos in its pipelines; clients killed, reset and \
+         deaf beside it",
         reloads_under_load,
     ),
-    ("H2", "the server ends while its file is read again; clients killed and deaf beside it", ends_while_it_reloads),
+    (
+        "H2",
+        "the server ends while its file is read again, hellos in the pipelines; clients killed and deaf beside it",
+        ends_while_it_reloads,
+    ),
 ];
 
 /// Reads a server's file again, and holds the log to what it must say of that.
@@ -154,6 +160,12 @@ impl Succession {
         Succession { files, in_force: AtomicUsize::new(0), written: AtomicUsize::new(0) }
     }
 
+    /// By which hellos name them.
+    fn versions(&self) -> Vec<u64> {
+        let version = |file: &String| u64::from_be_bytes(*Sha256::digest(file).first_chunk().expect("32 bytes"));
+        self.files.iter().map(version).collect()
+    }
+
     fn engines(&self) -> Vec<Compiled> {
         self.files.iter().map(|file| compiled(file)).collect()
     }
@@ -163,33 +175,62 @@ impl Succession {
 struct Witness<'a> {
     succession: &'a Succession,
     engines: Vec<Compiled>,
+    versions: Vec<u64>,
     rng: fastrand::Rng,
     answers: usize,
     refusals: usize,
+    hellos: usize,
+    hellos_refused: usize,
     /// Of all that it got, the newest.
     newest: usize,
 }
 
 impl<'a> Witness<'a> {
     fn new(succession: &'a Succession) -> Witness<'a> {
-        let (engines, rng) = (succession.engines(), seeded());
-        Witness { succession, engines, rng, answers: 0, refusals: 0, newest: 0 }
+        let (engines, versions, rng) = (succession.engines(), succession.versions(), seeded());
+        let (answers, refusals, hellos, hellos_refused) = (0, 0, 0, 0);
+        Witness { succession, engines, versions, rng, answers, refusals, hellos, hellos_refused, newest: 0 }
     }
 
-    /// Sends some requests at once. Each is answered by one of the models as a whole, or refused after all that are
+    /// Sends some requests at once, and hellos between them. Each is answered by one of the models as a whole, or refused after all that are
     /// answered. `false` if the server had ended the connection before it took any: a drain does with one that is quiet
     /// for a while, as we may be on a busy machine.
     fn exchange(&mut self, client: &mut Client) -> bool {
         let mut oldest = self.succession.in_force.load(Ordering::Acquire);
+        // A hello has no rows.
         let rows: Vec<Vec<f32>> = (0..20)
             .map(|_| {
-                let vectors = [1, 7, 64, self.rng.usize(1..=64)][self.rng.usize(..4)];
+                let vectors = [0, 1, 7, 64, self.rng.usize(1..=64)][self.rng.usize(..5)];
                 random_rows(&mut self.rng, FEATURE_DIM, vectors)
             })
             .collect();
-        let requests = rows.iter().map(|rows| Request::scored(FEATURE_DIM, rows, Vec::new()));
-        client.send_all(&requests.collect::<Vec<_>>());
+        let hello = HelloRequest { feature_dim: FEATURE_DIM as u32 }.to_bytes();
+        let bytes = |rows: &Vec<f32>| match &rows[..] {
+            [] => hello.to_vec(),
+            rows => Request::scored(FEATURE_DIM, rows, Vec::new()).bytes,
+        };
+        client.send(&rows.iter().flat_map(bytes).collect::<Vec<_>>());
         for (index, rows) in rows.iter().enumerate() {
+            if rows.is_empty() {
+                let Some(told) = client.receive_hello() else {
+                    assert_eq!(index, 0, "every hello is answered or refused");
+                    return false;
+                };
+                let Ok(told) = told else {
+                    assert_eq!(told, Err(ErrorCode::Closing));
+                    self.hellos_refused += 1;
+                    continue;
+                };
+                let newest = self.succession.written.load(Ordering::Acquire);
+                let named = self.versions.iter().position(|version| *version == told.model_version);
+                oldest = named.filter(|named| (oldest..=newest).contains(named)).unwrap_or_else(|| {
+                    panic!("a hello names {named:?}, which is none of the models {oldest} to {newest}")
+                });
+                self.newest = self.newest.max(oldest);
+                self.hellos += 1;
+                assert_eq!(self.refusals + self.hellos_refused, 0, "no answer after a refusal");
+                continue;
+            }
             let Some(reply) = client.receive() else {
                 assert_eq!(index, 0, "every request is answered or refused");
                 return false;
@@ -204,7 +245,7 @@ impl<'a> Witness<'a> {
             oldest = found.unwrap_or_else(|| panic!("an answer of none of the models {oldest} to {newest}"));
             self.newest = self.newest.max(oldest);
             self.answers += 1;
-            assert_eq!(self.refusals, 0, "no answer after a refusal");
+            assert_eq!(self.refusals + self.hellos_refused, 0, "no answer after a refusal");
         }
         true
     }
@@ -216,7 +257,7 @@ fn reloads_under_load(site: &mut Site) -> Result<(), Stop> {
     let server = ServerProcess::start(&["--model", file.path(), "--io-threads", "2", "--request-timeout", "2s"]);
     let (before, stop) = (Gauges::of(&server), AtomicBool::new(false));
     let mut reloader = Reloader::new(&server, &file);
-    let answers = std::thread::scope(|scope| -> Result<usize, Stop> {
+    let (answers, hellos) = std::thread::scope(|scope| -> Result<(usize, usize), Stop> {
         let stopping = StopOnDrop(&stop);
         let (stop, succession, address) = (&stop, &succession, server.address());
         let witnesses: Vec<_> =
@@ -233,11 +274,15 @@ fn reloads_under_load(site: &mut Site) -> Result<(), Stop> {
         }
         drop(stopping);
         mischief.join().expect("it only makes mischief");
-        Ok(witnesses.into_iter().map(|witness| witness.join().expect("every answer is of one model in force")).sum())
+        let counts =
+            witnesses.into_iter().map(|witness| witness.join().expect("every answer is of one model in force"));
+        Ok(counts.fold((0, 0), |sum, (answers, hellos)| (sum.0 + answers, sum.1 + hellos)))
     })?;
     let (taken, refused) = (reloader.taken, reloader.refused);
-    site.measured(format!("{taken} models taken and {refused} files not, under {answers} answers, each of one model"));
-    require(answers > 20 * taken, format!("there was a load: {answers} answers"))?;
+    site.measured(format!(
+        "{taken} models taken and {refused} files not, under {answers} answers, each of one model, and {hellos} hellos"
+    ));
+    require(answers > 20 * taken && hellos > taken, format!("there was a load: {answers} answers, {hellos} hellos"))?;
     wait_patiently_until(PATIENCE_FOR_END, "all that has left is closed", || {
         Gauges::of(&server).descriptors <= before.descriptors
     });
@@ -247,16 +292,16 @@ fn reloads_under_load(site: &mut Site) -> Result<(), Stop> {
     require(drained(&log)?.answered >= answers, format!("its books have them all: {}", last_line(&log)))
 }
 
-/// How many answers it got. Half of the time its connection is a new one.
-fn witness_all_along(address: SocketAddr, succession: &Succession, stop: &AtomicBool) -> usize {
+/// How many answers it got, and how many to hellos. Half of the time its connection is a new one.
+fn witness_all_along(address: SocketAddr, succession: &Succession, stop: &AtomicBool) -> (usize, usize) {
     let (mut witness, mut client) = (Witness::new(succession), Client::connect(address));
     while !stop.load(Ordering::Relaxed) {
-        assert!(witness.exchange(&mut client) && witness.refusals == 0, "it serves");
+        assert!(witness.exchange(&mut client) && witness.refusals + witness.hellos_refused == 0, "it serves");
         if witness.rng.bool() {
             client = Client::connect(address);
         }
     }
-    witness.answers
+    (witness.answers, witness.hellos)
 }
 
 /// Clients that are killed, that break off, and that read nothing until they are closed on, over and over.
