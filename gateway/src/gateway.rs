@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use disrust_client::Client;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -161,17 +160,19 @@ impl Serving<'_> {
         let deadline = Instant::now() + drain;
         let last_call = deadline.min(Instant::now() + DRAIN_LAST_CALL);
         let mut is_hurried = !self.accept_until(Some(last_call)).await.is_empty();
-        self.accept_what_waits().await;
+        let Serving { listener, mut signals, workers, .. } = self;
+        // From then on, who connects is refused, and goes elsewhere.
+        close(listener, |socket| give(&shared, workers, socket));
         while !is_hurried && shared.connections() > 0 && Instant::now() < deadline {
-            self.tell_all(|| Order::EndIdle(DRAIN_QUIET));
-            is_hurried = timeout(DRAIN_TICK, next_signal(&mut self.signals)).await.is_ok();
+            tell_all(workers, || Order::EndIdle(DRAIN_QUIET));
+            is_hurried = timeout(DRAIN_TICK, next_signal(&mut signals)).await.is_ok();
         }
         let open = shared.connections();
         if open == 0 {
             return Ok(0);
         }
         tracing::warn!("cutting {open} connections that are still open");
-        self.tell_all(|| Order::Cut);
+        tell_all(workers, || Order::Cut);
         let until = Instant::now() + CUT_TIME_MAX;
         while shared.connections() > 0 && Instant::now() < until {
             sleep(DRAIN_TICK).await;
@@ -197,44 +198,47 @@ impl Serving<'_> {
             match event {
                 Event::Signal(name) => return name,
                 Event::TimeOver => return "",
-                Event::Accepted(Ok(socket)) => self.give(socket),
+                Event::Accepted(Ok(socket)) => {
+                    if let Ok(socket) = socket.into_std() {
+                        give(&self.shared, self.workers, socket);
+                    }
+                }
                 // Descriptors have run out, or the peer has gone.
                 Event::Accepted(Err(_)) => sleep(ACCEPT_RETRY).await,
             }
         }
     }
+}
 
-    /// Accepts those whose connections are made, so that closing the listener resets none of them.
-    async fn accept_what_waits(&self) {
-        while let Ok(Ok((socket, _))) = timeout(Duration::ZERO, self.listener.accept()).await {
-            self.give(socket);
-        }
+/// Gives a connection to the thread that has the fewest.
+fn give(shared: &Shared, workers: &[Worker], socket: std::net::TcpStream) {
+    shared.metrics.accepted.fetch_add(1, Relaxed);
+    let count = |index: usize| shared.threads[index].connections.load(Relaxed);
+    let is_full = shared.connections() >= shared.settings.max_connections;
+    let all = 0..workers.len();
+    // Of a full house, the thread that has most is the likeliest to have one that does nothing.
+    let index = if is_full { all.max_by_key(|index| count(*index)) } else { all.min_by_key(|index| count(*index)) };
+    let index = index.expect("there is a thread");
+    shared.threads[index].connections.fetch_add(1, Relaxed);
+    let order = if is_full { Order::Squeeze(socket) } else { Order::Serve(socket) };
+    if workers[index].orders.send(order).is_err() {
+        // The thread has panicked, which its log tells.
+        shared.threads[index].connections.fetch_sub(1, Relaxed);
+        shared.metrics.ended(Ended::Refused);
     }
+}
 
-    /// Gives a connection to the thread that has the fewest.
-    fn give(&self, socket: tokio::net::TcpStream) {
-        let shared = &self.shared;
-        let Ok(socket) = socket.into_std() else { return };
-        shared.metrics.accepted.fetch_add(1, Relaxed);
-        let count = |index: usize| shared.threads[index].connections.load(Relaxed);
-        let is_full = shared.connections() >= shared.settings.max_connections;
-        let all = 0..self.workers.len();
-        // Of a full house, the thread that has most is the likeliest to have one that does nothing.
-        let index = if is_full { all.max_by_key(|index| count(*index)) } else { all.min_by_key(|index| count(*index)) };
-        let index = index.expect("there is a thread");
-        shared.threads[index].connections.fetch_add(1, Relaxed);
-        let order = if is_full { Order::Squeeze(socket) } else { Order::Serve(socket) };
-        if self.workers[index].orders.send(order).is_err() {
-            // The thread has panicked, which its log tells.
-            shared.threads[index].connections.fetch_sub(1, Relaxed);
-            shared.metrics.ended(Ended::Refused);
-        }
-    }
+/// Closes the listener once those are accepted whose connections are made, as closing it would reset them; as many as can have
+/// waited for it.
+fn close(listener: TcpListener, mut give: impl FnMut(std::net::TcpStream)) {
+    let Ok(listener) = listener.into_std() else { return };
+    let waiting = (0..=BACKLOG).map_while(|_| listener.accept().ok());
+    waiting.for_each(|(socket, _)| give(socket));
+}
 
-    fn tell_all(&self, order: impl Fn() -> Order) {
-        for worker in self.workers {
-            let _panicked = worker.orders.send(order());
-        }
+fn tell_all(workers: &[Worker], order: impl Fn() -> Order) {
+    for worker in workers {
+        let _panicked = worker.orders.send(order());
     }
 }
 

@@ -53,11 +53,16 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(address: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(address).expect("the gateway listens");
+        Connection::try_open(address).expect("the gateway listens")
+    }
+
+    /// Nothing if nobody listens.
+    pub fn try_open(address: SocketAddr) -> Option<Connection> {
+        let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).expect("a time above 0");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time above 0");
         stream.set_nodelay(true).expect("a TCP socket");
-        Connection { stream, heard: Vec::new() }
+        Some(Connection { stream, heard: Vec::new() })
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
