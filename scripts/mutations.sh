@@ -48,12 +48,16 @@ blame() {
 }
 
 # Tells who catches what is planted: sets `who`, and `count` where the simulation does. What is planted in the models' crate
-# is shown to that crate's own tests first, which take seconds; and what is planted in the client for Rust to that crate's alone.
+# is shown to that crate's own tests first, which take seconds; and what is planted in the client for Rust or in the gateway to that crate's alone.
 judge() {
     local status=0
     who='' count=''
     if [ "${1:-}" = clients ]; then
         limited 600 cargo test --release --locked --quiet --package disrust-client || who=$(blame client)
+        return
+    fi
+    if [ "${1:-}" = gateway ]; then
+        limited 600 cargo test --release --locked --quiet --package disrust-gateway || who=$(blame gateway)
         return
     fi
     if [ "${1:-}" = model ] && ! limited 600 cargo test --release --locked --quiet --package disrust-model; then

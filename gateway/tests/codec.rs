@@ -184,6 +184,18 @@ fn numbers_are_those_of_json() {
     }
 }
 
+/// Just above half-way between two FP32, which a double has no bits for: what is rounded to a double first comes out one too low.
+#[test]
+fn numbers_are_not_doubles_on_their_way() {
+    for (text, nearest) in [
+        ("1.00000005960464477539062500000000001", 1.0 + f32::EPSILON),
+        ("-1.00000005960464477539062500000000001", -1.0 - f32::EPSILON),
+        ("16777217.000000000000000000001", 16_777_218.0),
+    ] {
+        assert_eq!(row_of(&format!("[{text},0,0]")).expect("a number")[0], nearest, "{text}");
+    }
+}
+
 /// Whole requests with bytes behind their text, as tritonclient sends them.
 #[test]
 fn bytes_behind_the_text_are_read() {
