@@ -125,11 +125,14 @@ impl Service {
     ) -> Result<(Vec<f32>, usize), Failure> {
         /// A score takes four bytes, and as many again or up to 18 in the answer.
         const BYTES_OF_A_SCORE: [usize; 2] = [8, 22];
+        /// A byte of the id takes itself, and up to six in the answer, as an escape.
+        const BYTES_OF_AN_ID_BYTE: usize = 7;
         let Form { features, outputs, .. } = model.form;
         let answer_bytes = BYTES_OF_A_SCORE[usize::from(request.encoding == Encoding::Json)]
             .saturating_mul(request.row_count)
             .saturating_mul(outputs);
-        memory.set(answer_bytes.saturating_add(4 * request.rows.len()))?;
+        let id_bytes = BYTES_OF_AN_ID_BYTE * request.id.as_ref().map_or(0, String::len);
+        memory.set(answer_bytes.saturating_add(4 * request.rows.len() + id_bytes))?;
         if request.row_count == 0 {
             return Ok((Vec::new(), outputs));
         }

@@ -232,6 +232,25 @@ fn bodies_share_their_memory() {
     assert_serves(&gateway);
 }
 
+/// What a request is called comes back, and takes memory until its answer is read.
+#[test]
+fn ids_take_of_the_memory() {
+    const ID_BYTES: usize = 1 << 20;
+    let server = Stub::start(3, 1);
+    let gateway = GatewayProcess::before(&server, &["--body-memory", "16MiB"]);
+    server.behave(Behaviour::Silent);
+    let named = |letters| request(ROW).replacen('{', &format!("{{\"id\":\"{}\",", "a".repeat(letters)), 1);
+    let body = named(ID_BYTES);
+    let mut connection = Connection::open(gateway.address());
+    connection.send(format!("POST {INFER} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    wait_until("it is under way", || server.requests() == 1);
+    assert!(gateway.sample("disrust_gateway_body_memory_bytes") > (2 * ID_BYTES) as f64);
+    server.behave(Behaviour::Sums);
+    assert_eq!(connection.receive().expect("an answer").json()["id"].as_str().map(str::len), Some(ID_BYTES));
+    wait_until("all of it is given back", || gateway.sample("disrust_gateway_body_memory_bytes") == 0.0);
+    assert_eq!(post(gateway.address(), INFER, named(4 * ID_BYTES)).status, 413);
+}
+
 /// An answer that would take more than all memory is refused before anything is scored.
 #[test]
 fn answers_of_any_size_are_not_promised() {
