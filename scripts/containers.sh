@@ -4,7 +4,9 @@
 # replicas behind HAProxy live through the death of one; Prometheus scrapes; the units start under systemd. What is not here and cannot be had is "skipped".
 # Takes two minutes, and another two to three for the image if it is not in the engine's cache. Cleans up after itself, but for the
 # images. Takes the client from the folder PROGRAMS, or builds it. Ports that are taken are exchanged for others.
-# Usage: [PROGRAMS=FOLDER] scripts/containers.sh
+# With --faults, rows of the fault matrix too, whose servers run under the list that a container gives them; for that their tests are built,
+# in minutes.
+# Usage: [PROGRAMS=FOLDER] scripts/containers.sh [--faults]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +14,10 @@ say() { echo "containers: $*"; }
 skip() { say "skipped: $*"; exit 0; }
 fail() { say "failed: $*"; exit 1; }
 
+case ${1:-} in
+'' | --faults) ;;
+*) sed -n 's/^# Usage: //p' "$0" >&2 && exit 2 ;;
+esac
 command -v docker >/dev/null || skip "there is no docker"
 docker info >/dev/null 2>&1 || skip "no engine answers, or not to this user"
 if docker compose version >/dev/null 2>&1; then
@@ -26,6 +32,15 @@ programs=${PROGRAMS:-${CARGO_TARGET_DIR:-$PWD/target}/release}
 [ -n "${PROGRAMS:-}" ] || cargo build --release --workspace --locked
 client=$programs/client
 scripts/base_images.sh || skip "the images that it builds on are not here and cannot be made"
+
+# The tests know by its path where the server is that they start, and where they may write.
+build=${CARGO_TARGET_DIR:-$PWD/target}/faults/build
+faults=
+if [ "${1:-}" = --faults ]; then
+    faults=$(cargo test --release --locked --features metrics --target-dir "$build" --test faults --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
+    case $faults in /*) ;; *) faults=$PWD/$faults ;; esac
+    [ -x "$faults" ] || fail "the fault matrix cannot be built"
+fi
 
 project=disrust-check-$$
 folder=$(mktemp -d)
@@ -115,6 +130,33 @@ if command -v cc >/dev/null && cc -static -O2 -o "$folder/refused" scripts/conta
     quietly "${try[@]}" --security-opt no-new-privileges --security-opt seccomp="$folder/allows.json" disrust:0.1.0 allowed
 else
     say "what the list refuses: skipped: no C compiler makes static programs here"
+fi
+
+# Rows of the fault matrix, with servers that are confined by the same filter as a container's; those that need namespaces or mounts
+# cannot be had in a container. scripts/containers/under.c stands where the server is looked for.
+if [ -n "$faults" ]; then
+    command -v python3 >/dev/null && [ -x /usr/bin/python3 ] && {
+        /usr/bin/python3 -c 'import seccomp' 2>/dev/null || timeout 300 apt-get install --yes --no-install-recommends python3-seccomp >/dev/null 2>&1 || true
+    }
+    if /usr/bin/python3 -c 'import seccomp' 2>/dev/null && cc -static -O2 -o "$folder/under" scripts/containers/under.c 2>/dev/null; then
+        # The server of these tests is no static program: its loader calls these two besides.
+        /usr/bin/python3 scripts/containers/filter.py deploy/seccomp/disrust.json "$folder/filter" access pread64
+        sed 's/, "io_uring_setup"\]/]/' deploy/seccomp/disrust.json >"$folder/less.json"
+        /usr/bin/python3 scripts/containers/filter.py "$folder/less.json" "$folder/less" access pread64
+        rows() {
+            local filter=$1
+            shift
+            docker run --rm --label "$project" --network none --security-opt seccomp=deploy/seccomp/dev.json --tmpfs "$build/tmp" \
+                --volume "$folder/under:$build/release/disrust:ro" --volume "$build/release/disrust:/real/disrust:ro" \
+                --volume "$filter:/real/filter:ro" --volume "$faults:/faults:ro" debian:bookworm-slim /faults --quick "$@" >"$folder/said" 2>&1
+        }
+        rows "$folder/filter" A1 A3 A4 A5 A6 B1 B2 B4 B8 C1 F1 F4 F7 H1 J1 J2 R19 || { cat "$folder/said"; fail "rows of the fault matrix under the list"; }
+        say "under the list: $(grep '^faults: ' "$folder/said")"
+        # It is the list that they run under.
+        if rows "$folder/less" A1; then fail "servers that may make no ring serve: the rows did not run under the list"; fi
+    else
+        say "rows of the fault matrix skipped: Debian's python3-seccomp or a C compiler is not here"
+    fi
 fi
 
 # All that the list has to allow: several threads, spinning, a model file and its reload, a Unix socket that a second server takes over, names,
