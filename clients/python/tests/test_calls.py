@@ -243,6 +243,22 @@ def test_a_server_that_accepts_and_says_nothing(client_of: Any) -> None:
             assert stub.connections == 2
 
 
+def test_a_server_that_is_being_connected_to_holds_up_one_call() -> None:
+    async def run(addresses: list[str]) -> None:
+        client = AsyncClient(addresses, connect_timeout=10 * PATIENCE)
+        X = rows(2)
+        # One of them comes to the silent server.
+        with contextlib.suppress(disrust.TimeoutError):
+            while True:
+                await client.predict(X, timeout=1.0)
+        for _ in range(30):
+            assert np.array_equal(await client.predict(X, timeout=PATIENCE), sums(X))
+        await client.close()
+
+    with Stub() as stub, Stub(listen) as silent:
+        asyncio.run(run([stub.address, silent.address]))
+
+
 def listen(peer: Peer) -> None:
     peer.read(10**9)
 

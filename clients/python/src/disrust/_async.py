@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -40,6 +41,9 @@ class _SharedEndpoint(Endpoint):
 
 
 def _in_flight(endpoint: _SharedEndpoint) -> int:
+    if endpoint.connecting is not None:
+        # It may be silent: who is connected is better, and it is enough that one call waits for it.
+        return sys.maxsize
     return 0 if endpoint.pipe is None else endpoint.pipe.in_flight()
 
 
