@@ -503,6 +503,8 @@ fn a_reload_is_told_of() {
 #[test]
 fn an_admin_thread_sleeps() {
     let server = server(&[]);
+    // It has its name once it has run.
+    assert_eq!(status(server.admin_address(), "/livez"), 200);
     let wakes = || -> u64 {
         let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it runs").flatten();
         let admin = threads
