@@ -160,7 +160,9 @@ def takes_the_picture(programs, pictures):
 
 
 def number(text):
-    """Such as 12.3 k."""
+    """Such as 12.3 k; in its first second a server has no figure yet, and there is a dash."""
+    if text.strip() == "–":
+        return 0.0
     match = re.fullmatch(r"([0-9.]+)\s*([kMG]?).*", text.strip())
     assert match, text
     return float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
